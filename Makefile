@@ -1,0 +1,44 @@
+# `make setup` needs Python >= 3.11 and a network with PyPI; everything lands in .venv/.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup check test test-all demo bench docs results clean
+
+# Redone only when what it installs has changed.
+$(VENV)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "QuickNet needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=..."'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,report,dev]'
+	$(BIN)/python -m quicknet.models.fused
+	touch $@
+
+setup: $(VENV)/.done
+
+# Style, types, and the direction of imports; under a minute.
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/pytest
+
+test-all: check
+	$(BIN)/pytest -m 'slow or not slow'
+
+# Draws ten classes of scenes, trains, evaluates, predicts; no network, no data set.
+demo: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash benchmarks/demo.sh
+
+bench: setup
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+# Re-generates the tables and help texts that README and docs carry.
+docs results: setup
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) build dist demo

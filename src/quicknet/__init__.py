@@ -1,0 +1,41 @@
+"""QuickNet: a folder of pictures becomes one small, fast, verified image classifier.
+
+Importing this module imports nothing heavy; each public name loads its module at first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# public name → "module:attribute" (grep-able, and the only list of what is public)
+_PUBLIC = {
+    "QuickNetError": "quicknet.core.errors:QuickNetError",
+    "QuickNetConfig": "quicknet.core.config:QuickNetConfig",
+    "Card": "quicknet.core.card:Card",
+    "PreprocessSpec": "quicknet.core.card:PreprocessSpec",
+    "create_model": "quicknet.models.registry:create_model",
+    "list_models": "quicknet.models.registry:list_models",
+    "load": "quicknet.lite.classifier:load",
+    "load_data": "quicknet.data:load_data",
+    "load_recipe": "quicknet.train.recipe:load_recipe",
+    "train": "quicknet.train:train",
+    "evaluate": "quicknet.lite.evaluate:evaluate",
+    "predict": "quicknet.lite.predict:predict",
+    "doctor": "quicknet.data.doctor:examine",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'quicknet' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,165 @@
+"""The card: what a model is, in one JSON schema for run folders, ONNX metadata and `.qnz`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from quicknet.core.errors import FormatError
+from quicknet.core.files import read_json
+from quicknet.core.settings import Settings
+
+FORMAT = 1
+_LIMIT_BYTES = 64 << 20
+
+Mode = Literal["L", "RGB", "RGBA"]
+
+
+class PreprocessSpec(Settings, frozen=True, kw_only=True):
+    """How an image file becomes the uint8 array that the network takes.
+
+    `size` pixels square; `mode` by channel count; `exif` turns the image upright first;
+    `resize` brings the shorter side to `size` and crops the middle (`shorter`), distorts
+    (`stretch`) or leaves a border of `fill` (`pad`). `mean` and `std` are per channel on the
+    0..1 scale, and are part of the network, not of the array.
+    """
+
+    size: int = 32
+    mode: Mode = "RGB"
+    exif: bool = True
+    resize: Literal["shorter", "stretch", "pad"] = "shorter"
+    filter: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    antialias: bool = True
+    fill: int = 0
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.25, 0.25, 0.25)
+
+    def __post_init__(self) -> None:
+        """Refuse what would divide by zero or mismatch the channels."""
+        channels = self.channels
+        if len(self.mean) != channels or len(self.std) != channels:
+            raise FormatError(f"mean and std need {channels} values each for mode {self.mode}")
+        if not all(s > 1e-6 for s in self.std) or not 1 <= self.size <= 4096 or not 0 <= self.fill <= 255:
+            raise FormatError("std must be positive, size within 1..4096, fill within 0..255")
+
+    @property
+    def channels(self) -> int:
+        """Channels of the array: 1, 3 or 4."""
+        return {"L": 1, "RGB": 3, "RGBA": 4}[self.mode]
+
+
+class ModelRecord(Settings, frozen=True, kw_only=True):
+    """Which network: a family of the registry and the config it is rebuilt from."""
+
+    family: str
+    name: str
+    config: dict[str, Any]
+
+
+class DataRecord(Settings, frozen=True, kw_only=True):
+    """Which data it was trained on: name, images per split, sha256 over content."""
+
+    name: str
+    protocol: str
+    counts: dict[str, int]
+    sha256: str
+
+
+class Metric(Settings, frozen=True, kw_only=True):
+    """One measured figure, never without its protocol, its n and the file it was measured on."""
+
+    name: str
+    value: float
+    split: str
+    protocol: str
+    n: int
+    file_sha256: str
+    low: float | None = None
+    high: float | None = None
+
+
+class TrainingRecord(Settings, frozen=True, kw_only=True):
+    """How it was trained."""
+
+    recipe_sha256: str
+    recipe_name: str
+    seed: int
+    epochs: int
+    seconds: float
+    best_epoch: int
+
+
+class Vectors(Settings, frozen=True, kw_only=True):
+    """Test vectors: images drawn by `lite/vectors.py` (by version), and their float logits."""
+
+    generator: int
+    sha256: str
+    logits: tuple[tuple[float, ...], ...]
+
+
+class Card(msgspec.Struct, kw_only=True, frozen=True):
+    """What a model is and what was measured of it (DESIGN: one schema everywhere).
+
+    `extra` holds fields that a newer minor version added; they are kept and passed on.
+    """
+
+    format: int = FORMAT
+    minor: int = 0
+    model: ModelRecord
+    classes: tuple[str, ...]
+    preprocess: PreprocessSpec
+    data: DataRecord | None = None
+    training: TrainingRecord | None = None
+    metrics: tuple[Metric, ...] = ()
+    temperature: float | None = None
+    lineage: tuple[dict[str, Any], ...] = ()
+    vectors: Vectors | None = None
+    versions: dict[str, str] = {}
+    licence: str = ""
+    notes: str = ""
+    weights_sha256: str = ""
+    extra: dict[str, Any] = {}
+
+    def replace(self, **changes: Any) -> Card:
+        """Return a copy with `changes`."""
+        return msgspec.structs.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object, with the unknown fields where they came from."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return {**fields.pop("extra"), **fields}
+
+    def to_json(self) -> str:
+        """Return the JSON text; the same card gives the same bytes."""
+        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"
+
+
+def card_from_dict(fields: Any, where: str) -> Card:
+    """Return a checked card from parsed JSON.
+
+    Raises FormatError for a newer major format, a missing or wrongly typed field, or classes
+    that are repeated.
+    """
+    if not isinstance(fields, Mapping):
+        raise FormatError(f"the card is not a JSON object ({where})")
+    version = fields.get("format")
+    if isinstance(version, int) and version > FORMAT:
+        raise FormatError(f"card format {version} is newer than this QuickNet reads, {FORMAT} ({where}); update")
+    known = set(Card.__struct_fields__) - {"extra"}
+    extra = {key: value for key, value in fields.items() if key not in known}
+    try:
+        card = msgspec.convert({k: v for k, v in fields.items() if k in known}, Card)
+    except msgspec.ValidationError as error:
+        raise FormatError(f"the card does not hold: {error} ({where})") from error
+    if len(set(card.classes)) != len(card.classes) or not card.classes:
+        raise FormatError(f"the card's class names are missing or repeated ({where})")
+    return card.replace(extra=extra)
+
+
+def read_card(path: Path) -> Card:
+    """Read and check a card file. Raises FormatError."""
+    return card_from_dict(read_json(path, "the card", _LIMIT_BYTES), str(path))

@@ -1,0 +1,59 @@
+"""Every failure that a user can cause or mend, as an exception with one line of text.
+
+The text names what is wrong, where, and what to do; the command line prints it as
+``quicknet: error: TEXT`` and exits with `exit_code`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class QuickNetError(Exception):
+    """Base of everything QuickNet raises on purpose; exit code 2 on the command line."""
+
+    exit_code = 2
+
+
+class ConfigError(QuickNetError):
+    """A setting, recipe or network description that cannot be followed."""
+
+
+class DataError(QuickNetError):
+    """A data set or an image that cannot be used."""
+
+
+class CheckpointError(QuickNetError):
+    """A run folder or its tensors that cannot be believed or continued."""
+
+
+class FormatError(QuickNetError):
+    """A file from outside that breaks its format."""
+
+
+class ToolError(QuickNetError):
+    """Something of the environment that is missing or refuses: an extra, a disk, a device."""
+
+
+class TrainingError(QuickNetError):
+    """Training that cannot go on (a loss that is not a number, for one)."""
+
+
+class CheckFailed(QuickNetError):
+    """A check that did not hold (`verify`, `doctor`, `benchmark --fps`); exit code 1."""
+
+    exit_code = 1
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the known word nearest to `word`, or the known ones.
+
+    >>> nearest("batchsize", ["batch_size", "epochs"])
+    " (did you mean 'batch_size'?)"
+    >>> nearest("zzz", ["b", "a"])
+    ' (known: a, b)'
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else f" (known: {', '.join(known)})"

@@ -1,0 +1,160 @@
+"""Writing that survives a kill at any instant, hashing, and the lock of a run folder.
+
+All writing in QuickNet goes through here: a temporary file beside the target, flush, fsync,
+rename. A reader sees the old file or the new one, never a part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from quicknet.core.errors import CheckpointError, FormatError, ToolError
+
+_CHUNK = 1 << 20
+
+
+def sha256_bytes(blob: bytes) -> str:
+    """Return the hex SHA-256 of `blob`."""
+    return hashlib.sha256(blob).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hex SHA-256 of a file's content, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, blob: bytes | str) -> None:
+    """Write `blob` as the whole content of `path`, or leave `path` as it was.
+
+    Raises ToolError (with the reason of the operating system, such as a full disk).
+    """
+    data = blob.encode() if isinstance(blob, str) else blob
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise ToolError(
+            f"cannot write {path} ({error.strerror or error}); what was there before is untouched: "
+            "free some space or choose another folder, then run the same command again"
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; some file systems cannot and that is no failure."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def read_bounded(path: Path, limit_bytes: int, what: str) -> bytes:
+    """Return a file's content, refusing one over `limit_bytes` before reading it.
+
+    Raises FormatError where the file is missing, unreadable or too large.
+    """
+    try:
+        size = path.stat().st_size
+        if size > limit_bytes:
+            raise FormatError(f"{what} is {size:,} bytes ({path}), over the limit of {limit_bytes:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise FormatError(f"cannot read {what} ({path}: {error.strerror or error})") from error
+
+
+def read_json(path: Path, what: str, limit_bytes: int = 64 << 20) -> Any:
+    """Return the content of a JSON file. Raises FormatError where it is not JSON."""
+    blob = read_bounded(path, limit_bytes, what)
+    try:
+        return json.loads(blob)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{what} is not JSON ({path}: {error})") from error
+
+
+# --- a JSON file and the tensors that it vouches for -------------------------------------
+
+
+def write_pair(record_path: Path, record: dict[str, Any], blob_path: Path, blob: bytes) -> None:
+    """Replace a blob and the JSON record that carries its `sha256` as one step.
+
+    The new blob is parked under `.pending`, the record is renamed into place, then the blob.
+    A kill between the two renames leaves a record that matches the parked blob, which
+    `settle_pair` moves into place; a kill before leaves the old pair whole.
+    """
+    pending = blob_path.with_name(blob_path.name + ".pending")
+    write_atomically(pending, blob)
+    record = {**record, "sha256": sha256_bytes(blob)}
+    write_atomically(record_path, json.dumps(record, indent=1))
+    os.replace(pending, blob_path)
+    _sync_folder(blob_path.parent)
+
+
+def settle_pair(record_path: Path, blob_path: Path) -> dict[str, Any]:
+    """Return the record after checking that its blob is the one it was written with.
+
+    Finishes an interrupted `write_pair`. Raises CheckpointError where the two do not belong
+    together, FormatError where the record is not JSON.
+    """
+    record = read_json(record_path, record_path.name)
+    wanted = record.get("sha256") if isinstance(record, dict) else None
+    if not isinstance(wanted, str):
+        raise CheckpointError(f"{record_path} names no sha256; it was not written by QuickNet")
+    pending = blob_path.with_name(blob_path.name + ".pending")
+    if blob_path.is_file() and sha256_file(blob_path) == wanted:
+        return dict(record)
+    if pending.is_file() and sha256_file(pending) == wanted:
+        # A reader without write access can still use the parked blob's content next time.
+        os.replace(pending, blob_path)
+        _sync_folder(blob_path.parent)
+        return dict(record)
+    raise CheckpointError(
+        f"{blob_path} is damaged or belongs to another run (its sha256 is not the one in {record_path.name}); "
+        "restore both files together from a copy"
+    )
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process; the lock dies with the process, however it dies.
+
+    Raises CheckpointError where another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read(100).strip() or "unknown"
+            raise CheckpointError(
+                f"another run is using {folder} (process {holder}); wait for it or name another folder with --run"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

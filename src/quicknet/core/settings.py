@@ -1,0 +1,59 @@
+"""Frozen settings from untrusted mappings: every unknown key and wrong type is an error."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from quicknet.core.errors import ConfigError, nearest
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of every group of settings: immutable, compared by value, made by keyword."""
+
+    def replace(self, **changes: Any) -> typing.Self:
+        """Return a copy with `changes`, checked like a new one."""
+        return from_mapping(type(self), {**self.to_dict(), **changes}, "settings")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain dicts, lists, strings and numbers."""
+        return typing.cast(dict[str, Any], msgspec.to_builtins(self))
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def from_mapping(cls: type[S], mapping: Mapping[str, Any], where: str) -> S:
+    """Return `cls` made from `mapping`.
+
+    Raises ConfigError naming the place for an unknown key (with the nearest known one), a
+    missing key, a wrong type or a value that `cls` refuses.
+    """
+    _refuse_unknown(cls, mapping, where, "")
+    try:
+        return msgspec.convert(dict(mapping), cls, strict=True)
+    except msgspec.ValidationError as error:
+        text = str(error).replace("`$.", "`").replace("`", "'")
+        raise ConfigError(f"{text[0].lower()}{text[1:]} ({where})") from error
+
+
+def _refuse_unknown(cls: type, mapping: Mapping[str, Any], where: str, prefix: str) -> None:
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(f"{prefix.rstrip('.') or 'settings'} must be a table of settings ({where})")
+    hints = typing.get_type_hints(cls)
+    for key, value in mapping.items():
+        if key not in hints:
+            raise ConfigError(f"unknown setting {prefix + str(key)!r} ({where}){nearest(str(key), hints)}")
+        inner = _settings_type(hints[key])
+        if inner is not None and value is not None:
+            _refuse_unknown(inner, value, where, f"{prefix}{key}.")
+
+
+def _settings_type(hint: Any) -> type | None:
+    """Return the Settings class inside `X` or `X | None`, if there is one."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return next((o for o in options if isinstance(o, type) and issubclass(o, Settings)), None)

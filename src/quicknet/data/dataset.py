@@ -1,0 +1,55 @@
+"""What every data source becomes: uint8 arrays with labels, named classes, and a note of origin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quicknet.core.card import DataRecord, PreprocessSpec
+from quicknet.core.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Images of one size, decoded by the preprocessing spec, and their labels.
+
+    `images` (N, H, W, C) uint8, read-only and often memory-mapped; `labels` (N,) int64;
+    `paths` the N files they came from, where they came from files.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    paths: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Splits of one data source: `train`, `val`, and `test` where there is one.
+
+    `notes` are sentences that a user should read (what was skipped, what is small);
+    `sha256` is over the content that was used; `protocol` names how it was split.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    spec: PreprocessSpec
+    protocol: str
+    sha256: str
+    notes: tuple[str, ...] = field(default=())
+
+    def split(self, name: str) -> Split:
+        """Return a split. Raises DataError naming those there are."""
+        if name not in self.splits:
+            raise DataError(f"{self.name} has no split {name!r}; it has {', '.join(self.splits)}")
+        return self.splits[name]
+
+    def record(self) -> DataRecord:
+        """Return what a card says of this data."""
+        counts = {name: len(split) for name, split in self.splits.items()}
+        return DataRecord(name=self.name, protocol=self.protocol, counts=counts, sha256=self.sha256)

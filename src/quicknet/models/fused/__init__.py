@@ -1,0 +1,3 @@
+"""Stub until the kernels land."""
+def usable(net, x): return False
+def forward_features(net, x): raise RuntimeError

@@ -1,0 +1,75 @@
+"""Which networks there are: one table, found by grep, no import side effects."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+from typing import Any, Protocol, cast
+
+from torch import Tensor, nn
+
+from quicknet.core.card import ModelRecord
+from quicknet.core.errors import ConfigError, nearest
+from quicknet.core.settings import Settings
+
+# name → module of its family and the variant's config in it
+MODELS = {
+    "quicknet": "quicknet.models.quicknet:quicknet",
+    "quicknet_s": "quicknet.models.quicknet:quicknet_s",
+    "quicknet_xs": "quicknet.models.quicknet:quicknet_xs",
+    "darknet": "quicknet.models.darknet:darknet",
+    "darknet_32": "quicknet.models.darknet:darknet_32",
+}
+
+
+class Network(Protocol):
+    """What every family offers beyond `nn.Module`."""
+
+    config: Any
+    num_features: int
+    feature_info: list[dict[str, Any]]
+
+    def forward_features(self, x: Tensor) -> Tensor: ...
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor: ...
+
+    def reset_classifier(self, num_classes: int) -> None: ...
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the registered names that match a shell pattern, sorted."""
+    return sorted(fnmatch.filter(MODELS, pattern))
+
+
+def base_config(name: str) -> Settings:
+    """Return a variant's config. Raises ConfigError naming the nearest known name."""
+    if name not in MODELS:
+        raise ConfigError(f"no model is called {name!r}{nearest(name, MODELS)}")
+    module, _, attribute = MODELS[name].partition(":")
+    return cast(Settings, getattr(importlib.import_module(module), attribute))
+
+
+def create_model(name: str, **overrides: Any) -> nn.Module:
+    """Return a freshly initialized network of the registry, its config changed by `overrides`.
+
+    Raises ConfigError for an unknown name or setting.
+    """
+    base = base_config(name)
+    module = importlib.import_module(MODELS[name].partition(":")[0])
+    return cast(nn.Module, module.build(base, overrides))
+
+
+def model_record(name: str, model: nn.Module) -> ModelRecord:
+    """Return what a card says of a network: enough to rebuild it."""
+    family = type(model).__module__.rpartition(".")[2]
+    return ModelRecord(family=family, name=name, config=cast(Any, model).config.to_dict())
+
+
+def model_from_record(record: ModelRecord) -> nn.Module:
+    """Rebuild a network from its card and from nothing else. Raises ConfigError."""
+    families = {path.partition(":")[0].rpartition(".")[2] for path in MODELS.values()}
+    if record.family not in families:
+        raise ConfigError(f"unknown model family {record.family!r}{nearest(record.family, families)}")
+    module = importlib.import_module(f"quicknet.models.{record.family}")
+    base = next(base_config(n) for n, path in MODELS.items() if f".{record.family}:" in path)
+    return cast(nn.Module, module.build(base, dict(record.config)))
