@@ -103,17 +103,13 @@ def plan(config: QuickNetConfig, image_size: int | None = None) -> tuple[Layer, 
     check_image_size(config, size)
     side = (size - config.stem_kernel) // config.stride + 1
     width = config.stem_width
-    layers = [
-        Layer("stem", "stem", config.in_channels, width, config.stem_kernel, config.stride, False, 0, side)
-    ]
+    layers = [Layer("stem", "stem", config.in_channels, width, config.stem_kernel, config.stride, False, 0, side)]
     for stage, (out, depth, kernel) in enumerate(
         zip(config.widths, config.depths, config.kernel_sizes, strict=True), 1
     ):
         for block in range(depth):
             pool = stage > 1 and block == 0
             side = side // 2 if pool else side
-            layers.append(
-                Layer(f"stage{stage}.{block}", "separable", width, out, kernel, 1, pool, stage, side)
-            )
+            layers.append(Layer(f"stage{stage}.{block}", "separable", width, out, kernel, 1, pool, stage, side))
             width = out
     return tuple(layers)

@@ -99,8 +99,8 @@ def read_json(path: Path, what: str, limit_bytes: int = 64 << 20) -> Any:
 # --- a JSON file and the tensors that it vouches for -------------------------------------
 
 
-def write_pair(record_path: Path, record: dict[str, Any], blob_path: Path, blob: bytes) -> None:
-    """Replace a blob and the JSON record that carries its `sha256` as one step.
+def write_pair(record_path: Path, record: dict[str, Any], blob_path: Path, blob: bytes, key: str = "sha256") -> None:
+    """Replace a blob and the JSON record that carries its SHA-256 under `key`, as one step.
 
     The new blob is parked under `.pending`, the record is renamed into place, then the blob.
     A kill between the two renames leaves a record that matches the parked blob, which
@@ -108,27 +108,26 @@ def write_pair(record_path: Path, record: dict[str, Any], blob_path: Path, blob:
     """
     pending = blob_path.with_name(blob_path.name + ".pending")
     write_atomically(pending, blob)
-    record = {**record, "sha256": sha256_bytes(blob)}
+    record = {**record, key: sha256_bytes(blob)}
     write_atomically(record_path, json.dumps(record, indent=1))
     os.replace(pending, blob_path)
     _sync_folder(blob_path.parent)
 
 
-def settle_pair(record_path: Path, blob_path: Path) -> dict[str, Any]:
+def settle_pair(record_path: Path, blob_path: Path, key: str = "sha256") -> dict[str, Any]:
     """Return the record after checking that its blob is the one it was written with.
 
     Finishes an interrupted `write_pair`. Raises CheckpointError where the two do not belong
     together, FormatError where the record is not JSON.
     """
     record = read_json(record_path, record_path.name)
-    wanted = record.get("sha256") if isinstance(record, dict) else None
+    wanted = record.get(key) if isinstance(record, dict) else None
     if not isinstance(wanted, str):
-        raise CheckpointError(f"{record_path} names no sha256; it was not written by QuickNet")
+        raise CheckpointError(f"{record_path} names no {key}; it was not written by QuickNet")
     pending = blob_path.with_name(blob_path.name + ".pending")
     if blob_path.is_file() and sha256_file(blob_path) == wanted:
         return dict(record)
     if pending.is_file() and sha256_file(pending) == wanted:
-        # A reader without write access can still use the parked blob's content next time.
         os.replace(pending, blob_path)
         _sync_folder(blob_path.parent)
         return dict(record)

@@ -44,12 +44,24 @@ class Dataset:
     notes: tuple[str, ...] = field(default=())
 
     def split(self, name: str) -> Split:
-        """Return a split. Raises DataError naming those there are."""
+        """Return a split, or with `all` every image once. Raises DataError naming those there are."""
+        if name == "all":
+            return _joined(list({id(split): split for split in self.splits.values()}.values()))
         if name not in self.splits:
-            raise DataError(f"{self.name} has no split {name!r}; it has {', '.join(self.splits)}")
+            raise DataError(f"{self.name} has no split {name!r}; it has {', '.join(self.splits)}, and all")
         return self.splits[name]
 
     def record(self) -> DataRecord:
         """Return what a card says of this data."""
         counts = {name: len(split) for name, split in self.splits.items()}
         return DataRecord(name=self.name, protocol=self.protocol, counts=counts, sha256=self.sha256)
+
+
+def _joined(splits: list[Split]) -> Split:
+    """Return splits in one, in order; the images are copied."""
+    images = np.concatenate([split.images for split in splits])
+    labels = np.concatenate([split.labels for split in splits])
+    images.flags.writeable = labels.flags.writeable = False
+    if any(split.paths is None for split in splits):
+        return Split(images, labels)
+    return Split(images, labels, tuple(path for split in splits for path in split.paths or ()))

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from quicknet.core.errors import ConfigError
 from quicknet.core.settings import Settings, from_mapping
+from quicknet.models.dropout import Dropout
+from quicknet.models.norm import BatchNorm2d
 
 
 class DarknetConfig(Settings, frozen=True, kw_only=True):
@@ -49,7 +51,7 @@ class Darknet(nn.Module):
         for index, out in enumerate(config.widths):
             layers += [
                 nn.Conv2d(width, out, 3, padding=1, bias=False),
-                nn.BatchNorm2d(out),
+                BatchNorm2d(out),
                 nn.LeakyReLU(config.negative_slope),
             ]
             if index < config.pools:
@@ -57,7 +59,7 @@ class Darknet(nn.Module):
             width = out
         self.features = nn.Sequential(*layers)
         self.num_features = width
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         self.classifier = nn.Linear(width, config.num_classes)
         self.feature_info = [
             {"stage": i, "num_chs": w, "reduction": 2 ** min(i, config.pools)} for i, w in enumerate(config.widths)

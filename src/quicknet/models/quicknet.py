@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - the field's name for it
+from torch.nn import functional as F
 
 from quicknet.core.config import Layer, QuickNetConfig, plan
 from quicknet.core.settings import from_mapping
 from quicknet.models import fused
+from quicknet.models.dropout import Dropout
+from quicknet.models.norm import BatchNorm2d
 
 
 def make_activation(config: QuickNetConfig, channels: int) -> nn.Module:
@@ -37,15 +38,14 @@ class Stem(nn.Module):
 
     def __init__(self, config: QuickNetConfig, layer: Layer) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            layer.in_channels, layer.out_channels, layer.kernel, stride=layer.stride, bias=False
-        )
-        self.bn = nn.BatchNorm2d(layer.out_channels)
+        self.conv = nn.Conv2d(layer.in_channels, layer.out_channels, layer.kernel, stride=layer.stride, bias=False)
+        self.bn = BatchNorm2d(layer.out_channels)
         self.act = make_activation(config, layer.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activated feature map."""
-        return self.act(self.bn(self.conv(x)))
+        y: Tensor = self.act(self.bn(self.conv(x)))
+        return y
 
 
 class Separable(nn.Module):
@@ -60,14 +60,15 @@ class Separable(nn.Module):
         self.pool = layer.pool
         self.depthwise = nn.Conv2d(c, c, k, padding=k // 2, groups=c, bias=False)
         self.pointwise = nn.Conv2d(c, layer.out_channels, 1, bias=False)
-        self.bn = nn.BatchNorm2d(layer.out_channels)
+        self.bn = BatchNorm2d(layer.out_channels)
         self.act = make_activation(config, layer.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activated feature map, half as wide where the layer pools."""
         if self.pool:
             x = F.max_pool2d(x, 2)
-        return self.act(self.bn(self.pointwise(self.depthwise(x))))
+        y: Tensor = self.act(self.bn(self.pointwise(self.depthwise(x))))
+        return y
 
 
 class QuickNet(nn.Module):
@@ -84,7 +85,7 @@ class QuickNet(nn.Module):
         self.stem = Stem(config, layers[0])
         self.blocks = nn.ModuleList(Separable(config, layer) for layer in layers[1:])
         self.num_features = layers[-1].out_channels
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         self.classifier = nn.Linear(self.num_features, config.num_classes)
         self.feature_info = [
             {"stage": layer.stage, "num_chs": layer.out_channels, "reduction": config.image_size / layer.side}

@@ -23,17 +23,17 @@ MODELS = {
 
 
 class Network(Protocol):
-    """What every family offers beyond `nn.Module`."""
+    """What every family offers beyond `nn.Module`: see `QuickNet` for what each does."""
 
     config: Any
     num_features: int
     feature_info: list[dict[str, Any]]
 
-    def forward_features(self, x: Tensor) -> Tensor: ...
+    def forward_features(self, x: Tensor) -> Tensor: ...  # noqa: D102
 
-    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor: ...
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor: ...  # noqa: D102
 
-    def reset_classifier(self, num_classes: int) -> None: ...
+    def reset_classifier(self, num_classes: int) -> None: ...  # noqa: D102
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -1,3 +1,117 @@
-"""Stub until the kernels land."""
-def usable(net, x): return False
-def forward_features(net, x): raise RuntimeError
+"""QuickNet's feature layers on CPU through one compiled kernel per separable layer.
+
+Between a layer's pointwise output and the next one's nothing is kept: batch norm, activation,
+pooling and depthwise convolution happen on the way, while a few rows of pixels are in cache, and
+backward makes them again. Parameters and state dict stay those of the plain modules. Where the
+kernels cannot be built or do not apply, `models/quicknet.py` runs its plain path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _python_dispatch as dispatch
+
+from quicknet.models.fused import autograd
+from quicknet.models.fused.autograd import Kept
+from quicknet.models.fused.native import Norm, available, status
+from quicknet.models.norm import BatchNorm2d
+
+if TYPE_CHECKING:
+    from quicknet.models.quicknet import QuickNet
+
+__all__ = ["available", "forward_features", "status", "usable"]
+
+_ACTIVATIONS = (nn.PReLU, nn.LeakyReLU, nn.ReLU)
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def usable(net: QuickNet, x: Tensor) -> bool:
+    """Return whether `forward_features` may stand in for the plain path.
+
+    So it is on CPU in float32 or float64, outside autocast, tracing, compiling, function
+    transforms and dispatch modes (a FLOP counter must see the operations), while no inner
+    module has a hook or was replaced by another kind, and the image needs no gradient.
+    """
+    return (
+        type(x) is Tensor
+        and x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.float64)
+        and x.ndim == 4
+        and x.shape[0] > 0
+        and not (x.requires_grad and torch.is_grad_enabled())
+        and not _observed()
+        and all(_plain(layer, x.dtype) for layer in (net.stem, *net.blocks))
+        and available()
+    )
+
+
+def _observed() -> bool:
+    """Return whether something wants to see or change torch's single operations."""
+    return (
+        torch.is_autocast_enabled("cpu")
+        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        or torch.compiler.is_compiling()
+        or dispatch.is_in_torch_dispatch_mode()
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
+def _plain(layer: nn.Module, dtype: torch.dtype) -> bool:
+    """Return whether a layer consists of the modules that it was made with, in one dtype."""
+    children = layer._modules
+    return (
+        all(type(children[name]) is nn.Conv2d for name in children if name not in ("bn", "act"))
+        and type(children["bn"]) is BatchNorm2d
+        and children["bn"].affine
+        and type(children["act"]) in _ACTIVATIONS
+        and not any(getattr(module, hooks) for module in (layer, *children.values()) for hooks in _HOOKS)
+        and all(p.dtype == dtype and p.device.type == "cpu" for p in _tensors(children.values()))
+    )
+
+
+def _tensors(modules: Iterable[nn.Module | None]) -> Iterator[Tensor]:
+    for module in modules:
+        if module is not None:
+            yield from (t for t in module._parameters.values() if t is not None)
+
+
+def _slope(activation: Any, channels: int, like: Tensor) -> Tensor:
+    """Return what the activation multiplies negative values by, per channel (C,)."""
+    if isinstance(activation, nn.PReLU):
+        weight = activation.weight
+        return weight if weight.numel() == channels else weight.expand(channels)
+    slope = activation.negative_slope if isinstance(activation, nn.LeakyReLU) else 0.0
+    return torch.full((channels,), slope, dtype=like.dtype)
+
+
+def _norm(layer: Any, kept: Kept) -> Norm:
+    """Return what normalizes a layer's kept output, and note its statistics."""
+    bn: BatchNorm2d = layer.bn
+    z, mean, variance = kept
+    if mean is None or variance is None:
+        mean, variance = bn.running_mean, bn.running_var
+    else:
+        mean, variance = bn.batch_statistics(mean, variance, z.numel() // z.shape[-1])
+    assert mean is not None and variance is not None  # `uses_batch` is true without running ones
+    return Norm(mean, variance, bn.weight, bn.bias, _slope(layer.act, mean.numel(), z), bn.eps)
+
+
+def forward_features(net: QuickNet, x: Tensor) -> Tensor:
+    """Return the last feature map (N, C, h, w), activated, as the plain path does to rounding.
+
+    Only where `usable`. Gradients reach every parameter; x gets none. The same input and
+    number of threads give the same bits.
+    """
+    stem = net.stem
+    kept = autograd.stem(x, stem.conv.weight, stem.conv.stride[0], stem.bn.uses_batch)
+    norm = _norm(stem, kept)
+    block: Any
+    for block in net.blocks:
+        weights = (block.depthwise.weight, block.pointwise.weight)
+        kept = autograd.separable(kept.z, norm, weights, block.pool, block.bn.uses_batch)
+        norm = _norm(block, kept)
+    return autograd.output(kept.z, norm)

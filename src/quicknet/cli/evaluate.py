@@ -1,0 +1,219 @@
+"""`quicknet evaluate`: what a model achieves on a data set."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quicknet.cli.text import shown
+from quicknet.core.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from quicknet.core.card import Card
+    from quicknet.data import Dataset
+    from quicknet.lite.classifier import Classifier
+    from quicknet.lite.evaluate import Evaluation
+
+
+_HELP = """Measure MODEL, a run folder, on DATA: cifar10, cifar100 or a folder.
+
+DATA is by default what the model was trained on, split as it was then.
+
+Accuracy with its 95% interval, every class, what is taken for what, calibration.
+
+\b
+With --json, shares being 0..1:
+  {"model", "file_sha256", "data", "split", "protocol", "n",
+   "top1", "top1_low", "top1_high", "top5": null with fewer than 6 classes,
+   "classes": [{"name", "n", "correct", "precision", "recall"}, ...],
+   "confusion": rows true, columns predicted, "temperature",
+   "nll", "ece", "nll_calibrated", "ece_calibrated": null without a temperature,
+   "reliability": [{"n", "confidence", "accuracy"}, ... 15 steps of confidence],
+   "seconds", "images_per_second"}
+"""
+
+
+@click.command(help=_HELP, short_help="Measure a model on a data set.")
+@click.argument("model")
+@click.argument("data", required=False)
+@click.option("--split", default="test", show_default=True, help="train, val or test.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["standard", "paper"]),
+    help="How CIFAR is split (default: as for the model's training).",
+)
+@click.option(
+    "--calibrate", is_flag=True, help="First fit the temperature on val and keep it in MODEL's card."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write a self-contained page too.")
+@click.option("--quiet", is_flag=True, help="No progress and no notes.")
+def evaluate(
+    model: str,
+    data: str | None,
+    split: str,
+    protocol: str | None,
+    calibrate: bool,
+    as_json: bool,
+    html_path: Path | None,
+    quiet: bool,
+) -> int:
+    """Carry out `quicknet evaluate`; returns the exit code."""
+    from quicknet.data.progress import progress
+    from quicknet.lite.classifier import load
+    from quicknet.lite.evaluate import calibrate as fit
+    from quicknet.lite.evaluate import evaluate_logits
+
+    classifier = load(model)
+    dataset = _load(classifier, data, protocol, quiet)
+    if not quiet:
+        for note in dataset.notes:
+            click.echo(f"quicknet: note: {shown(note)}", err=True)
+    if calibrate:
+        temperature = fit(classifier, dataset)
+        if not quiet:
+            click.echo(
+                f"quicknet: note: temperature {temperature:.4f}, fitted on val, is in the card now", err=True
+            )
+        classifier = load(model)
+    total = len(dataset.split(split))
+    with progress(f"evaluate {split}", total, "images", quiet) as advance:
+        found, logits = evaluate_logits(classifier, dataset, split, advance)
+    if html_path is not None:
+        _write_html(html_path, classifier, dataset, found, logits)
+    if as_json:
+        click.echo(json.dumps(found.to_dict()))
+    else:
+        _print(found)
+    if html_path is not None and not quiet:
+        click.echo(f"quicknet: note: the report is {html_path}", err=True)
+    return 0
+
+
+def _load(classifier: Classifier, data: str | None, protocol: str | None, quiet: bool) -> Dataset:
+    """Return the data, split as it was for training: else `val` and `paper`'s `test` would hold
+    images that the model was trained on.
+    """
+    from quicknet.core.settings import from_mapping
+    from quicknet.data import DataRequest, load_data
+
+    card, trained = classifier.card, _training_data(classifier.source)
+    source = data or trained.get("source") or (card.data.name if card.data else None)
+    if not source:
+        raise ConfigError(
+            "the model does not say what it was trained on; name DATA: cifar10, cifar100 or a folder"
+        )
+    own = card.data.protocol if card.data else "standard"
+    fields: dict[str, Any] = {key: trained[key] for key in ("split_seed", "val_share") if key in trained}
+    # a folder's card may name a protocol of its own; only CIFAR is split in different ways
+    fields["protocol"] = protocol or (own if own in ("standard", "paper") else "standard")
+    fields |= {"spec": card.preprocess.to_dict(), "classes": list(card.classes), "quiet": quiet}
+    dataset = load_data(source, from_mapping(DataRequest, fields, "evaluate"))
+    if card.data and dataset.sha256 == card.data.sha256 and dataset.protocol != card.data.protocol:
+        raise DataError(
+            f"the model was trained on this data by protocol {card.data.protocol}; by {dataset.protocol} it "
+            f"would be tested on images of its training: use --protocol {card.data.protocol}"
+        )
+    return dataset
+
+
+def _training_data(source: Path) -> dict[str, Any]:
+    """Return the `data` table of a run folder's recipe; empty for other models."""
+    path = source / "recipe.toml"
+    if not path.is_file():
+        return {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8")).get("data", {})
+    except ValueError as error:
+        raise ConfigError(f"the recipe is damaged ({path}: {error}); restore it from a copy") from error
+    return table if isinstance(table, dict) else {}
+
+
+def _write_html(
+    path: Path, classifier: Classifier, dataset: Dataset, found: Evaluation, logits: NDArray[np.float32]
+) -> None:
+    from quicknet.report.data import ReportData, read_log, worst_mistakes
+    from quicknet.report.html import write_report
+
+    card: Card = classifier.card
+    part = dataset.split(found.split)
+    report = ReportData(
+        title=f"{card.model.name} on {dataset.name}",
+        card=card,
+        evaluation=found,
+        epochs=read_log(classifier.source / "log.jsonl"),
+        mistakes=worst_mistakes(part.images, part.labels, logits, card, part.paths),
+        notes=dataset.notes,
+    )
+    write_report(path, report)
+
+
+# --- the table ---------------------------------------------------------------------------
+
+_MATRIX_CLASSES = 12  # as many columns as 80 characters take
+_CLASS_ROWS = 40
+
+
+def _print(found: Evaluation) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(
+        f"top-1 {100 * found.top1:.2f}% "
+        f"({100 * found.top1_low:.2f} to {100 * found.top1_high:.2f}, 95% interval), "
+        f"n = {found.n:,}, {shown(found.data)} {found.split}, protocol {found.protocol}",
+        soft_wrap=True,
+    )
+    if found.top5 is not None:
+        console.print(f"top-5 {100 * found.top5:.2f}%")
+    calibration = f"ECE {100 * found.ece:.2f}%, NLL {found.nll:.4f}, not calibrated"
+    if found.ece_calibrated is not None and found.nll_calibrated is not None:
+        after = f"{100 * found.ece_calibrated:.2f}%, {found.nll_calibrated:.4f}"
+        calibration += f"; {after} at temperature {found.temperature:.3f}"
+    console.print(calibration, soft_wrap=True)
+    console.print(f"{found.seconds:.1f} s, {found.images_per_second:,.0f} images/s")
+    console.print(_class_table(found))
+    if len(found.classes) <= _MATRIX_CLASSES:
+        console.print(_matrix(found))
+
+
+def _class_table(found: Evaluation) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = sorted(
+        enumerate(found.classes), key=lambda entry: 2.0 if entry[1].recall is None else entry[1].recall
+    )
+    title = "classes, worst first" + (f" ({_CLASS_ROWS} of {len(rows)})" if len(rows) > _CLASS_ROWS else "")
+    table = Table(title=title, box=None, title_justify="left", pad_edge=False)
+    table.add_column("class", overflow="fold")
+    for name in ("images", "recall", "precision"):
+        table.add_column(name, justify="right")
+    table.add_column("mostly taken for", overflow="fold")
+    for index, row in rows[:_CLASS_ROWS]:
+        counts = [0 if other == index else count for other, count in enumerate(found.confusion[index])]
+        worst = max(range(len(counts)), key=counts.__getitem__)
+        taken = f"{found.classes[worst].name} ({counts[worst]})" if counts[worst] else ""
+        shares = ("–" if share is None else f"{100 * share:.2f}%" for share in (row.recall, row.precision))
+        table.add_row(Text(shown(row.name)), f"{row.n:,}", *shares, Text(shown(taken)))
+    return table
+
+
+def _matrix(found: Evaluation) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="rows true, columns predicted", box=None, title_justify="left", pad_edge=False)
+    table.add_column("", overflow="ellipsis", max_width=12, no_wrap=True)
+    for row in found.classes:
+        table.add_column(Text(shown(row.name)), justify="right", no_wrap=True, overflow="ellipsis")
+    for row, counts in zip(found.classes, found.confusion, strict=True):
+        table.add_row(Text(shown(row.name)), *(str(count) if count else "·" for count in counts))
+    return table

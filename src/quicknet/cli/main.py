@@ -1,0 +1,97 @@
+"""The `quicknet` command: one file per verb, loaded when the verb is used."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from quicknet import __version__
+from quicknet.cli.text import shown
+from quicknet.core.errors import QuickNetError, nearest
+
+# verb → one line for `--help`; its command is `quicknet.cli.VERB:VERB`
+VERBS = {
+    "train": "Train a network on CIFAR-10, CIFAR-100 or a folder of pictures.",
+    "evaluate": "Measure a model on a data set: accuracy, per class, confusion, calibration.",
+    "predict": "Classify image files.",
+    "doctor": "Look a data set over: unreadable files, duplicates, imbalance.",
+}
+
+_EPILOG = "Exit codes: 0 done · 1 a check did not hold · 2 bad input or environment · 130 interrupted."
+
+
+class _Verbs(click.Group):
+    """Loads a verb's module only when it is called, so that `--help` stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        command = getattr(importlib.import_module(f"quicknet.cli.{name}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # The reader of our output has gone, as SIGPIPE would have it; click would exit with 1.
+            # Python would complain again while closing stdout.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(141) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            raise click.UsageError(f"no command is called {args[0]!r}{nearest(args[0], VERBS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Verbs, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "--version", prog_name="quicknet")
+def cli() -> None:
+    """Turn a folder of pictures into one small, fast, verified file that classifies images.
+
+    Start with `quicknet train photos/`, where photos/ holds a folder of pictures per class.
+    """
+
+
+def main() -> None:
+    """Run the command line; every failure is one line on stderr and an exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line on `arguments` and return its exit code."""
+    try:
+        code = cli.main(args=arguments, prog_name="quicknet", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except QuickNetError as error:
+        if os.environ.get("QUICKNET_DEBUG") == "1":
+            raise
+        return _fail(str(error), error.exit_code)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        hint = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "quicknet"
+        return _fail(f"{error.format_message().rstrip('.')}; see `{hint} --help`", 2)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", 130)
+    except MemoryError:
+        return _fail("out of memory; use smaller images or a smaller --batch-size", 2)
+
+
+def _fail(text: str, code: int) -> int:
+    print(f"quicknet: error: {shown(' '.join(text.split()))}", file=sys.stderr)
+    return code

@@ -1,0 +1,87 @@
+"""One interface for every kind of model file, and the table of what opens which."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quicknet.core.card import Card
+from quicknet.core.errors import CheckpointError, FormatError, ToolError
+
+# what it is → (is it this?, "module:function" that opens it). Named, not imported: a run folder
+# needs torch, which the light part must do without.
+_OPENERS: dict[str, tuple[Callable[[Path], bool], str]] = {
+    "a run folder (card.json and model.safetensors)": (
+        Path.is_dir,
+        "quicknet.train.checkpoint:load_classifier",
+    ),
+}
+_NEEDS = {"torch": "a run folder"}
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """A model that is ready to run."""
+
+    @property
+    def card(self) -> Card:
+        """What the model is: classes, preprocessing, what was measured."""
+        ...
+
+    @property
+    def source(self) -> Path:
+        """The run folder or file it was loaded from."""
+        ...
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return (N, classes) float32 for (N, size, size, channels) uint8."""
+        ...
+
+
+def load(path: str | Path) -> Classifier:
+    """Return the classifier in a run folder (later issues add exported files).
+
+    Raises CheckpointError where nothing is at `path` or a folder is no run, FormatError for
+    any other file, ToolError where a run folder is to be opened and torch is not installed.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"no model at {path}{_near(path)}; name a run folder")
+    if path.is_dir() and not (path / "card.json").is_file():
+        raise CheckpointError(
+            f"{path} is not a run folder (it has no card.json); name one that `quicknet train` wrote"
+        )
+    for accepts, opener in _OPENERS.values():
+        if accepts(path):
+            return cast(Classifier, _attribute(opener)(path))
+    raise FormatError(f"{path} is not a model that QuickNet reads; give {' or '.join(_OPENERS)}")
+
+
+def _near(path: Path) -> str:
+    """Return `` (did you mean …?)`` for a name beside the missing one, if one is alike."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return ""
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
+    return f" (did you mean {path.parent / close[0]}?)" if close else ""
+
+
+def _attribute(name: str) -> Any:
+    """Import "module:attribute". Raises ToolError naming the extra that a missing package is of."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name not in _NEEDS:
+            raise
+        raise ToolError(
+            f"{_NEEDS[error.name]} needs {error.name}, which is not installed; "
+            "run `pip install 'quicknet-vision[train]'`"
+        ) from error

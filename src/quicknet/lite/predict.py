@@ -1,0 +1,186 @@
+"""Images in, named classes with calibrated probabilities out: a stream of any length."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from quicknet.core.errors import ConfigError, DataError
+from quicknet.core.settings import Settings
+from quicknet.lite import metrics
+from quicknet.lite.classifier import Classifier
+from quicknet.lite.preprocess import IMAGE_SUFFIXES, ImageSource, load_image
+
+_READ_BYTES = 1 << 16
+_NAME_LIMIT_BYTES = 1 << 15  # eight times what Linux takes for a path
+
+
+class PredictSettings(Settings, frozen=True, kw_only=True):
+    """How many classes to name, below which probability to say "unknown", images per batch."""
+
+    top: int = 3
+    min_confidence: float = 0.0
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuse what means nothing. Raises ConfigError."""
+        if self.top < 1 or not 1 <= self.batch <= 4096:
+            raise ConfigError("top must be at least 1, batch within 1..4096")
+        if not 0 <= self.min_confidence <= 1:
+            raise ConfigError(f"min_confidence {self.min_confidence} is a probability: 0..1")
+
+
+class Guess(Settings, frozen=True, kw_only=True):
+    """A class and its probability, by the card's temperature."""
+
+    label: str
+    probability: float
+
+
+class Prediction(Settings, frozen=True, kw_only=True):
+    """One image's answer: `label` is the best class, None ("unknown") below the confidence asked for.
+
+    `probability` is of the best class in either case; `top` holds the best classes in order.
+    `calibrated` says whether the card has a fitted temperature.
+    """
+
+    name: str
+    label: str | None
+    probability: float
+    top: tuple[Guess, ...]
+    calibrated: bool
+
+
+class Unreadable(Settings, frozen=True, kw_only=True):
+    """An image that could not be classified, and the line that says why."""
+
+    name: str
+    error: str
+
+
+Source = ImageSource | Unreadable | None
+
+
+def predict(
+    classifier: Classifier, sources: ImageSource | Iterable[Source], settings: PredictSettings | None = None
+) -> Iterator[Prediction | Unreadable]:
+    """Yield one answer per image, in order; a broken image costs its own answer only.
+
+    `sources` is one image or any number of them, endless ones too: a batch is held at a time.
+    A None among them means that nothing more is there for now: what was gathered is answered.
+    An Unreadable, as `find_images` yields for what it could not list, is passed on.
+    """
+    settings = settings or PredictSettings()
+    names: list[str] = []
+    images: list[NDArray[np.uint8]] = []
+    for index, source in enumerate(_stream(sources)):
+        failed = source if isinstance(source, Unreadable) else None
+        if source is not None and not isinstance(source, Unreadable):
+            name = str(source) if isinstance(source, (str, Path)) else f"image {index}"
+            try:
+                images.append(load_image(source, classifier.card.preprocess))
+                names.append(name)
+            except DataError as error:
+                failed = Unreadable(name=name, error=str(error))
+        if source is None or failed or len(images) == settings.batch:
+            yield from _answers(classifier, names, images, settings)
+            names, images = [], []
+        if failed:
+            yield failed
+    yield from _answers(classifier, names, images, settings)
+
+
+def _stream(sources: ImageSource | Iterable[Source]) -> Iterable[Source]:
+    """Return `sources`, or the one image that it is, as a stream."""
+    one = isinstance(sources, (str, bytes, Path, Image.Image))
+    if one or (isinstance(sources, np.ndarray) and sources.ndim < 4):
+        return [cast(ImageSource, sources)]
+    return cast(Iterable[Source], sources)
+
+
+def _answers(
+    classifier: Classifier, names: list[str], images: list[NDArray[np.uint8]], settings: PredictSettings
+) -> Iterator[Prediction]:
+    if not images:
+        return
+    card = classifier.card
+    logits = classifier.logits(np.stack(images))
+    metrics.check_logits(logits)
+    probabilities = metrics.softmax(logits, card.temperature or 1.0)  # (N, classes)
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, : settings.top]
+    for name, row, best in zip(names, probabilities, order, strict=True):
+        top = tuple(Guess(label=card.classes[i], probability=float(row[i])) for i in best)
+        sure = top[0].probability >= settings.min_confidence
+        yield Prediction(
+            name=name,
+            label=top[0].label if sure else None,
+            probability=top[0].probability,
+            top=top,
+            calibrated=card.temperature is not None,
+        )
+
+
+def find_images(name: str) -> Iterator[str | Unreadable]:
+    """Yield the file itself, or a folder's images, recursively, by name; hidden ones are left out.
+
+    Of a folder what has an image's suffix counts. A folder that cannot be listed or holds no
+    image is yielded as Unreadable. Links to folders are not followed.
+    """
+    if not name or not Path(name).is_dir():
+        yield name
+        return
+    found = False
+    for path in _walk(name):
+        found = True
+        yield path
+    if not found:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        yield Unreadable(name=name, error=f"no images in the folder ({name}); put some there: {suffixes}")
+
+
+def _walk(folder: str) -> Iterator[str | Unreadable]:
+    try:
+        with os.scandir(folder) as entries:
+            inside = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+    except OSError as error:
+        text = f"cannot list the folder ({folder}: {error.strerror}); check its rights"
+        yield Unreadable(name=folder, error=text)
+        return
+    for entry in inside:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path)
+        elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+            yield entry.path
+
+
+def read_names(handle: int, separator: bytes = b"\n") -> Iterator[str | None]:
+    """Yield the names that a file descriptor delivers, and None where the next must be waited for.
+
+    So who consumes can work on what has arrived while a pipe is still open. Names are decoded
+    as file names are; with lines, a carriage return before the newline is no part of one.
+    Raises DataError for a name past 32 KiB: not a list of names.
+    """
+    rest = b""
+    while True:
+        if not select.select([handle], [], [], 0)[0]:
+            yield None
+        chunk = os.read(handle, _READ_BYTES)
+        *whole, rest = (rest + chunk).split(separator)
+        if not chunk:
+            whole = [rest]
+        for raw in whole:
+            if name := os.fsdecode(raw.removesuffix(b"\r") if separator == b"\n" else raw):
+                yield name
+        if not chunk:
+            return
+        if len(rest) > _NAME_LIMIT_BYTES:
+            raise DataError(
+                "standard input is no list of file names; give one name a line, or NUL-separated with -0"
+            )

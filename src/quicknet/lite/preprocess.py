@@ -1,0 +1,285 @@
+"""THE image → array function: training, evaluation, calibration and prediction all come here.
+
+Nothing here scales or normalizes; mean and std are part of the network. ICC profiles are
+ignored, as training pipelines do. TIFF's own orientation is part of that format: the decoder
+applies it, whatever `spec.exif` says.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from quicknet.core.card import Mode, PreprocessSpec
+from quicknet.core.errors import DataError
+from quicknet.lite._quiet import quiet_pillow
+
+ImageSource = Path | str | bytes | Image.Image | NDArray[Any]
+
+# 100 MP decode to 300 MB; a header that claims more is refused before anything is decoded.
+MAX_PIXELS = 100_000_000
+
+# What is decoded at all. Pillow knows more, among it formats that start other programs (EPS runs
+# Ghostscript) and formats without a signature, which recognize nearly anything (TGA).
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k"}
+)
+
+_TRANSPOSED = {  # EXIF 2.3, tag 0x0112: what undoes each orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BY_WAY_OF = {"LAB": "RGB", "La": "LA"}  # what Pillow converts to nothing else
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def load_image(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """Return what the network takes: `source` decoded, upright, in colour mode and size of `spec`.
+
+    `source` is a file's path, an encoded file's bytes, a Pillow image (left as it is) or an
+    array (H, W) or (H, W, 1 to 4). Returns (size, size, channels) uint8, contiguous, the
+    caller's own. Of an animation the first frame counts; transparency lies over white unless
+    the mode is RGBA. The same input gives the same array from any thread.
+    Raises DataError naming the image: missing, not an image, cut short, over MAX_PIXELS.
+    """
+    name = _name(source)
+    try:
+        with quiet_pillow():
+            image = _decode(source, name)
+            if spec.exif:
+                image = _upright(image)
+            image = to_mode(image, spec.mode)
+            image = _resized(image, spec)
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"not enough memory for the image ({name}); scale it down") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"the image is over the limit of {MAX_PIXELS:,} pixels ({name}); scale it down"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"not a whole image of a known kind ({name}); use one of {', '.join(FORMATS)}"
+        ) from error
+    # Pillow's decoders raise SyntaxError, struct.error, zlib.error, KeyError and more on hostile files.
+    except Exception as error:
+        raise DataError(f"the image is damaged or cut short ({name}: {error}); replace the file") from error
+    array = np.asarray(image, np.uint8)
+    return np.array(array.reshape(spec.size, spec.size, spec.channels))
+
+
+def to_mode(image: Image.Image, mode: Mode) -> Image.Image:
+    """Return `image` in 8 bits per channel and colour mode L, RGB or RGBA.
+
+    Transparency of any kind is laid over white for L and RGB. 16-bit grey is scaled by its full
+    range. 32-bit integers count as 16-bit ones where they fit, floats as 0..1 or 0..255 where
+    they fit; beyond that the image's own range is stretched to 0..255, NaN being its least.
+    """
+    if image.mode in _BY_WAY_OF:
+        image = image.convert(_BY_WAY_OF[image.mode])
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image)
+    if image.has_transparency_data:
+        # By way of RGBA: from a palette with alpha, Pillow converts to RGB with a warning only.
+        image = image.convert("RGBA")
+        if mode != "RGBA":
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image).convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _name(source: ImageSource) -> str:
+    """Return how messages call the image."""
+    if isinstance(source, bytes):
+        return f"{len(source):,} bytes in memory"
+    if isinstance(source, np.ndarray):
+        return f"array of shape {source.shape}"
+    if isinstance(source, Image.Image):
+        return str(getattr(source, "filename", "") or "image in memory")
+    return str(source)
+
+
+def _decode(source: ImageSource, name: str) -> Image.Image:
+    """Return the loaded first frame."""
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        image = source
+    elif isinstance(source, bytes):
+        if not source:
+            raise DataError(f"the image is empty ({name}); give the content of an image file")
+        image = Image.open(io.BytesIO(source), formats=FORMATS)
+    else:
+        return _decode_file(Path(source), name)
+    _check_pixels(image.size, name)
+    image.load()
+    return image
+
+
+def _decode_file(path: Path, name: str) -> Image.Image:
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise DataError(f"a folder where an image file is expected ({name}); name the files in it")
+        if not stat.S_ISREG(status.st_mode):  # a named pipe would wait for ever
+            raise DataError(f"not a regular file ({name}); name an image file")
+        if status.st_size == 0:
+            raise DataError(f"the file is empty ({name}); replace it")
+        file = path.open("rb")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read the image ({name}: {reason}); check its name and rights") from error
+    with file:
+        image = Image.open(file, formats=FORMATS)
+        _check_pixels(image.size, name)
+        image.load()
+    return image
+
+
+def _check_pixels(size: tuple[int, int], name: str) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise DataError(f"the image has no pixels ({name}); replace it")
+    if width * height > MAX_PIXELS:
+        raise DataError(
+            f"the image is {width}x{height} pixels ({name}), over the limit of {MAX_PIXELS:,}; scale it down"
+        )
+
+
+def _from_array(array: NDArray[Any]) -> Image.Image:
+    """Return an image that shares no memory with `array`. Raises DataError for what is no image."""
+    name = _name(array)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    colour = array.ndim == 3 and array.shape[2] in (2, 3, 4) and array.dtype == np.uint8
+    grey = array.ndim == 2 and array.dtype.kind in "biuf"
+    if not (colour or grey):
+        raise DataError(f"not an image ({name}, {array.dtype}); give (H, W) numbers or (H, W, 1 to 4) uint8")
+    _check_pixels((array.shape[1], array.shape[0]), name)
+    if array.dtype == np.bool_:
+        array = array * np.uint8(255)
+    elif array.dtype == np.uint16:
+        array = _scaled_16_bit(array)
+    elif array.dtype != np.uint8:
+        array = array.astype(np.float32 if array.dtype.kind == "f" else np.int32)
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Undo the EXIF orientation. The image is loaded: TIFF's orientation is gone by now."""
+    try:
+        orientation = image.getexif().get(0x0112)
+    except Exception:  # damaged metadata (any error) beside whole pixels: as if there were none
+        return image
+    method = _TRANSPOSED.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def _scaled_16_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return 0..65535 scaled to 0..255, rounded to nearest: 65535 / 255 = 257."""
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return deep grey (`I;16`, `I`, `F`) as L; `to_mode` says how it is scaled."""
+    values = np.asarray(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and 0 <= values.min() <= values.max() <= 65535):
+        return Image.fromarray(_scaled_16_bit(values))
+    levels = values.astype(np.float64)
+    finite = np.isfinite(levels)
+    low = float(levels[finite].min()) if finite.any() else 0.0
+    high = float(levels[finite].max()) if finite.any() else 0.0
+    levels = np.nan_to_num(levels, nan=low, posinf=high, neginf=low)
+    if image.mode == "F" and low >= 0 and high <= 255:
+        levels *= 255.0 if high <= 1 else 1.0
+    else:
+        levels = (levels - low) * (255.0 / max(high - low, 1e-30))
+    return Image.fromarray(np.rint(np.clip(levels, 0, 255)).astype(np.uint8))
+
+
+def _resized(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
+    """Bring to size x size. The crop comes before the scaling: a strip of 1x10,000,000 pixels
+    scaled by its shorter side would be a bomb of its own.
+    """
+    width, height = image.size
+    size = spec.size
+    if spec.resize == "stretch":
+        return _scaled(image, (size, size), spec)
+    if spec.resize == "pad":
+        scale = size / max(width, height)
+        inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+        colour = (spec.fill,) * 3 + (255,)
+        canvas = Image.new(
+            spec.mode, (size, size), spec.fill if spec.mode == "L" else colour[: spec.channels]
+        )
+        canvas.paste(_scaled(image, inner, spec), ((size - inner[0]) // 2, (size - inner[1]) // 2))
+        return canvas
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return _scaled(image.crop((left, top, left + side, top + side)), (size, size), spec)
+
+
+def _scaled(image: Image.Image, size: tuple[int, int], spec: PreprocessSpec) -> Image.Image:
+    """Scale to (width, height). Pillow widens the filter when it shrinks; else we sample."""
+    shrinks = size[0] < image.width or size[1] < image.height
+    if spec.antialias or spec.filter == "nearest" or not shrinks:
+        return image.resize(size, _FILTERS[spec.filter])
+    mode = image.mode
+    work = image.convert("RGBa") if mode == "RGBA" else image  # alpha-weighted, as Pillow's resize does
+    sampled = _sample(np.atleast_3d(np.asarray(work)), size, spec.filter)
+    return Image.frombytes(work.mode, size, sampled.tobytes()).convert(mode)
+
+
+def _sample(pixels: NDArray[np.uint8], size: tuple[int, int], name: str) -> NDArray[np.uint8]:
+    """Interpolate at the new pixels' centres without antialiasing: (h, w, C) → (height, width, C).
+
+    Separable: each new row is a weighted sum of a few old rows, each column likewise; memory
+    is a few arrays of the new size, whatever the old one.
+    """
+    columns, x_weights = _taps(pixels.shape[1], size[0], name)
+    rows, y_weights = _taps(pixels.shape[0], size[1], name)
+    total = np.zeros((size[1], size[0], pixels.shape[2]), np.float64)
+    for row, y_weight in zip(rows.T, y_weights.T, strict=True):
+        for column, x_weight in zip(columns.T, x_weights.T, strict=True):
+            total += pixels[row[:, None], column] * (y_weight[:, None] * x_weight)[:, :, None]
+    return np.rint(np.clip(total, 0, 255)).astype(np.uint8)
+
+
+_KERNELS: dict[str, tuple[int, Callable[[NDArray[np.float64]], NDArray[np.float64]]]] = {
+    "bilinear": (1, lambda x: 1 - x),
+    # Keys' cubic convolution with a = -0.5, as Pillow's resize
+    "bicubic": (
+        2,
+        lambda x: np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2),
+    ),
+    "lanczos": (3, lambda x: np.sinc(x) * np.sinc(x / 3)),
+}
+
+
+def _taps(old: int, new: int, name: str) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the source indices (new, 2·support), repeated at edges, and their weights (sum 1)."""
+    support, kernel = _KERNELS[name]
+    centres = (np.arange(new) + 0.5) * (old / new) - 0.5
+    indices = np.floor(centres).astype(np.intp)[:, None] + np.arange(1 - support, support + 1)
+    weights = kernel(np.abs(centres[:, None] - indices))
+    return np.clip(indices, 0, old - 1), weights / weights.sum(1, keepdims=True)

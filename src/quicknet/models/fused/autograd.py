@@ -1,0 +1,180 @@
+"""The kernels as differentiable functions, which compose with everything else in torch.
+
+A layer's kept output `z` is its pointwise (or stem) output before batch norm, (N, h, w, C
+padded to the vector). Its batch moments are outputs too, so that batch norm's backward passes
+through them as through any other tensors (other processes' sums included).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from quicknet.models.fused import native
+from quicknet.models.fused.native import Norm
+
+Moments = tuple[Tensor | None, Tensor | None]
+
+
+class Kept(NamedTuple):
+    """What a layer keeps: its output before batch norm, and where wanted its mean and variance."""
+
+    z: Tensor
+    mean: Tensor | None
+    variance: Tensor | None
+
+
+class SeparableShape(NamedTuple):
+    """Sizes that a tensor's shape does not say; the order is that of the kernel's struct."""
+
+    in_channels: int
+    out_channels: int
+    kernel: int
+    pool: bool
+
+
+def _dense(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(t.contiguous() for t in tensors)
+
+
+def _moments(channels: int, dtype: torch.dtype, wanted: bool) -> Moments:
+    if not wanted:
+        return None, None
+    return torch.empty(channels, dtype=dtype), torch.empty(channels, dtype=dtype)
+
+
+def _gradients(grads: tuple[Tensor | None, ...], out: Tensor, channels: int) -> tuple[Tensor, ...]:
+    """Return those of z, mean and variance, zeros where nothing came."""
+    g, *moments = grads
+    g = torch.zeros_like(out) if g is None else g
+    filled = (torch.zeros(channels, dtype=out.dtype) if m is None else m for m in moments)
+    return _dense(g, *filled)
+
+
+class SeparableFunction(torch.autograd.Function):
+    """One separable layer on the previous layer's kept output.
+
+    (z (N, H, W, C'), norm vectors (C,) x 5, epsilon, depthwise (C, 1, k, k), pointwise
+    (O, C, 1, 1), shape, whether moments are wanted) → z (N, h, w, O'), and mean (O,) and biased
+    variance (O,) or None.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:  # noqa: D102
+        *tensors, epsilon, depthwise, pointwise, shape, wanted = arguments
+        inputs = _dense(*tensors, depthwise, pointwise)
+        z = inputs[0]
+        n, height, width, _ = z.shape
+        h, w = (height // 2, width // 2) if shape.pool else (height, width)
+        out = torch.empty(n, h, w, native.padded(shape.out_channels, z.dtype), dtype=z.dtype)
+        moments = _moments(shape.out_channels, z.dtype, wanted)
+        ctx.sizes = (n, height, width, *map(int, shape), torch.get_num_threads())
+        ctx.epsilon = epsilon
+        native.call("separable_forward", ctx.sizes, epsilon, *inputs, out, *moments)
+        ctx.save_for_backward(*inputs, out, moments[0])
+        ctx.set_materialize_grads(False)
+        return out, *moments
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: D102
+        *inputs, out, out_mean = ctx.saved_tensors
+        z, mean, depthwise, pointwise = inputs[0], inputs[1], inputs[6], inputs[7]
+        g, d_mean, d_variance = _gradients(grads, out, pointwise.shape[0])
+        needs = ctx.needs_input_grad
+        d_z, d_norm, vectors = None, None, (None,) * 5
+        if any(needs[:6]):
+            d_z, d_norm = torch.empty_like(z), mean.new_empty(5, mean.numel())
+            vectors = d_norm.unbind(0)
+        d_depthwise = torch.empty_like(depthwise) if needs[7] else None
+        d_pointwise = torch.empty_like(pointwise) if needs[8] else None
+        kept = (g, out, d_mean if out_mean is None else out_mean, d_mean, d_variance)
+        wanted = (d_z, d_norm, d_depthwise, d_pointwise)
+        native.call("separable_backward", ctx.sizes, ctx.epsilon, *inputs, *kept, *wanted)
+        return (d_z, *vectors, None, d_depthwise, d_pointwise, None, None)
+
+
+class StemFunction(torch.autograd.Function):
+    """The first convolution, without padding.
+
+    (x (N, H, W, C), weight (O, k, k, C), stride, whether moments are wanted) → z (N, h, w, O'),
+    and mean (O,) and biased variance (O,) or None. The image gets no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:  # noqa: D102
+        x, weight, stride, wanted = arguments
+        n, height, width, channels = x.shape
+        outs, kernel = weight.shape[0], weight.shape[1]
+        h, w = (height - kernel) // stride + 1, (width - kernel) // stride + 1
+        x, weight = _dense(x, weight)
+        out = torch.empty(n, h, w, native.padded(outs, x.dtype), dtype=x.dtype)
+        moments = _moments(outs, x.dtype, wanted)
+        ctx.sizes = (n, height, width, channels, outs, kernel, stride, torch.get_num_threads())
+        native.call("stem_forward", ctx.sizes, 0.0, x, weight, out, *moments)
+        ctx.save_for_backward(x, weight, out, moments[0])
+        ctx.set_materialize_grads(False)
+        return out, *moments
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: D102
+        x, weight, out, out_mean = ctx.saved_tensors
+        g, d_mean, d_variance = _gradients(grads, out, weight.shape[0])
+        d_weight = torch.empty_like(weight)
+        mean = d_mean if out_mean is None else out_mean
+        native.call("stem_backward", ctx.sizes, 0.0, x, g, out, mean, d_mean, d_variance, d_weight)
+        return None, d_weight, None, None
+
+
+class OutputFunction(torch.autograd.Function):
+    """Batch norm and activation of the last kept output.
+
+    (z (N, h, w, C'), norm vectors (C,) x 5, epsilon) → y (N, h, w, C').
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:  # noqa: D102
+        *tensors, ctx.epsilon = arguments
+        inputs = _dense(*tensors)
+        z, channels = inputs[0], inputs[1].numel()
+        ctx.sizes = (z.numel() // z.shape[-1], channels, torch.get_num_threads())
+        y = torch.empty_like(z)
+        native.call("output_forward", ctx.sizes, ctx.epsilon, *inputs, y)
+        ctx.save_for_backward(*inputs)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        inputs = ctx.saved_tensors
+        d_z, d_norm = torch.empty_like(inputs[0]), grad.new_empty(5, inputs[1].numel())
+        native.call("output_backward", ctx.sizes, ctx.epsilon, *inputs, grad.contiguous(), d_z, d_norm)
+        return (d_z, *d_norm.unbind(0), None)
+
+
+def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    return function.apply(*arguments)  # type: ignore[no-untyped-call]
+
+
+def stem(x: Tensor, weight: Tensor, stride: int, moments: bool) -> Kept:
+    """Return `StemFunction` of an image batch (N, C, H, W) and torch's weight (O, C, k, k)."""
+    return Kept(*_apply(StemFunction, x.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1), stride, moments))
+
+
+def separable(z: Tensor, norm: Norm, weights: tuple[Tensor, Tensor], pool: bool, moments: bool) -> Kept:
+    """Return `SeparableFunction` with torch's depthwise and pointwise weights."""
+    outs, channels = weights[1].shape[:2]
+    shape = SeparableShape(channels, outs, weights[0].shape[-1], pool)
+    return Kept(*_apply(SeparableFunction, z, *norm, *weights, shape, moments))
+
+
+def output(z: Tensor, norm: Norm) -> Tensor:
+    """Return the activated features (N, C, h, w), channels last in memory."""
+    y: Tensor = _apply(OutputFunction, z, *norm)
+    channels = norm.mean.numel()
+    y = y if channels == y.shape[-1] else y[..., :channels]
+    return y.permute(0, 3, 1, 2)

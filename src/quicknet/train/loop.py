@@ -1,0 +1,151 @@
+"""The training loop. An epoch's record leaves it by `yield`; nothing else calls back.
+
+`fit` is the whole of it: batches → `step` (augment, forward, loss, backward, update) → record.
+What it works on is built in `run.py`, what a batch looks like in `data/augment.py`, what a
+network is in `models/`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from quicknet.core.errors import TrainingError
+from quicknet.core.settings import Settings
+from quicknet.data.augment import Batch
+from quicknet.train.optim import factor
+from quicknet.train.run import Run
+
+
+class EpochRecord(Settings, frozen=True, kw_only=True):
+    """One line of `log.jsonl`. Losses in nats, accuracies as shares, `seconds` of this epoch."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
+    best: bool
+    learning_rate: float
+    image_size: int
+    images_per_second: float
+    seconds: float
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and is saved."""
+
+
+def fit(run: Run) -> Iterator[EpochRecord]:
+    """Train until the recipe's last epoch or its patience, yielding a record per epoch.
+
+    Saves at the end of each epoch, every `save_minutes`, and before it raises Interrupted.
+    Raises TrainingError where the loss is no longer a number.
+    """
+    state = run.state
+    while state.epoch < run.recipe.train.epochs and not run.out_of_patience():
+        run.model.train()
+        for indices in run.remaining_batches():
+            started = time.perf_counter()
+            loss = step(run, indices)
+            state.step += 1
+            state.seconds += time.perf_counter() - started
+            run.meter.show(loss, state)
+            if run.wants_to_stop():
+                run.save()
+                raise Interrupted
+            run.save_if_due()
+        yield finish_epoch(run)
+
+
+def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
+    """Learn from one batch; return its mean loss."""
+    recipe, state = run.recipe.train, run.state
+    torch.manual_seed(run.step_seed())
+    run.optimizer.zero_grad(run.model)
+    total = torch.zeros((), device=run.device)
+    for chunk in np.array_split(indices, min(recipe.accumulate, len(indices))):
+        mine = torch.from_numpy(run.world.part(chunk)).to(run.device)
+        batch = run.augmenter.batch(mine, state.epoch, run.image_size())
+        with run.autocast():
+            logits = run.forward(batch.images)
+            losses = loss_of(run, logits, batch)
+        (losses.sum() / len(indices)).backward()  # type: ignore[no-untyped-call]
+        total += losses.detach().sum()
+        state.correct += (logits.detach().argmax(1) == batch.labels).sum()
+    run.world.sum_gradients(run.model.parameters())
+    run.world.sum(total)
+    if run.device.type == "cpu" or state.step % 50 == 0:
+        require_number(total, run)
+    if recipe.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip_norm)
+    run.optimizer.step(factor(run.recipe.schedule, run.progress()))
+    if run.ema is not None:
+        run.ema.update(run.steps_done())
+    state.loss_sum += total
+    state.seen += len(indices)
+    return total / len(indices)
+
+
+def loss_of(run: Run, logits: Tensor, batch: Batch) -> Tensor:
+    """Return the loss of each image (B,): cross-entropy, mixed labels, distillation."""
+    smoothing = run.recipe.train.label_smoothing
+    logits = logits.float()
+    losses = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=smoothing)
+    if batch.mix_labels is not None and batch.mix_weight is not None:
+        other = F.cross_entropy(logits, batch.mix_labels, reduction="none", label_smoothing=smoothing)
+        losses = batch.mix_weight * losses + (1 - batch.mix_weight) * other
+    if run.teacher is None:
+        return losses
+    settings = run.recipe.distill
+    warmth = settings.temperature
+    with torch.no_grad():
+        target = F.log_softmax(run.teacher(batch.images).float() / warmth, 1)
+    student = F.log_softmax(logits / warmth, 1)
+    divergence = F.kl_div(student, target, reduction="none", log_target=True).sum(1) * warmth**2
+    return (1 - settings.weight) * losses + settings.weight * divergence
+
+
+def require_number(loss: Tensor, run: Run) -> None:
+    """Raise TrainingError where the loss is NaN or infinite."""
+    if not bool(torch.isfinite(loss)):
+        lr = run.recipe.optim.lr
+        raise TrainingError(
+            f"the loss is {loss.item()} at epoch {run.state.epoch + 1}, step {run.state.step + 1} ({run.folder.path}); "
+            f"what was saved before is whole: start anew with a lower rate (--set optim.lr={lr / 4:g}) "
+            "or train.clip_norm=1"
+        )
+
+
+def finish_epoch(run: Run) -> EpochRecord:
+    """Validate, keep the best, save; return the epoch's record."""
+    state, recipe = run.state, run.recipe.train
+    require_number(state.loss_sum, run)
+    run.world.sum(state.correct)
+    number = state.epoch + 1
+    last = number == recipe.epochs
+    validation = run.validate() if last or number % recipe.evaluate_every == 0 else None
+    best = validation is not None and validation.accuracy > state.best_accuracy
+    record = EpochRecord(
+        epoch=number,
+        train_loss=float(state.loss_sum) / state.seen,
+        train_accuracy=float(state.correct) / state.seen,
+        val_loss=None if validation is None else validation.loss,
+        val_accuracy=None if validation is None else validation.accuracy,
+        best=best,
+        learning_rate=run.recipe.optim.lr * factor(run.recipe.schedule, run.progress()),
+        image_size=run.image_size() or run.data.spec.size,
+        images_per_second=state.seen / max(state.seconds, 1e-9),
+        seconds=state.seconds,
+    )
+    if validation is not None and best:
+        state.best_accuracy, state.best_epoch = validation.accuracy, number
+        run.save_best(validation)
+    run.next_epoch(record.to_dict())
+    return record

@@ -1,0 +1,211 @@
+"""A recipe: every setting of a run, frozen, from TOML and back.
+
+A recipe file begins with a comment that says what it reaches; `recipe.toml` in a run folder is
+the same thing with every default written out.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from quicknet.core.errors import ConfigError, nearest
+from quicknet.core.files import read_bounded, sha256_bytes
+from quicknet.core.settings import Settings, from_mapping
+from quicknet.data.augment import AugmentSettings
+
+_LIMIT_BYTES = 1 << 20
+
+
+class ModelSettings(Settings, frozen=True, kw_only=True):
+    """Which network: a registry name with overrides, or a run folder to start from."""
+
+    name: str = "quicknet_s"
+    overrides: dict[str, Any] = {}
+    start_from: str | None = None
+
+
+class DataSettings(Settings, frozen=True, kw_only=True):
+    """Which data and how it is split; `size` None is the source's own."""
+
+    source: str = ""
+    protocol: Literal["standard", "paper"] = "standard"
+    size: int | None = None
+    resize: Literal["shorter", "stretch", "pad"] = "shorter"
+    split_seed: int = 0
+    val_share: float = 0.1
+    max_bad_share: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Refuse shares that leave nothing."""
+        if not 0 < self.val_share < 0.5 or not 0 <= self.max_bad_share < 1:
+            raise ConfigError("data.val_share must lie in 0..0.5, data.max_bad_share in 0..1")
+
+
+class OptimSettings(Settings, frozen=True, kw_only=True):
+    """The optimizer; `lr` is the peak of the schedule.
+
+    `muon` takes the filters that are matrices (pointwise, stem); vectors, depthwise filters and
+    the classifier then go to SGD with `vector_lr` and `vector_decay`, since Muon's decay is
+    decoupled and its steps have another scale. `decay_on` "convs" leaves the classifier out.
+    """
+
+    name: Literal["sgd", "adamw", "muon"] = "sgd"
+    lr: float = 0.4
+    vector_lr: float = 0.1
+    vector_decay: float = 5e-4
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 5e-4
+    decay_on: Literal["weights", "convs"] = "weights"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot descend."""
+        if self.lr <= 0 or self.vector_lr <= 0 or not 0 <= self.momentum < 1:
+            raise ConfigError("optim: lr and vector_lr must be positive, momentum in 0..1")
+        if self.weight_decay < 0 or self.vector_decay < 0:
+            raise ConfigError("optim: weight_decay and vector_decay must not be negative")
+
+
+class ScheduleSettings(Settings, frozen=True, kw_only=True):
+    """Learning rate over the run, as a share of the peak.
+
+    `warmup`: share of the run spent rising; `final`: where cosine and one-cycle end;
+    `step`: times `gamma` at each of `milestones` (shares of the run).
+    """
+
+    name: Literal["cosine", "onecycle", "step"] = "onecycle"
+    warmup: float = 0.2
+    final: float = 0.0
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse shares outside the run."""
+        if not 0 <= self.warmup < 1 or not 0 <= self.final <= 1 or not 0 < self.gamma <= 1:
+            raise ConfigError("schedule: warmup in 0..1, final in 0..1, gamma in 0..1")
+        if list(self.milestones) != sorted(self.milestones):
+            raise ConfigError(f"schedule.milestones {self.milestones} must rise")
+
+
+class TrainSettings(Settings, frozen=True, kw_only=True):
+    """The loop. `sizes`: progressive image size, (from this share of the run, pixels) pairs."""
+
+    epochs: int = 30
+    batch_size: int = 128
+    accumulate: int = 1
+    seed: int = 0
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    patience: int | None = None
+    evaluate_every: int = 1
+    ema_decay: float = 0.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool | None = None
+    sizes: tuple[tuple[float, int], ...] = ()
+    save_minutes: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Refuse loops that do nothing or never end."""
+        if min(self.epochs, self.batch_size, self.accumulate, self.evaluate_every) < 1:
+            raise ConfigError("train: epochs, batch_size, accumulate and evaluate_every must be at least 1")
+        if not 0 <= self.label_smoothing < 1 or not 0 <= self.ema_decay < 1:
+            raise ConfigError("train: label_smoothing and ema_decay must lie in 0 <= x < 1")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ConfigError("train.clip_norm must be positive")
+        shares = [share for share, _ in self.sizes]
+        if shares != sorted(shares) or (shares and shares[0] != 0):
+            raise ConfigError("train.sizes must start at share 0 and rise")
+
+
+class DistillSettings(Settings, frozen=True, kw_only=True):
+    """Learning from a teacher on the same augmented view (Hinton et al. 2015, §2)."""
+
+    teacher: str | None = None
+    weight: float = 0.9
+    temperature: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Refuse weights outside 0..1."""
+        if not 0 <= self.weight <= 1 or self.temperature <= 0:
+            raise ConfigError("distill.weight must lie in 0..1, distill.temperature be positive")
+
+
+class Recipe(Settings, frozen=True, kw_only=True):
+    """Every setting of a run."""
+
+    name: str = "custom"
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    augment: AugmentSettings = AugmentSettings()
+    optim: OptimSettings = OptimSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    train: TrainSettings = TrainSettings()
+    distill: DistillSettings = DistillSettings()
+
+    def to_toml(self) -> str:
+        """Return the recipe with every setting written out (None is left out: TOML has none)."""
+        import tomli_w
+
+        return tomli_w.dumps(_without_none(self.to_dict()))
+
+    def sha256(self) -> str:
+        """Return the digest by which a card names the recipe; where the data lay is no part of it."""
+        located = self.replace(data={**self.data.to_dict(), "source": ""})
+        return sha256_bytes(located.to_toml().encode())
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return [_without_none(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def list_recipes() -> list[str]:
+    """Return the names of the recipes that come with QuickNet."""
+    folder = importlib.resources.files("quicknet.train") / "recipes"
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
+    """Return a shipped recipe by name, or one from a `.toml` file, with `KEY=VALUE` changes.
+
+    Keys are dotted (`train.epochs=10`), values are TOML (bare words are taken as strings).
+    Raises ConfigError naming the nearest known key or recipe.
+    """
+    if name.endswith(".toml") or "/" in name:
+        text, where = read_bounded(Path(name), _LIMIT_BYTES, "the recipe").decode("utf-8", "replace"), name
+    elif name in list_recipes():
+        text = (importlib.resources.files("quicknet.train") / "recipes" / f"{name}.toml").read_text("utf-8")
+        where = f"recipe {name}"
+    else:
+        raise ConfigError(f"no recipe is called {name!r}{nearest(name, list_recipes())}, or name a .toml file")
+    try:
+        fields = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the recipe is not TOML ({where}: {error})") from error
+    fields.setdefault("name", Path(name).stem)
+    for change in changes:
+        _apply(fields, change)
+    return from_mapping(Recipe, fields, where)
+
+
+def _apply(fields: dict[str, Any], change: str) -> None:
+    """Set one `a.b=value` in nested tables."""
+    key, equals, value = change.partition("=")
+    if not equals:
+        raise ConfigError(f"setting {change!r} is not KEY=VALUE; for example --set train.epochs=10")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        inner = fields.setdefault(table, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"setting {key!r}: {table!r} holds a value, no further settings")
+        fields = inner
+    fields[last] = parsed

@@ -1,0 +1,337 @@
+"""A run: everything the loop works on, built from a recipe or from a saved run.
+
+`Run` holds the data on its device, the networks, the optimizer and the counters; `start` and
+`resume` are its two doors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from quicknet import __version__
+from quicknet.core.card import Card, Metric, PreprocessSpec, TrainingRecord, Vectors
+from quicknet.core.errors import CheckpointError
+from quicknet.data.augment import Augmenter
+from quicknet.data.dataset import Dataset
+from quicknet.lite import metrics
+from quicknet.lite.vectors import GENERATOR, draw_vectors, vectors_sha256
+from quicknet.models.registry import model_record
+from quicknet.train.checkpoint import RunFolder, load_weights
+from quicknet.train.distributed import World
+from quicknet.train.ema import Ema
+from quicknet.train.evaluate import predict_logits
+from quicknet.train.optim import Optimizer
+from quicknet.train.recipe import Recipe
+
+
+@dataclasses.dataclass(slots=True)
+class State:
+    """Where a run stands. `correct` and `loss_sum` stay on the device until an epoch ends."""
+
+    correct: Tensor
+    loss_sum: Tensor
+    epoch: int = 0  # finished ones
+    step: int = 0  # steps done of the epoch in progress
+    seen: int = 0
+    seconds: float = 0.0  # of the epoch in progress
+    best_accuracy: float = -1.0
+    best_epoch: int = 0
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Validation:
+    """Loss and accuracy of the weights to use, on the validation split."""
+
+    loss: float
+    accuracy: float
+    n: int
+
+
+class Meter:
+    """What the live line reads while the loop goes on: written by `fit`, read by anyone."""
+
+    def __init__(self) -> None:
+        self.loss = 0.0
+        self.steps_done = 0  # since the process started
+        self.state: State | None = None
+
+    def show(self, loss: Tensor, state: State) -> None:
+        """Take note of a step."""
+        if loss.device.type == "cpu":
+            self.loss = float(loss)
+        self.steps_done += 1
+        self.state = state
+
+
+class Teacher:
+    """A frozen network that sees the student's own view, in its own scale and size."""
+
+    def __init__(self, model: nn.Module, spec: PreprocessSpec, student: PreprocessSpec, device: torch.device) -> None:
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.size = spec.size
+        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+        own_mean, own_std = torch.tensor(student.mean), torch.tensor(student.std)
+        self.scale = (own_std / std).view(1, -1, 1, 1).to(device)
+        self.shift = ((own_mean - mean) / std).view(1, -1, 1, 1).to(device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the teacher's logits of the student's normalized images."""
+        if images.shape[-1] != self.size:
+            images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True)
+        logits: Tensor = self.model(images * self.scale + self.shift)
+        return logits
+
+
+@dataclasses.dataclass(slots=True)
+class Parts:
+    """What `Run` is put together from (see `setup.py`)."""
+
+    recipe: Recipe
+    folder: RunFolder
+    data: Dataset
+    model: nn.Module
+    teacher: tuple[nn.Module, Card] | None
+    device: torch.device
+    world: World
+    lineage: tuple[dict[str, Any], ...] = ()
+
+
+class Run:
+    """One training run on one device of one world."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.recipe, self.folder, self.data = parts.recipe, parts.folder, parts.data
+        self.device, self.world, self.lineage = parts.device, parts.world, parts.lineage
+        train = self.data.split("train")
+        self.train_size = len(train)
+        # A copy where the array is memory-mapped read-only: torch wants writable memory.
+        images = torch.from_numpy(np.array(train.images)).to(self.device)
+        labels = torch.from_numpy(np.array(train.labels)).to(self.device)
+        self.augmenter = Augmenter(
+            images,
+            labels,
+            self.data.spec,
+            self.recipe.augment,
+            self.recipe.train.seed,
+            len(self.data.classes),
+        )
+        self.model = parts.model.to(self.device)
+        if self.device.type == "cuda":
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        compiled = self.recipe.train.compile
+        compiled = self.device.type == "cuda" if compiled is None else compiled
+        self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if compiled else self.model
+        self.optimizer = Optimizer(self.model, self.recipe.optim)
+        self.ema = Ema(self.model, self.recipe.train.ema_decay) if self.recipe.train.ema_decay else None
+        self.teacher: Teacher | None = None
+        if parts.teacher is not None:
+            model, card = parts.teacher
+            self.teacher = Teacher(model, card.preprocess, self.data.spec, self.device)
+        self.state = State(self._zero(torch.int64), self._zero(torch.float32))
+        self.meter = Meter()
+        self.stop_requested = False
+        self._saved_at = time.monotonic()
+
+    def _zero(self, dtype: torch.dtype) -> Tensor:
+        return torch.zeros((), dtype=dtype, device=self.device)
+
+    # --- where the run stands -------------------------------------------------------------
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch; they differ by one image at most, so that none is tiny."""
+        return max(1, round(self.train_size / self.recipe.train.batch_size))
+
+    def steps_done(self) -> int:
+        """Steps since the run began."""
+        return self.state.epoch * self.steps_per_epoch + self.state.step
+
+    def progress(self) -> float:
+        """Share of the run that is done."""
+        return min(1.0, self.steps_done() / (self.recipe.train.epochs * self.steps_per_epoch))
+
+    def image_size(self) -> int | None:
+        """Pixels that the augmenter shall deliver now; None for the data's own."""
+        sizes = [size for share, size in self.recipe.train.sizes if share <= self.progress()]
+        return sizes[-1] if sizes else None
+
+    def step_seed(self) -> int:
+        """Seed of everything random in this step but augmentation, by (seed, epoch, step)."""
+        words = (self.recipe.train.seed, self.state.epoch, self.state.step)
+        return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def remaining_batches(self) -> Iterator[NDArray[np.int64]]:
+        """Yield what is left of this epoch's batches; the order depends on (seed, epoch) alone."""
+        key = np.random.SeedSequence((self.recipe.train.seed, self.state.epoch))
+        order = np.random.Generator(np.random.Philox(key)).permutation(self.train_size)
+        yield from np.array_split(order, self.steps_per_epoch)[self.state.step :]
+
+    def out_of_patience(self) -> bool:
+        """Return whether validation has not improved for `train.patience` epochs."""
+        patience = self.recipe.train.patience
+        return patience is not None and self.state.epoch - self.state.best_epoch >= patience
+
+    def wants_to_stop(self) -> bool:
+        """Return whether any process was asked to stop."""
+        return self.world.any(self.stop_requested)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """bfloat16 where the recipe or the device asks for it."""
+        precision = self.recipe.train.precision
+        if precision == "bf16" or (precision == "auto" and self.device.type == "cuda"):
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    # --- validation -----------------------------------------------------------------------
+
+    @property
+    def best_model(self) -> nn.Module:
+        """The weights to use: the average where there is one."""
+        return self.model if self.ema is None else self.ema.model
+
+    def validate(self) -> Validation:
+        """Measure the weights to use on the validation split, a share per process."""
+        split = self.data.split("val")
+        rows = self.world.part(np.arange(len(split)))
+        logits = predict_logits(self.best_model, split.images[rows], self.data.spec, self.device)
+        labels = split.labels[rows]
+        sums = torch.tensor(
+            [
+                metrics.negative_log_likelihood(logits, labels) * len(rows),
+                float((logits.argmax(1) == labels).sum()),
+            ],
+            dtype=torch.float64,
+        )
+        self.world.sum(sums)
+        return Validation(loss=sums[0].item() / len(split), accuracy=sums[1].item() / len(split), n=len(split))
+
+    # --- saving ---------------------------------------------------------------------------
+
+    def save_best(self, validation: Validation) -> None:
+        """Write the weights to use and their card."""
+        if self.world.main:
+            self.folder.save_model(dict(self.best_model.state_dict()), self.card(validation))
+
+    def card(self, validation: Validation) -> Card:
+        """Return the card of the weights to use as they are now."""
+        state, recipe = self.state, self.recipe
+        low, high = metrics.wilson_interval(round(validation.accuracy * validation.n), validation.n)
+        vectors = draw_vectors(self.data.spec.size, self.data.spec.channels)
+        logits = predict_logits(self.best_model, vectors, self.data.spec, self.device)
+        return Card(
+            model=model_record(recipe.model.name, self.model),
+            classes=self.data.classes,
+            preprocess=self.data.spec,
+            data=self.data.record(),
+            training=TrainingRecord(
+                recipe_sha256=recipe.sha256(),
+                recipe_name=recipe.name,
+                seed=recipe.train.seed,
+                epochs=state.epoch + 1,
+                seconds=sum(r["seconds"] for r in state.history) + state.seconds,
+                best_epoch=state.best_epoch,
+            ),
+            metrics=(
+                Metric(
+                    name="top1",
+                    value=validation.accuracy,
+                    low=low,
+                    high=high,
+                    split="val",
+                    protocol=self.data.protocol,
+                    n=validation.n,
+                    file_sha256="",
+                ),
+            ),
+            vectors=Vectors(
+                generator=GENERATOR,
+                sha256=vectors_sha256(vectors),
+                logits=tuple(tuple(float(v) for v in row) for row in logits),
+            ),
+            lineage=self.lineage,
+            versions={"quicknet": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
+        )
+
+    def next_epoch(self, record: dict[str, Any]) -> None:
+        """Close the epoch: counters, a save, a line of the log."""
+        state = self.state
+        state.history.append(record)
+        state.epoch, state.step, state.seen, state.seconds = state.epoch + 1, 0, 0, 0.0
+        state.correct, state.loss_sum = self._zero(torch.int64), self._zero(torch.float32)
+        self.save()
+        if self.world.main:
+            self.folder.append_log(record)
+
+    def save_if_due(self) -> None:
+        """Save where the last save is `save_minutes` ago."""
+        if time.monotonic() - self._saved_at > 60 * self.recipe.train.save_minutes:
+            self.save()
+
+    def save(self) -> None:
+        """Save everything that resuming needs."""
+        self._saved_at = time.monotonic()
+        if not self.world.main:
+            return
+        state = self.state
+        tensors = {
+            **{f"model.{name}": t for name, t in self.model.state_dict().items()},
+            **{f"optimizer.{name}": t for name, t in self.optimizer.state().items()},
+            "state.correct": state.correct,
+            "state.loss_sum": state.loss_sum,
+        }
+        if self.ema is not None:
+            tensors |= {f"ema.{name}": t for name, t in self.ema.model.state_dict().items()}
+        plain = ("epoch", "step", "seen", "seconds", "best_accuracy", "best_epoch", "history")
+        counters: dict[str, Any] = {name: getattr(state, name) for name in plain}
+        counters |= {
+            "format": 1,
+            "data_sha256": self.data.sha256,
+            "threads": torch.get_num_threads(),
+            "model": model_record(self.recipe.model.name, self.model).to_dict(),
+            "classes": self.data.classes,
+            "preprocess": self.data.spec.to_dict(),
+            "lineage": self.lineage,
+        }
+        self.folder.save_last(tensors, counters)
+
+    def restore(self) -> None:
+        """Take the run up where it was saved.
+
+        Raises CheckpointError where the folder is damaged or the data is not the same.
+        """
+        tensors, counters = self.folder.load_last()
+        if counters.get("data_sha256") != self.data.sha256:
+            raise CheckpointError(
+                f"{self.folder.path} was trained on other data than {self.data.name} "
+                "(the sha256 over content differs); name the folder where its data lies now"
+            )
+        groups: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition(".")
+            groups.setdefault(group, {})[rest] = tensor
+        where = self.folder.path / "last.safetensors"
+        load_weights(self.model, groups.get("model", {}), where)
+        if self.ema is not None:
+            load_weights(self.ema.model, groups.get("ema", {}), where)
+        self.optimizer.load_state(groups.get("optimizer", {}))
+        try:
+            for name in ("epoch", "step", "seen", "seconds", "best_accuracy", "best_epoch", "history"):
+                setattr(self.state, name, copy.deepcopy(counters[name]))
+            self.state.correct = groups["state"]["correct"].to(self.device)
+            self.state.loss_sum = groups["state"]["loss_sum"].to(self.device)
+        except KeyError as error:
+            raise CheckpointError(f"{where} lacks {error}; it was written by another version") from error
+        if self.world.main:
+            self.folder.write_log(self.state.history)

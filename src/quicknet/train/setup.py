@@ -1,0 +1,163 @@
+"""From a recipe, or from a saved run, to a `Run`: data, network, teacher, device, world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from quicknet.core.card import Card, ModelRecord, PreprocessSpec
+from quicknet.core.errors import CheckpointError, ConfigError, ToolError
+from quicknet.core.files import settle_pair
+from quicknet.core.settings import from_mapping
+from quicknet.data import DataRequest, load_data
+from quicknet.data.dataset import Dataset
+from quicknet.models import fused
+from quicknet.models.registry import create_model, model_from_record
+from quicknet.train.checkpoint import RunFolder, load_model
+from quicknet.train.distributed import World, join
+from quicknet.train.recipe import Recipe
+from quicknet.train.run import Parts, Run
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device by name; `auto` is CUDA where there is one. Raises ToolError."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ToolError(f"no device is called {name!r}; use cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ToolError("this PyTorch sees no CUDA device; use --device cpu")
+    return device
+
+
+def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
+    """Return a fresh run. Raises QuickNetError for data, model or folder that cannot be used."""
+    run_folder = RunFolder(folder)
+    if run_folder.exists():
+        raise CheckpointError(
+            f"{folder} holds a run already; go on with --resume {folder}, or name another folder with --run"
+        )
+    world = join(device)
+    parent = load_model(Path(recipe.model.start_from)) if recipe.model.start_from else None
+    data = load_data(recipe.data.source, _request(recipe, parent))
+    torch.manual_seed(recipe.train.seed)
+    model = _fresh_model(recipe, data) if parent is None else _inherited_model(parent, data)
+    lineage: tuple[dict[str, Any], ...] = ()
+    if parent is not None:
+        card = parent[1]
+        step = {"step": "fine-tune", "from": card.model.name, "weights_sha256": card.weights_sha256}
+        lineage = (*card.lineage, step)
+    run = Run(_parts(recipe, run_folder, data, model, device, world, lineage))
+    if world.main:
+        run_folder.write_recipe(recipe)
+        run_folder.write_log([])
+    return run
+
+
+def resume(folder: Path, device: torch.device, source: str | None = None) -> Run:
+    """Return a saved run as it was, on its data, which may lie elsewhere (`source`) now.
+
+    Raises CheckpointError where the folder is damaged or the data is not the same.
+    """
+    run_folder = RunFolder(folder)
+    recipe = run_folder.read_recipe()
+    if source is not None:
+        recipe = recipe.replace(data={**recipe.data.to_dict(), "source": source})
+    counters = settle_pair(folder / "last.json", folder / "last.safetensors")
+    try:
+        spec = from_mapping(PreprocessSpec, counters["preprocess"], str(folder / "last.json"))
+        record = from_mapping(ModelRecord, counters["model"], str(folder / "last.json"))
+        classes, lineage = tuple(counters["classes"]), tuple(counters["lineage"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / 'last.json'} lacks {error}; it is damaged or of another version") from error
+    request = _request(recipe, None).replace(spec=spec.to_dict(), classes=classes)
+    data = load_data(recipe.data.source, request)
+    run = Run(_parts(recipe, run_folder, data, model_from_record(record), device, join(device), lineage))
+    run.restore()
+    return run
+
+
+def _request(recipe: Recipe, parent: tuple[nn.Module, Card] | None) -> DataRequest:
+    """Return what to ask of the data: a parent's preprocessing, save a size that was asked for."""
+    settings = recipe.data.to_dict()
+    settings.pop("source")
+    request = from_mapping(DataRequest, settings, "data settings")
+    if parent is None:
+        return request
+    spec = parent[1].preprocess
+    if recipe.data.size is not None:
+        spec = spec.replace(size=recipe.data.size)
+    return request.replace(spec=spec.to_dict())
+
+
+def _fresh_model(recipe: Recipe, data: Dataset) -> nn.Module:
+    fixed = {
+        "num_classes": len(data.classes),
+        "image_size": data.spec.size,
+        "in_channels": data.spec.channels,
+    }
+    return create_model(recipe.model.name, **{**recipe.model.overrides, **fixed})
+
+
+def _inherited_model(parent: tuple[nn.Module, Card], data: Dataset) -> nn.Module:
+    """Return the parent's network at the data's size; a fresh classifier for other classes."""
+    model, card = parent
+    config = cast(Any, model).config
+    resized = model_from_record(
+        card.model.replace(
+            # the stride that the weights were learned with, whatever the new size would suggest
+            config={**config.to_dict(), "image_size": data.spec.size}
+            | ({"stem_stride": config.stride} if hasattr(config, "stride") else {})
+        )
+    )
+    resized.load_state_dict(model.state_dict())
+    if data.classes != card.classes:
+        cast(Any, resized).reset_classifier(len(data.classes))
+    return resized
+
+
+def _parts(
+    recipe: Recipe,
+    folder: RunFolder,
+    data: Dataset,
+    model: nn.Module,
+    device: torch.device,
+    world: World,
+    lineage: tuple[dict[str, Any], ...],
+) -> Parts:
+    teacher = None
+    if recipe.distill.teacher is not None:
+        teacher = load_model(Path(recipe.distill.teacher))
+        if teacher[1].classes != data.classes:
+            raise ConfigError(
+                f"the teacher {recipe.distill.teacher} knows other classes than {data.name}; "
+                "distillation needs the same classes in the same order"
+            )
+    return Parts(recipe, folder, data, model, teacher, device, world, lineage)
+
+
+def describe(run: Run) -> list[str]:
+    """Return what a user should know before the first epoch, a line each."""
+    data, recipe = run.data, run.recipe
+    counts = ", ".join(f"{name} {len(split):,}" for name, split in data.splits.items())
+    size = sum(p.numel() for p in run.model.parameters())
+    lines = [
+        f"data     {data.name}: {len(data.classes)} classes, {counts}, "
+        f"{data.spec.size}x{data.spec.size} {data.spec.mode}, protocol {data.protocol}",
+        *(f"note     {note}" for note in data.notes),
+        f"model    {recipe.model.name}: {size:,} parameters",
+        f"recipe   {recipe.name}: {recipe.train.epochs} epochs of {run.steps_per_epoch} steps, "
+        f"{recipe.optim.name} {recipe.optim.lr:g}, {recipe.schedule.name}, seed {recipe.train.seed}",
+    ]
+    if run.device.type == "cpu":
+        lines.append(f"device   cpu, {torch.get_num_threads()} threads; {fused.status()}")
+    else:
+        lines.append(f"device   {torch.cuda.get_device_name(run.device)}")
+    if run.world.size > 1:
+        lines.append(f"world    {run.world.size} processes")
+    return lines

@@ -1,0 +1,46 @@
+"""What several test modules share: where real data lies, if it does."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _real_data(variable: str, *places: Path) -> Path | None:
+    """Return the first place that exists; an environment variable wins."""
+    named = os.environ.get(variable)
+    candidates = (Path(named),) if named else places
+    return next((place for place in candidates if place.is_dir()), None)
+
+
+@pytest.fixture(scope="session")
+def cifar10_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real CIFAR-10 in its official binary layout (a `cifar-10-batches-bin` folder)."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quicknet"
+    found = _real_data(
+        "QUICKNET_TEST_CIFAR10",
+        cache / "cifar10" / "cifar-10-batches-bin",
+        ROOT / "data" / "cifar-10-batches-bin",
+    )
+    if found is not None:
+        return found
+    sheets = ROOT.parent / "shared" / "cifar10" / "unpack.py"
+    if not sheets.is_file():
+        pytest.skip("the real CIFAR-10 is not here; set QUICKNET_TEST_CIFAR10 to its cifar-10-batches-bin")
+    import subprocess
+    import sys
+
+    target = tmp_path_factory.mktemp("cifar10")
+    subprocess.run([sys.executable, str(sheets), str(target)], check=True, capture_output=True)
+    return target / "cifar-10-batches-bin"
+
+
+@pytest.fixture(scope="session")
+def photos_dir() -> Path:
+    """A folder of real photographs with train/ and val/, two classes."""
+    found = _real_data("QUICKNET_TEST_PHOTOS", ROOT.parent / "shared" / "photos")
+    if found is None:
+        pytest.skip("no real photographs here; set QUICKNET_TEST_PHOTOS to a folder with train/ and val/")
+    return found

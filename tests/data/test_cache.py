@@ -1,0 +1,221 @@
+import errno
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import quicknet.lite.preprocess as preprocess
+from quicknet.core.errors import ToolError
+from quicknet.data import DataRequest, cache, contents, load_data
+
+QUIET = DataRequest(quiet=True, size=16)
+
+
+@pytest.fixture
+def folder(tmp_path, pictures, monkeypatch):
+    for name in ("a", "b"):
+        pictures(tmp_path / "data" / name, 6)
+    for path in (tmp_path / "data").rglob("*.png"):
+        os.utime(path, (1e9, 1e9))
+    # as if written long ago: younger files are read again each time
+    monkeypatch.setattr(contents, "_SETTLED_NS", -(10**18))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The names of the files that were decoded, in a list that grows."""
+    names: list[str] = []
+    real = preprocess.load_image
+
+    def counted(source, spec):
+        names.append(Path(source).name)
+        return real(source, spec)
+
+    monkeypatch.setattr(preprocess, "load_image", counted)
+    return names
+
+
+def packs(home: Path) -> list[Path]:
+    return sorted((home / "cache" / "decoded").glob("*.pack"))
+
+
+def same(one, other) -> bool:
+    return one.sha256 == other.sha256 and all(
+        np.array_equal(one.split(n).images, other.split(n).images) for n in one.splits
+    )
+
+
+def test_the_second_start_decodes_nothing_and_reads_no_image(folder, decoded, monkeypatch):
+    first = load_data(folder, QUIET)
+    assert len(decoded) == 12 and isinstance(first.split("train").images, np.memmap)
+    read: list[Path] = []
+    monkeypatch.setattr(contents, "sha256_file", lambda path: read.append(path) or "0" * 64)
+    assert same(first, load_data(folder, QUIET))
+    assert len(decoded) == 12 and not read
+
+
+def test_a_file_just_written_is_read_again(tmp_path, pictures, monkeypatch):
+    for name in ("a", "b"):
+        pictures(tmp_path / name, 3)
+    load_data(tmp_path, QUIET)
+    read: list[Path] = []
+    real = contents.sha256_file
+    monkeypatch.setattr(contents, "sha256_file", lambda path: read.append(path) or real(path))
+    load_data(tmp_path, QUIET)
+    assert len(read) == 6
+
+
+def test_changed_added_and_removed_pictures_are_noticed_and_only_they_are_decoded(folder, decoded, pictures, home):
+    first = load_data(folder, QUIET)
+    decoded.clear()
+    Image.new("RGB", (40, 48), "red").save(folder / "a" / "0.png")
+    os.utime(folder / "a" / "0.png", (1e9, 1e9))  # the old time: the change time tells
+    changed = load_data(folder, QUIET)
+    assert decoded == ["0.png"] and changed.sha256 != first.sha256
+    row = changed.split("all").paths.index(str(folder / "a" / "0.png"))
+    assert (changed.split("all").images[row] == (255, 0, 0)).all()
+    pictures(folder / "b", 7)
+    decoded.clear()
+    assert len(load_data(folder, QUIET).split("all")) == 13 and len(decoded) == 7
+    (folder / "b" / "6.png").unlink()
+    decoded.clear()
+    assert len(load_data(folder, QUIET).split("all")) == 12 and not decoded
+    assert len(packs(home)) == 1
+
+
+def test_a_moved_folder_and_another_mean_need_no_decoding(folder, decoded, tmp_path):
+    first = load_data(folder, QUIET)
+    shutil.move(folder, tmp_path / "moved")
+    decoded.clear()
+    moved = load_data(tmp_path / "moved", QUIET)
+    assert same(first, moved) and not decoded
+    load_data(tmp_path / "moved", QUIET.replace(spec=first.spec.replace(mean=(0.1, 0.1, 0.1)).to_dict()))
+    assert not decoded
+    load_data(tmp_path / "moved", QUIET.replace(resize="pad"))
+    assert len(decoded) == 12
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "head", "longer", "foreign"])
+def test_a_damaged_pack_is_built_again(folder, home, decoded, damage):
+    first = load_data(folder, QUIET)
+    copy = [np.array(first.split(name).images) for name in first.splits]
+    pack = packs(home)[0]
+    blob = bytearray(pack.read_bytes())
+    if damage == "flip":
+        blob[5000] ^= 1
+    elif damage == "cut":
+        del blob[-100:]
+    elif damage == "empty":
+        blob.clear()
+    elif damage == "head":
+        blob[:4096] = blob[:4096].replace(b'"rows": 12', b'"rows": -2')
+    elif damage == "longer":
+        blob += b"x"
+    else:
+        blob[:4096] = b'{"format": 1}'.ljust(4096)
+    pack.unlink()
+    pack.write_bytes(bytes(blob))
+    decoded.clear()
+    again = load_data(folder, QUIET)
+    assert len(decoded) == 12
+    assert all(np.array_equal(a, again.split(n).images) for a, n in zip(copy, again.splits, strict=True))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"files": 3, "packs": {}}', '{"files": {"a/0.png": 7}, "packs": {"x": 3}}']
+)
+def test_a_damaged_index_only_costs_time(folder, home, text):
+    first = load_data(folder, QUIET)
+    for index in (home / "cache" / "index").iterdir():
+        index.write_text(text)
+    assert same(first, load_data(folder, QUIET))
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing(folder, home, monkeypatch):
+    def full(handle, offset, size):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(ToolError, match=r"No space left.*QUICKNET_CACHE"):
+        load_data(folder, QUIET)
+    assert not [p for p in (home / "cache" / "decoded").iterdir() if p.suffix != ".lock"]
+
+
+def test_a_disk_that_fills_up_in_the_middle(folder, home, monkeypatch):
+    real = cache._rows
+
+    def rows(*arguments):
+        for number, row in enumerate(real(*arguments)):
+            if number == 5:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            yield row
+
+    monkeypatch.setattr(cache, "_rows", rows)
+    with pytest.raises(ToolError, match="No space left"):
+        load_data(folder, QUIET)
+    assert not [p for p in (home / "cache" / "decoded").iterdir() if p.suffix != ".lock"]
+
+
+def test_a_cache_that_cannot_be_written_names_the_mend(folder, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("QUICKNET_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ToolError, match="cannot write"):
+        load_data(folder, QUIET)
+
+
+_BUILD = """
+import sys, time
+import quicknet.lite.preprocess as preprocess
+from quicknet.data import DataRequest, load_data
+real = preprocess.load_image
+def slow(source, spec):
+    print("decoding", flush=True)
+    time.sleep(0.05)
+    return real(source, spec)
+preprocess.load_image = slow
+load_data(sys.argv[1], DataRequest(quiet=True, size=16))
+"""
+
+
+def test_a_build_that_is_killed_leaves_nothing_that_is_read(folder, home, decoded):
+    child = subprocess.Popen([sys.executable, "-c", _BUILD, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "decoding\n"
+    time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    left = [p for p in (home / "cache" / "decoded").iterdir() if p.suffix == ".tmp"]
+    assert left and not packs(home)
+    data = load_data(folder, QUIET)
+    assert len(decoded) == 12 and len(data.split("all")) == 12
+    assert not [p for p in (home / "cache" / "decoded").iterdir() if p.suffix == ".tmp"]
+
+
+def _load(folder: str, results) -> None:
+    data = load_data(folder, QUIET)
+    results.put((data.sha256, int(data.split("all").images.sum())))
+
+
+def test_two_processes_at_once_build_the_same(folder, home):
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    processes = [context.Process(target=_load, args=(str(folder), results)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    found = {results.get() for _ in processes}
+    results.close()
+    data = load_data(folder, QUIET)
+    assert found == {(data.sha256, int(data.split("all").images.sum()))}
+    assert len(packs(home)) == 1

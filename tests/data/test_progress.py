@@ -1,0 +1,53 @@
+import io
+import subprocess
+import sys
+
+import pytest
+
+from quicknet.data import progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_there_is_a_live_line(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.progress("decoding", 40, "images") as advance:
+        advance(40)
+    assert "decoding" in screen.getvalue() and "40/40 images" in screen.getvalue()
+
+
+def test_elsewhere_a_line_every_30_seconds_with_rate_and_time_left(capsys):
+    times = iter([0.0, 10.0, 40.0, 50.0])
+    lines = progress._Lines("downloading", 100_000_000, "bytes", lambda: next(times))
+    for _ in range(3):
+        lines.advance(20_000_000)
+    out, err = capsys.readouterr()
+    assert out == "" and err == "downloading: 40/100 MB, 1.0 MB/s, 60 s left\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_quiet_and_short_work_show_nothing(monkeypatch, terminal):
+    screen = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with progress.progress("decoding", 1, "images", quiet=terminal) as advance:
+        advance(1)
+    assert screen.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("statement", "heavy"),
+    [
+        ("from quicknet.data import load_data, examine, draw_scenes, Dataset", {"torch"}),
+        ("import quicknet.data.download, quicknet.data.folders", {"torch"}),
+        ("import quicknet.data, quicknet.cli.doctor", {"torch", "numpy", "PIL"}),
+    ],
+)
+def test_imports_stay_light(statement, heavy):
+    code = f"{statement}; import sys; print(*sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

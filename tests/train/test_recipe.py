@@ -1,0 +1,83 @@
+"""Recipes: every file is whole and says what it reaches; wrong settings are named."""
+
+import importlib.resources
+
+import pytest
+
+from quicknet.core.errors import ConfigError, FormatError
+from quicknet.models.registry import create_model
+from quicknet.train.recipe import Recipe, list_recipes, load_recipe
+
+
+def test_the_shipped_recipes_load_and_begin_with_a_comment():
+    names = list_recipes()
+    assert {"fast", "paper", "best", "photos"} <= set(names)
+    for name in names:
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        create_model(recipe.model.name, **recipe.model.overrides)
+        text = (importlib.resources.files("quicknet.train") / "recipes" / f"{name}.toml").read_text("utf-8")
+        assert text.startswith("# ")
+
+
+def test_the_paper_recipe_follows_section_4():
+    paper = load_recipe("paper")
+    assert paper.model.name == "quicknet"
+    assert paper.model.overrides["dropout"] == 0.5
+    assert paper.data.protocol == "paper"
+    assert paper.optim.name == "sgd"
+    assert paper.train.epochs >= 190
+    assert paper.train.patience is not None
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_resolved_recipe_says_the_same(name, tmp_path):
+    recipe = load_recipe(name, ["data.source=cifar10"])
+    (tmp_path / "recipe.toml").write_text("# head\n" + recipe.to_toml())
+    again = load_recipe(str(tmp_path / "recipe.toml"))
+    assert again == recipe
+    assert again.sha256() == recipe.sha256()
+
+
+def test_the_digest_does_not_depend_on_where_the_data_lay():
+    assert load_recipe("fast", ["data.source=a"]).sha256() == load_recipe("fast", ["data.source=b"]).sha256()
+    assert load_recipe("fast").sha256() != load_recipe("fast", ["train.seed=1"]).sha256()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("train.epoch=3", "unknown setting 'train.epoch'.*did you mean 'epochs'"),
+        ("optimm.lr=3", "did you mean 'optim'"),
+        ("train.epochs=many", "expected `?'?int"),
+        ("train.epochs=0", "at least 1"),
+        ("optim.name=adam", "optim.name"),
+        ("schedule.milestones=[0.7, 0.5]", "must rise"),
+        ("train.sizes=[[0.5, 24]]", "start at share 0"),
+        ("train.epochs", "KEY=VALUE"),
+        ("train.epochs.more=1", "no further settings"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_the_mend(change, words):
+    with pytest.raises(ConfigError, match=words):
+        load_recipe("fast", [change])
+
+
+def test_values_may_be_bare_words_or_toml():
+    recipe = load_recipe("fast", ["model.name=quicknet", "schedule.milestones=[0.1]", "train.compile=true"])
+    assert (recipe.model.name, recipe.schedule.milestones, recipe.train.compile) == ("quicknet", (0.1,), True)
+
+
+def test_a_recipe_that_is_not_there_or_not_toml(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'fast'"):
+        load_recipe("fats")
+    with pytest.raises(FormatError, match="cannot read the recipe"):
+        load_recipe(str(tmp_path / "none.toml"))
+    (tmp_path / "bad.toml").write_text("[train\n")
+    with pytest.raises(ConfigError, match="not TOML"):
+        load_recipe(str(tmp_path / "bad.toml"))
+
+
+def test_a_recipe_is_frozen():
+    with pytest.raises(AttributeError):
+        Recipe().name = "other"
