@@ -34,6 +34,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 def make_step(name: str, batch: int, variant: str) -> Callable[[], object]:
     import torch
+
     from quicknet.models.registry import create_model
 
     layout = torch.channels_last if variant == "plain nhwc" else torch.contiguous_format
@@ -57,6 +58,7 @@ def serve(connection: Connection, variant: str, batch: int, threads: int) -> Non
     """Answer a model's name with the seconds of one step, "peak" with those of the matrix product."""
     os.environ["QUICKNET_FUSED"] = "1" if variant == "fused" else "0"
     import torch
+
     from quicknet.models import fused
 
     torch.set_num_threads(threads)

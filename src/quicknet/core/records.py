@@ -1,0 +1,70 @@
+"""Records under `results/`: a figure together with everything needed to make it again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from quicknet.core.errors import ConfigError
+from quicknet.core.files import read_json, write_atomically
+from quicknet.core.machine import machine_card
+
+_PACKAGES = ("quicknet-vision", "torch", "numpy", "pillow", "onnxruntime", "openvino", "safetensors")
+
+
+def git_state(folder: Path) -> dict[str, Any]:
+    """Return the commit of a checkout and whether its tree was clean; None outside of one."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            found = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return found.stdout.strip() if found.returncode == 0 else None
+
+    status = git("status", "--porcelain")
+    return {"commit": git("rev-parse", "HEAD"), "clean": None if status is None else status == ""}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes, of the packages that are installed."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_record(results: Path, name: str, command: str, fields: dict[str, Any]) -> Path:
+    """Write `results/NNNN-name/record.json` and return its folder.
+
+    A record of that name is replaced under its old number, a new one gets the next. `command`
+    re-makes the figures in `fields`. Raises ConfigError for a name that is no plain word.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        raise ConfigError(f"a record's name is of small letters, digits, - and _, not {name!r}")
+    taken = {folder.name[5:]: folder for folder in results.glob("[0-9][0-9][0-9][0-9]-*")}
+    numbers = [int(folder.name[:4]) for folder in taken.values()]
+    folder = taken.get(name, results / f"{max(numbers, default=0) + 1:04d}-{name}")
+    record = {
+        "name": name,
+        "command": command,
+        **fields,
+        "versions": versions(),
+        "machine": machine_card(),
+        **git_state(results.parent),
+    }
+    write_atomically(folder / "record.json", json.dumps(record, indent=1) + "\n")
+    return folder
+
+
+def read_records(results: Path) -> dict[str, dict[str, Any]]:
+    """Return all records by name. Raises FormatError for one that is not JSON."""
+    paths = sorted(results.glob("[0-9][0-9][0-9][0-9]-*/record.json"))
+    return {path.parent.name[5:]: read_json(path, "the record") for path in paths}
