@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,14 +77,22 @@ def _sync_folder(folder: Path) -> None:
 def read_bounded(path: Path, limit_bytes: int, what: str) -> bytes:
     """Return a file's content, refusing one over `limit_bytes` before reading it.
 
-    Raises FormatError where the file is missing, unreadable or too large.
+    Raises FormatError where the file is missing, unreadable, too large or no regular file (a
+    pipe or device in a planted folder would keep us reading for ever).
     """
     try:
-        size = path.stat().st_size
-        if size > limit_bytes:
-            raise FormatError(f"{what} is {size:,} bytes ({path}), over the limit of {limit_bytes:,}")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise FormatError(f"{what} is no regular file ({path}); name a file")
+        if status.st_size > limit_bytes:
+            raise FormatError(
+                f"{what} is {status.st_size:,} bytes ({path}), over the limit of {limit_bytes:,}; "
+                "it was not written by QuickNet"
+            )
         return path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if not isinstance(error, OSError):
+            raise FormatError(f"cannot read {what} ({path}: {error})") from error
         raise FormatError(f"cannot read {what} ({path}: {error.strerror or error})") from error
 
 

@@ -50,7 +50,7 @@ class Optimizer:
         groups = [group for group in groups if group["params"]]
         self.parts: list[torch.optim.Optimizer] = []
         if settings.name == "adamw":
-            self.parts.append(torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, foreach=True))
+            self.parts.append(torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True))
         elif groups:
             self.parts.append(
                 torch.optim.SGD(
@@ -58,7 +58,7 @@ class Optimizer:
                     lr=vector_lr,
                     momentum=settings.momentum,
                     nesterov=settings.momentum > 0,
-                    foreach=True,
+                    fused=True,
                 )
             )
         if matrices:
