@@ -33,6 +33,7 @@ TINY = (
     "train.epochs=3",
     "train.batch_size=32",
     "train.ema_decay=0.9",
+    "optim.name=sgd",
     "optim.lr=0.05",
 )
 

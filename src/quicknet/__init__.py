@@ -24,6 +24,8 @@ _PUBLIC = {
     "train": "quicknet.train:train",
     "evaluate": "quicknet.lite.evaluate:evaluate",
     "predict": "quicknet.lite.predict:predict",
+    "export": "quicknet.deploy.export:export",
+    "verify": "quicknet.lite.verify:verify",
     "doctor": "quicknet.data.doctor:examine",
 }
 

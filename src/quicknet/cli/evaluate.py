@@ -49,9 +49,7 @@ With --json, shares being 0..1:
     type=click.Choice(["standard", "paper"]),
     help="How CIFAR is split (default: as for the model's training).",
 )
-@click.option(
-    "--calibrate", is_flag=True, help="First fit the temperature on val and keep it in MODEL's card."
-)
+@click.option("--calibrate", is_flag=True, help="First fit the temperature on val and keep it in MODEL's card.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write a self-contained page too.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes.")
@@ -79,9 +77,7 @@ def evaluate(
     if calibrate:
         temperature = fit(classifier, dataset)
         if not quiet:
-            click.echo(
-                f"quicknet: note: temperature {temperature:.4f}, fitted on val, is in the card now", err=True
-            )
+            click.echo(f"quicknet: note: temperature {temperature:.4f}, fitted on val, is in the card now", err=True)
         classifier = load(model)
     total = len(dataset.split(split))
     with progress(f"evaluate {split}", total, "images", quiet) as advance:
@@ -107,9 +103,7 @@ def _load(classifier: Classifier, data: str | None, protocol: str | None, quiet:
     card, trained = classifier.card, _training_data(classifier.source)
     source = data or trained.get("source") or (card.data.name if card.data else None)
     if not source:
-        raise ConfigError(
-            "the model does not say what it was trained on; name DATA: cifar10, cifar100 or a folder"
-        )
+        raise ConfigError("the model does not say what it was trained on; name DATA: cifar10, cifar100 or a folder")
     own = card.data.protocol if card.data else "standard"
     fields: dict[str, Any] = {key: trained[key] for key in ("split_seed", "val_share") if key in trained}
     # a folder's card may name a protocol of its own; only CIFAR is split in different ways
@@ -188,9 +182,7 @@ def _class_table(found: Evaluation) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    rows = sorted(
-        enumerate(found.classes), key=lambda entry: 2.0 if entry[1].recall is None else entry[1].recall
-    )
+    rows = sorted(enumerate(found.classes), key=lambda entry: 2.0 if entry[1].recall is None else entry[1].recall)
     title = "classes, worst first" + (f" ({_CLASS_ROWS} of {len(rows)})" if len(rows) > _CLASS_ROWS else "")
     table = Table(title=title, box=None, title_justify="left", pad_edge=False)
     table.add_column("class", overflow="fold")

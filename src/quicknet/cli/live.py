@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from quicknet.cli.text import shown
+
 _TERMINAL_EVERY_S = 0.5
 _LOG_EVERY_S = 30.0
 
@@ -50,7 +52,8 @@ class Live:
         if self._quiet:
             return
         with self._lock:
-            self._stream.write(f"\r\x1b[K{line}\n" if self._terminal else f"{line}\n")
+            plain = shown(line)  # it may hold names of files and classes
+            self._stream.write(f"\r\x1b[K{plain}\n" if self._terminal else f"{plain}\n")
             self._stream.flush()
 
     @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -18,6 +19,8 @@ VERBS = {
     "train": "Train a network on CIFAR-10, CIFAR-100 or a folder of pictures.",
     "evaluate": "Measure a model on a data set: accuracy, per class, confusion, calibration.",
     "predict": "Classify image files.",
+    "export": "Write a run folder as one verified file that runs without torch.",
+    "verify": "Check that an exported file still answers as its receipt says.",
     "doctor": "Look a data set over: unreadable files, duplicates, imbalance.",
 }
 
@@ -69,6 +72,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; every failure is one line on stderr and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal has no letters for is no failure
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 
@@ -77,19 +82,35 @@ def run(arguments: list[str]) -> int:
     try:
         code = cli.main(args=arguments, prog_name="quicknet", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except QuickNetError as error:
-        if os.environ.get("QUICKNET_DEBUG") == "1":
-            raise
-        return _fail(str(error), error.exit_code)
     except click.exceptions.Exit as error:
         return error.exit_code
-    except click.ClickException as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if os.environ.get("QUICKNET_DEBUG") == "1":
+            import traceback
+
+            traceback.print_exc()
+        return _fail(*_line_and_code(error))
+
+
+def _line_and_code(error: BaseException) -> tuple[str, int]:
+    """Return what to say of a failure, and the exit code."""
+    if isinstance(error, QuickNetError):
+        return str(error), error.exit_code
+    if isinstance(error, click.ClickException):
         hint = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "quicknet"
-        return _fail(f"{error.format_message().rstrip('.')}; see `{hint} --help`", 2)
-    except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted", 130)
-    except MemoryError:
-        return _fail("out of memory; use smaller images or a smaller --batch-size", 2)
+        return f"{error.format_message().rstrip('.')}; see `{hint} --help`", 2
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return "interrupted; run the same command again", 130
+    # PyTorch's own: RuntimeError with one of these texts
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
+        return "out of memory; use smaller images, a smaller --batch-size or a smaller model", 2
+    if isinstance(error, OSError):
+        where = error.filename if error.filename is not None else "an output"
+        return (
+            f"{error.strerror or error} ({where}); check that it exists and its rights, and that the disk has room",
+            2,
+        )
+    return f"QuickNet met what it has no answer to ({type(error).__name__}: {error}); QUICKNET_DEBUG=1 shows where", 2
 
 
 def _fail(text: str, code: int) -> int:

@@ -37,9 +37,7 @@ Unreadable files are named on stderr, the others still done; the exit code is th
 @click.command(help=_HELP, short_help="Classify image files.")
 @click.argument("model")
 @click.argument("files", nargs=-1, required=True)
-@click.option(
-    "--top", type=click.IntRange(1), default=3, show_default=True, help="Classes to name per image."
-)
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes to name per image.")
 @click.option(
     "--min-confidence",
     type=click.FloatRange(0, 1),
@@ -49,9 +47,7 @@ Unreadable files are named on stderr, the others still done; the exit code is th
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per image and line.")
 @click.option("-0", "nul", is_flag=True, help="Names on standard input end in NUL (find -print0).")
-@click.option(
-    "--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images at a time."
-)
+@click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images at a time.")
 @click.option("--quiet", is_flag=True, help="No notes; unreadable files are named all the same.")
 def predict(
     model: str,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import shlex
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quicknet.cli.live import Live, Rate, duration, stderr
+from quicknet.cli.text import shown
 from quicknet.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from quicknet.train.loop import EpochRecord
+    from quicknet.train.checkpoint import EpochRecord
     from quicknet.train.recipe import Recipe
     from quicknet.train.run import Run
 
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, help="Short for --set train.seed=N.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change any setting of the recipe.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads (default: all cores).")
+@click.option("--threads", type=click.IntRange(1, 256), help="CPU threads (default: all cores).")
 @click.option("--json", "as_json", is_flag=True, help="Epoch records and the result as JSON lines on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes.")
 def train(
@@ -66,9 +70,10 @@ def train(
     if resume is not None:
         if model or recipe or run_name or changes or any(v is not None for v in shortcuts.values()):
             raise ConfigError("--resume takes every setting from the run; to change some, start a new run with --from")
-        folder = resume
-        with training.RunFolder(folder).lock():
-            return _carry_out(training.resume(folder, chosen, data), as_json, quiet)
+        run_folder = training.RunFolder(resume)
+        run_folder.require_saved()  # before the lock would make the folder
+        with run_folder.lock():
+            return _carry_out(training.resume(resume, chosen, data), as_json, quiet)
     settings = _settings(data, model, recipe, changes, shortcuts)
     folder = Path(run_name) if run_name else _free_folder(settings)
     with training.RunFolder(folder).lock():
@@ -93,22 +98,35 @@ def _settings(
         "size": "data.size",
         "seed": "train.seed",
     }
-    extra = [f"{keys[name]}={json.dumps(value)}" for name, value in shortcuts.items() if value is not None]
-    if model is not None:
-        extra.append(f"model.name={json.dumps(model)}")
-    if data is not None:
-        extra.append(f"data.source={json.dumps(data)}")
+    if model is not None and shortcuts["start_from"] is not None:
+        raise ConfigError("--from brings its own network with it; leave --model out")
+    keys |= {"model": "model.name", "data": "data.source"}
+    given = {**shortcuts, "model": model, "data": data}
+    values = {keys[name]: value for name, value in given.items() if value is not None}
+    for value in values.values():
+        _require_unicode(str(value))
     name = recipe or ("fast" if data in (None, "cifar10", "cifar100") else "photos")
-    settings = load_recipe(name, [*changes, *extra])
+    settings = load_recipe(name, changes, values)
     if not settings.data.source:
         raise ConfigError("no DATA given; name cifar10, cifar100 or a folder with one folder of pictures per class")
     return settings
 
 
+def _require_unicode(text: str) -> None:
+    """Raise ConfigError where a name cannot stand in recipe.toml, which is UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"the name {text!r} is not UTF-8 text; rename it, or give it through a link") from error
+
+
 def _free_folder(settings: Recipe) -> Path:
-    """Return runs/DATA-MODEL-RECIPE, with a number where that is taken."""
-    source = Path(settings.data.source).resolve().name if "/" in settings.data.source else settings.data.source
-    base = Path("runs") / f"{source or 'data'}-{settings.model.name}-{settings.name}"
+    """Return runs/DATA-MODEL-RECIPE, with a number where that is taken.
+
+    A recipe may come from anywhere: nothing in its name leads out of runs/.
+    """
+    words = (Path(settings.data.source).resolve().name or "data", settings.model.name, settings.name)
+    base = Path("runs") / re.sub(r"[^\w.-]", "_", "-".join(words))[:100]
     for number in range(1, 10_000):
         folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
         if not (folder / "last.json").exists() and not (folder / "card.json").exists():
@@ -119,26 +137,38 @@ def _free_folder(settings: Recipe) -> Path:
 def _carry_out(run: Run, as_json: bool, quiet: bool) -> int:
     """Train to the end, print what happens, close the run; returns the exit code."""
     from quicknet import train as training
+    from quicknet.train.tensorboard import scalars
 
     rate = Rate()
     live = Live(lambda: _live_line(run, rate), stderr(), quiet or not run.world.main)
     for line in [*training.describe(run), f"run      {run.folder.path}"]:
         live.say(line)
-    with _stopping(run, live):
+    with _stopping(run, live), contextlib.ExitStack() as last:
+        last.callback(training.leave)
         try:
-            with live.running():
+            with live.running(), scalars(run) as to_tensorboard:
                 for record in training.fit(run):
                     live.say(_epoch_line(record, run.recipe.train.epochs))
+                    to_tensorboard(record)
                     if as_json and run.world.main:
                         click.echo(json.dumps({"event": "epoch", **record.to_dict()}))
         except training.Interrupted:
-            live.say(f"stopped  saved; go on with: quicknet train --resume {run.folder.path}")
-            return 130
-        finally:
-            training.leave()
+            return _stopped(run, "saved")
+        except KeyboardInterrupt:  # the second one
+            return _stopped(run, "at once, what was saved before is whole")
     if run.world.main:
         _print_result(run, training.finish(run), as_json)
     return 0
+
+
+def _stopped(run: Run, how: str) -> int:
+    """Say how to go on, --quiet or not; returns the exit code."""
+    if run.world.main:
+        again = f"quicknet train --resume {shlex.quote(str(run.folder.path))}"
+        if not (run.folder.path / "last.json").exists():
+            again = "the same command again (nothing was saved yet)"
+        click.echo(shown(f"stopped  {how}; go on with: {again}"), err=True)
+    return 130
 
 
 class _stopping:
@@ -201,7 +231,7 @@ def _print_result(run: Run, found: Any, as_json: bool) -> None:
         click.echo(json.dumps(fields))
         return
     for line in _result_lines(run, found, seconds):
-        click.echo(line)
+        click.echo(shown(line))
 
 
 def _result_lines(run: Run, found: Any, seconds: float) -> Iterator[str]:

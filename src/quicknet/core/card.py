@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +44,8 @@ class PreprocessSpec(Settings, frozen=True, kw_only=True):
         channels = self.channels
         if len(self.mean) != channels or len(self.std) != channels:
             raise FormatError(f"mean and std need {channels} values each for mode {self.mode}")
+        if not all(abs(value) < 1e6 for value in (*self.mean, *self.std)):
+            raise FormatError("mean and std must be numbers, on the scale on which white is 1")
         if not all(s > 1e-6 for s in self.std) or not 1 <= self.size <= 4096 or not 0 <= self.fill <= 255:
             raise FormatError("std must be positive, size within 1..4096, fill within 0..255")
 
@@ -149,15 +152,27 @@ def card_from_dict(fields: Any, where: str) -> Card:
     version = fields.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise FormatError(f"card format {version} is newer than this QuickNet reads, {FORMAT} ({where}); update")
+    if isinstance(version, int) and version != FORMAT:
+        raise FormatError(f"card format {version!r} is none that there was ({where}); restore the card from a copy")
     known = set(Card.__struct_fields__) - {"extra"}
     extra = {key: value for key, value in fields.items() if key not in known}
     try:
         card = msgspec.convert({k: v for k, v in fields.items() if k in known}, Card)
     except msgspec.ValidationError as error:
         raise FormatError(f"the card does not hold: {error} ({where})") from error
-    if len(set(card.classes)) != len(card.classes) or not card.classes:
-        raise FormatError(f"the card's class names are missing or repeated ({where})")
+    _check_values(card, where)
     return card.replace(extra=extra)
+
+
+def _check_values(card: Card, where: str) -> None:
+    """Refuse what no training writes and every user of the card would stumble over."""
+    if len(set(card.classes)) != len(card.classes) or not all(card.classes) or not card.classes:
+        raise FormatError(f"the card's class names are missing or repeated ({where})")
+    if any(0xD800 <= ord(letter) < 0xE000 for name in card.classes for letter in name):
+        raise FormatError(f"the card's class names are not all Unicode text ({where})")
+    temperature = card.temperature
+    if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
+        raise FormatError(f"the card's temperature {temperature} is no positive number ({where})")
 
 
 def read_card(path: Path) -> Card:

@@ -15,6 +15,7 @@ Activation = Literal["prelu", "prelu_shared", "leaky_relu", "relu"]
 
 MIN_IMAGE_SIZE = 16
 MAX_IMAGE_SIZE = 1024
+MAX_WEIGHTS = 1 << 28  # 1 GiB of float32, 75 times the paper's network
 # (below this many pixels, stem stride): the last map stays between 2x2 and 7x7 up to 224
 _STRIDES = ((48, 1), (112, 2), (MAX_IMAGE_SIZE + 1, 4))
 
@@ -57,6 +58,12 @@ class QuickNetConfig(Settings, frozen=True, kw_only=True):
         if self.stem_stride is not None and not 1 <= self.stem_stride <= 8:
             raise ConfigError(f"stem_stride {self.stem_stride} must lie in 1..8")
         check_image_size(self, self.image_size)
+        weights = sum(_weights(layer) for layer in plan(self)) + self.widths[-1] * self.num_classes
+        if weights > MAX_WEIGHTS:
+            raise ConfigError(
+                f"widths {self.widths} and depths {self.depths} make {weights:,} weights, "
+                f"over the limit of {MAX_WEIGHTS:,}; choose smaller ones"
+            )
 
     @property
     def stride(self) -> int:
@@ -91,6 +98,14 @@ class Layer(NamedTuple):
     pool: bool  # max pool 2x2 on the way in
     stage: int  # 0 for the stem
     side: int
+
+
+def _weights(layer: Layer) -> int:
+    """Return how many weights the layer's convolutions have."""
+    taps = layer.kernel**2
+    if layer.kind == "stem":
+        return layer.in_channels * layer.out_channels * taps
+    return layer.in_channels * (taps + layer.out_channels)
 
 
 def plan(config: QuickNetConfig, image_size: int | None = None) -> tuple[Layer, ...]:

@@ -28,11 +28,14 @@ def sha256_bytes(blob: bytes) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """Return the hex SHA-256 of a file's content, read in pieces."""
+    """Return the hex SHA-256 of a file's content, read in pieces. Raises FormatError."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise FormatError(f"cannot read {path} ({error.strerror or error}); check its rights and the disk") from error
     return digest.hexdigest()
 
 
@@ -90,19 +93,26 @@ def read_bounded(path: Path, limit_bytes: int, what: str) -> bytes:
                 "it was not written by QuickNet"
             )
         return path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        if not isinstance(error, OSError):
-            raise FormatError(f"cannot read {what} ({path}: {error})") from error
+    except OSError as error:
         raise FormatError(f"cannot read {what} ({path}: {error.strerror or error})") from error
+    except ValueError as error:  # a NUL in the name
+        raise FormatError(f"cannot read {what} ({path}: {error})") from error
 
 
 def read_json(path: Path, what: str, limit_bytes: int = 64 << 20) -> Any:
-    """Return the content of a JSON file. Raises FormatError where it is not JSON."""
+    """Return the content of a JSON file.
+
+    Raises FormatError where it is not JSON, which has no NaN or Infinity, whatever Python says.
+    """
     blob = read_bounded(path, limit_bytes, what)
     try:
-        return json.loads(blob)
+        return json.loads(blob, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{what} is not JSON ({path}: {error})") from error
+        raise FormatError(f"{what} is not JSON ({path}: {error}); restore it from a copy") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 # --- a JSON file and the tensors that it vouches for -------------------------------------
@@ -119,7 +129,15 @@ def write_pair(record_path: Path, record: dict[str, Any], blob_path: Path, blob:
     write_atomically(pending, blob)
     record = {**record, key: sha256_bytes(blob)}
     write_atomically(record_path, json.dumps(record, indent=1))
-    os.replace(pending, blob_path)
+    _move_into_place(pending, blob_path)
+
+
+def _move_into_place(pending: Path, blob_path: Path) -> None:
+    """Finish a pair. Raises ToolError; the pair is whole all the same, and finished by a later reader."""
+    try:
+        os.replace(pending, blob_path)
+    except OSError as error:
+        raise ToolError(f"cannot write {blob_path} ({error.strerror or error}); make it writable") from error
     _sync_folder(blob_path.parent)
 
 
@@ -137,8 +155,7 @@ def settle_pair(record_path: Path, blob_path: Path, key: str = "sha256") -> dict
     if blob_path.is_file() and sha256_file(blob_path) == wanted:
         return dict(record)
     if pending.is_file() and sha256_file(pending) == wanted:
-        os.replace(pending, blob_path)
-        _sync_folder(blob_path.parent)
+        _move_into_place(pending, blob_path)
         return dict(record)
     raise CheckpointError(
         f"{blob_path} is damaged or belongs to another run (its sha256 is not the one in {record_path.name}); "
@@ -150,10 +167,16 @@ def settle_pair(record_path: Path, blob_path: Path, key: str = "sha256") -> dict
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the lock dies with the process, however it dies.
 
-    Raises CheckpointError where another process holds it.
+    Raises CheckpointError where another process holds it, ToolError where it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise ToolError(
+            f"cannot write into {folder} ({error.strerror or error}); name a folder that can be written with --run"
+        ) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

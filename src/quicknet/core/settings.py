@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -31,9 +32,10 @@ def from_mapping(cls: type[S], mapping: Mapping[str, Any], where: str) -> S:
     """Return `cls` made from `mapping`.
 
     Raises ConfigError naming the place for an unknown key (with the nearest known one), a
-    missing key, a wrong type or a value that `cls` refuses.
+    missing key, a wrong type, a NaN or infinity, or a value that `cls` refuses.
     """
     _refuse_unknown(cls, mapping, where, "")
+    _refuse_nonfinite(mapping, where, "")
     try:
         return msgspec.convert(dict(mapping), cls, strict=True)
     except msgspec.ValidationError as error:
@@ -51,6 +53,18 @@ def _refuse_unknown(cls: type, mapping: Mapping[str, Any], where: str, prefix: s
         inner = _settings_type(hints[key])
         if inner is not None and value is not None:
             _refuse_unknown(inner, value, where, f"{prefix}{key}.")
+
+
+def _refuse_nonfinite(value: Any, where: str, key: str) -> None:
+    """Refuse what compares false with every bound, and so would pass all of them."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _refuse_nonfinite(inner, where, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _refuse_nonfinite(inner, where, key)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"setting {key!r} is {value} ({where}); give a finite number")
 
 
 def _settings_type(hint: Any) -> type | None:

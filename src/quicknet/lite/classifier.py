@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quicknet.core.card import Card
-from quicknet.core.errors import CheckpointError, FormatError, ToolError
+from quicknet.core.errors import CheckpointError, ConfigError, FormatError, ToolError
+from quicknet.lite.onnx_file import looks_like_onnx
 
 # what it is → (is it this?, "module:function" that opens it). Named, not imported: a run folder
 # needs torch, which the light part must do without.
@@ -21,6 +22,7 @@ _OPENERS: dict[str, tuple[Callable[[Path], bool], str]] = {
         Path.is_dir,
         "quicknet.train.checkpoint:load_classifier",
     ),
+    "an exported ONNX file": (looks_like_onnx, "quicknet.lite.runtime:load_onnx"),
 }
 _NEEDS = {"torch": "a run folder"}
 
@@ -44,22 +46,26 @@ class Classifier(Protocol):
         ...
 
 
-def load(path: str | Path) -> Classifier:
-    """Return the classifier in a run folder (later issues add exported files).
+def load(path: str | Path, runtime: str = "auto", threads: int | None = None) -> Classifier:
+    """Return the classifier in a run folder or an exported file, told apart by content.
 
-    Raises CheckpointError where nothing is at `path` or a folder is no run, FormatError for
-    any other file, ToolError where a run folder is to be opened and torch is not installed.
+    `runtime` (`auto`, `onnxruntime`, `openvino`) and `threads` are for exported files, as
+    `OnnxClassifier` says. Raises CheckpointError where nothing is at `path` or a folder is no
+    run, FormatError for any other file, ToolError where what opens it is not installed,
+    ConfigError where a run folder is given `runtime` or `threads`.
     """
     path = Path(path)
+    options: dict[str, Any] = {"runtime": runtime} if runtime != "auto" else {}
+    options |= {} if threads is None else {"threads": threads}
     if not path.exists():
-        raise CheckpointError(f"no model at {path}{_near(path)}; name a run folder")
+        raise CheckpointError(f"no model at {path}{_near(path)}; name a run folder or an exported file")
     if path.is_dir() and not (path / "card.json").is_file():
-        raise CheckpointError(
-            f"{path} is not a run folder (it has no card.json); name one that `quicknet train` wrote"
-        )
+        raise CheckpointError(f"{path} is not a run folder (it has no card.json); name one that `quicknet train` wrote")
+    if options and path.is_dir():
+        raise ConfigError(f"{' and '.join(options)} can be chosen for exported files only; {path} is a run folder")
     for accepts, opener in _OPENERS.values():
         if accepts(path):
-            return cast(Classifier, _attribute(opener)(path))
+            return cast(Classifier, _attribute(opener)(path, **options))
     raise FormatError(f"{path} is not a model that QuickNet reads; give {' or '.join(_OPENERS)}")
 
 

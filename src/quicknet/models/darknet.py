@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from quicknet.core.config import MAX_WEIGHTS
 from quicknet.core.errors import ConfigError
 from quicknet.core.settings import Settings, from_mapping
 from quicknet.models.dropout import Dropout
@@ -38,6 +39,12 @@ class DarknetConfig(Settings, frozen=True, kw_only=True):
             raise ConfigError("1 to 16 input channels and 1 to 100,000 classes")
         if not 16 <= self.image_size <= 1024 or self.image_size >> self.pools < 1:
             raise ConfigError(f"image size {self.image_size} is too small for {self.pools} poolings, or over 1024")
+        layers = zip((self.in_channels, *self.widths), self.widths, strict=False)
+        weights = sum(9 * width * out for width, out in layers) + self.widths[-1] * self.num_classes
+        if weights > MAX_WEIGHTS:
+            raise ConfigError(
+                f"widths {self.widths} make {weights:,} weights, over the limit of {MAX_WEIGHTS:,}; choose smaller ones"
+            )
 
 
 class Darknet(nn.Module):

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from quicknet.train.checkpoint import RunFolder
+from quicknet.train.checkpoint import EpochRecord, RunFolder
 from quicknet.train.distributed import leave
 from quicknet.train.finish import finish
-from quicknet.train.loop import EpochRecord, Interrupted, fit
+from quicknet.train.loop import Interrupted, fit
 from quicknet.train.recipe import Recipe, list_recipes, load_recipe
 from quicknet.train.run import Run
 from quicknet.train.setup import choose_device, describe, resume, start

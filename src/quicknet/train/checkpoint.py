@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, cast
 
+import msgspec
 import numpy as np
 import safetensors
 import safetensors.torch
@@ -21,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from quicknet.core.card import Card, card_from_dict, read_card
-from quicknet.core.errors import CheckpointError, FormatError
+from quicknet.core.card import Card, ModelRecord, PreprocessSpec, card_from_dict, read_card
+from quicknet.core.errors import CheckpointError, FormatError, ToolError
 from quicknet.core.files import (
     folder_lock,
     read_bounded,
@@ -31,10 +33,48 @@ from quicknet.core.files import (
     write_atomically,
     write_pair,
 )
+from quicknet.core.settings import Settings
 from quicknet.models.registry import model_from_record
 from quicknet.train.recipe import Recipe, load_recipe
 
 _LIMIT_BYTES = 4 << 30
+
+
+class EpochRecord(Settings, frozen=True, kw_only=True):
+    """One line of `log.jsonl`. Losses in nats, accuracies as shares, `seconds` of this epoch."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
+    best: bool
+    learning_rate: float
+    image_size: int
+    images_per_second: float
+    seconds: float
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Counters(Settings, frozen=True, kw_only=True):
+    """What `last.json` holds beside the digest of its tensors; see `run.State` for the counters."""
+
+    format: Literal[1]
+    data_sha256: str
+    threads: _Count
+    model: ModelRecord
+    classes: tuple[str, ...]
+    preprocess: PreprocessSpec
+    lineage: tuple[dict[str, Any], ...]
+    epoch: _Count
+    step: _Count
+    seen: _Count
+    seconds: float
+    best_accuracy: float
+    best_epoch: _Count
+    history: tuple[EpochRecord, ...]
 
 
 class RunFolder:
@@ -45,7 +85,13 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep every other run out of the folder while this one lasts."""
+        """Keep every other run out of the folder while this one lasts.
+
+        Of several processes of one run (`torchrun`) the first holds it, since it alone writes.
+        """
+        if os.environ.get("RANK", "0") != "0":
+            yield
+            return
         with folder_lock(self.path):
             yield
 
@@ -67,12 +113,27 @@ class RunFolder:
         blob = safetensors.torch.save(_plain(tensors))
         write_pair(self.path / "last.json", counters, self.path / "last.safetensors", blob)
 
-    def load_last(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what `save_last` saved. Raises CheckpointError where it is damaged or missing."""
+    def require_saved(self) -> None:
+        """Raise CheckpointError where there is nothing to resume."""
         if not (self.path / "last.json").is_file():
-            raise CheckpointError(f"{self.path} holds no last.json to resume from; name a folder that `train` wrote")
-        counters = settle_pair(self.path / "last.json", self.path / "last.safetensors")
-        return read_tensors(self.path / "last.safetensors"), counters
+            what = "holds no last.json to resume from" if self.path.exists() else "does not exist"
+            raise CheckpointError(f"{self.path} {what}; name a folder that `quicknet train` wrote")
+
+    def load_counters(self) -> Counters:
+        """Return the counters that `save_last` saved. Raises CheckpointError or FormatError."""
+        self.require_saved()
+        path = self.path / "last.json"
+        fields = settle_pair(path, self.path / "last.safetensors")
+        try:
+            return msgspec.convert(fields, Counters)
+        except msgspec.ValidationError as error:
+            raise CheckpointError(
+                f"{path} does not hold: {error}; it is damaged or of another version: restore it from a copy"
+            ) from error
+
+    def load_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that `save_last` saved. Raises CheckpointError."""
+        return read_tensors(self.path / "last.safetensors")
 
     def save_model(self, tensors: dict[str, Tensor], card: Card) -> Card:
         """Save the classifier and its card as one step; returns the card with its digest."""
@@ -91,9 +152,15 @@ class RunFolder:
         write_atomically(self.path / "log.jsonl", "".join(json.dumps(r) + "\n" for r in records))
 
     def append_log(self, record: dict[str, Any]) -> None:
-        """Append one epoch's record."""
-        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        """Append one epoch's record. Raises ToolError; `last.json` has the record all the same."""
+        try:
+            with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise ToolError(
+                f"cannot write {self.path / 'log.jsonl'} ({error.strerror or error}); the epoch is saved: "
+                f"free some space, then go on with --resume {self.path}"
+            ) from error
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -105,12 +172,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file. Raises CheckpointError where it is not one."""
     try:
         return safetensors.torch.load(read_bounded(path, _LIMIT_BYTES, "the tensors"))
-    except (safetensors.SafetensorError, FormatError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file ({error})") from error
+    # KeyError: an element type that PyTorch has none for
+    except (safetensors.SafetensorError, FormatError, KeyError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); restore it from a copy") from error
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
-    """Put tensors into a network, names and shapes exactly. Raises CheckpointError."""
+    """Put tensors into a network: names, shapes and types exactly, finite numbers only.
+
+    Raises CheckpointError.
+    """
     wanted = model.state_dict()
     for name, tensor in wanted.items():
         if name not in tensors:
@@ -119,9 +190,27 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> N
             raise CheckpointError(
                 f"{where}: {name!r} has shape {tuple(tensors[name].shape)}, the network wants {tuple(tensor.shape)}"
             )
+        if tensors[name].dtype != tensor.dtype:
+            raise CheckpointError(f"{where}: {name!r} is {tensors[name].dtype}, the network wants {tensor.dtype}")
+        if not bool(torch.isfinite(tensors[name]).all()):
+            raise CheckpointError(f"{where}: {name!r} holds values that are no numbers; restore the file from a copy")
     if surplus := sorted(tensors.keys() - wanted.keys()):
         raise CheckpointError(f"{where} holds tensors the network has no place for, such as {surplus[0]!r}")
-    model.load_state_dict({name: tensor.to(wanted[name].dtype) for name, tensor in tensors.items()})
+    model.load_state_dict(tensors)
+
+
+def require_fit(model: nn.Module, classes: tuple[str, ...], spec: PreprocessSpec, where: Path) -> None:
+    """Raise CheckpointError where a network is of other classes or images than its file says."""
+    config = cast(Any, model).config
+    if config.num_classes != len(classes):
+        raise CheckpointError(
+            f"{where} names {len(classes)} classes, its network has {config.num_classes}; restore it from a copy"
+        )
+    if (config.in_channels, config.image_size) != (spec.channels, spec.size):
+        raise CheckpointError(
+            f"{where} prepares {spec.size}x{spec.size} {spec.mode} images for a network of {config.in_channels} "
+            f"channels at {config.image_size}x{config.image_size}; restore it from a copy"
+        )
 
 
 def load_model(path: Path) -> tuple[nn.Module, Card]:
@@ -135,8 +224,7 @@ def load_model(path: Path) -> tuple[nn.Module, Card]:
         raise CheckpointError(f"{folder} holds no card.json; train writes it with the first finished epoch")
     card = card_from_dict(settle_pair(card_path, weights, "weights_sha256"), str(card_path))
     model = model_from_record(card.model)
-    if card.model.config.get("num_classes") != len(card.classes):
-        raise CheckpointError(f"{card_path} names {len(card.classes)} classes for a network of another number")
+    require_fit(model, card.classes, card.preprocess, card_path)
     load_weights(model, read_tensors(weights), weights)
     return model.eval(), card
 

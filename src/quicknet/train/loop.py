@@ -17,25 +17,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quicknet.core.errors import TrainingError
-from quicknet.core.settings import Settings
 from quicknet.data.augment import Batch
+from quicknet.train.checkpoint import EpochRecord
 from quicknet.train.optim import factor
 from quicknet.train.run import Run
-
-
-class EpochRecord(Settings, frozen=True, kw_only=True):
-    """One line of `log.jsonl`. Losses in nats, accuracies as shares, `seconds` of this epoch."""
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float | None
-    val_accuracy: float | None
-    best: bool
-    learning_rate: float
-    image_size: int
-    images_per_second: float
-    seconds: float
 
 
 class Interrupted(Exception):
@@ -127,6 +112,7 @@ def finish_epoch(run: Run) -> EpochRecord:
     """Validate, keep the best, save; return the epoch's record."""
     state, recipe = run.state, run.recipe.train
     require_number(state.loss_sum, run)
+    run.require_finite_weights()
     run.world.sum(state.correct)
     number = state.epoch + 1
     last = number == recipe.epochs

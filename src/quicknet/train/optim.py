@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from quicknet.core.errors import CheckpointError
 from quicknet.train.recipe import OptimSettings, ScheduleSettings
 
 
@@ -121,16 +122,30 @@ class Optimizer:
         }
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `state` returned; names of slots that do not exist are ignored."""
+        """Take back what `state` returned. Raises CheckpointError where it is another optimizer's."""
         found: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             slot, _, key = name.rpartition(".")
             found.setdefault(slot, {})[key] = tensor
         for slot, parameter, part in self._slots():
             if slot in found:
+                fits = all(t.shape == (() if k == "step" else parameter.shape) for k, t in found[slot].items())
+                if not fits or set(found[slot]) != _STATE[type(part)]:
+                    raise CheckpointError(
+                        "the saved optimizer is not the one of recipe.toml; restore recipe.toml and last.safetensors "
+                        "from a copy, or start a new run with --from"
+                    )
                 part.state[parameter] = {
                     key: t.to(parameter.device) if t.ndim else t.clone() for key, t in found[slot].items()
                 }
+
+
+# what each optimizer keeps of a parameter
+_STATE = {
+    torch.optim.SGD: {"momentum_buffer"},
+    torch.optim.Muon: {"momentum_buffer"},
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+}
 
 
 def _as_matrix(tensor: Tensor, parameter: nn.Parameter) -> Tensor:

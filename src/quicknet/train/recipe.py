@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.resources
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,6 +68,8 @@ class OptimSettings(Settings, frozen=True, kw_only=True):
             raise ConfigError("optim: lr and vector_lr must be positive, momentum in 0..1")
         if self.weight_decay < 0 or self.vector_decay < 0:
             raise ConfigError("optim: weight_decay and vector_decay must not be negative")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"optim.betas {self.betas} must lie in 0 <= beta < 1")
 
 
 class ScheduleSettings(Settings, frozen=True, kw_only=True):
@@ -112,6 +114,10 @@ class TrainSettings(Settings, frozen=True, kw_only=True):
         """Refuse loops that do nothing or never end."""
         if min(self.epochs, self.batch_size, self.accumulate, self.evaluate_every) < 1:
             raise ConfigError("train: epochs, batch_size, accumulate and evaluate_every must be at least 1")
+        if self.epochs > 1_000_000 or self.batch_size > 1 << 20 or not 0 <= self.seed < 1 << 63:
+            raise ConfigError("train: at most 1,000,000 epochs, 1,048,576 images a batch, a seed in 0..2^63-1")
+        if self.patience is not None and self.patience < 1:
+            raise ConfigError(f"train.patience {self.patience} must be at least 1")
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.ema_decay < 1:
             raise ConfigError("train: label_smoothing and ema_decay must lie in 0 <= x < 1")
         if self.clip_norm is not None and self.clip_norm <= 0:
@@ -170,14 +176,15 @@ def list_recipes() -> list[str]:
     return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
 
 
-def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
+def load_recipe(name: str, changes: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Recipe:
     """Return a shipped recipe by name, or one from a `.toml` file, with `KEY=VALUE` changes.
 
-    Keys are dotted (`train.epochs=10`), values are TOML (bare words are taken as strings).
+    Keys are dotted (`train.epochs=10`), values are TOML (bare words are taken as strings);
+    `values` are keys with values that are no text to be parsed, such as a folder's name.
     Raises ConfigError naming the nearest known key or recipe.
     """
     if name.endswith(".toml") or "/" in name:
-        text, where = read_bounded(Path(name), _LIMIT_BYTES, "the recipe").decode("utf-8", "replace"), name
+        text, where = _read_text(Path(name)), name
     elif name in list_recipes():
         text = (importlib.resources.files("quicknet.train") / "recipes" / f"{name}.toml").read_text("utf-8")
         where = f"recipe {name}"
@@ -185,27 +192,43 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"no recipe is called {name!r}{nearest(name, list_recipes())}, or name a .toml file")
     try:
         fields = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the recipe is not TOML ({where}: {error})") from error
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise ConfigError(f"the recipe is not TOML ({where}: {error}); mend that line") from error
     fields.setdefault("name", Path(name).stem)
     for change in changes:
-        _apply(fields, change)
+        _put(fields, *_parsed(change))
+    for key, value in (values or {}).items():
+        _put(fields, key, value)
     return from_mapping(Recipe, fields, where)
 
 
-def _apply(fields: dict[str, Any], change: str) -> None:
-    """Set one `a.b=value` in nested tables."""
+def _read_text(path: Path) -> str:
+    try:
+        return read_bounded(path, _LIMIT_BYTES, "the recipe").decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the recipe is not UTF-8 text ({path}: {error.reason}); save it as UTF-8") from error
+
+
+def _parsed(change: str) -> tuple[str, Any]:
+    """Return key and value of `a.b=value`."""
     key, equals, value = change.partition("=")
     if not equals:
         raise ConfigError(f"setting {change!r} is not KEY=VALUE; for example --set train.epochs=10")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except RecursionError as error:
+        raise ConfigError(f"the value of setting {key!r} is nested too deeply; no setting has such a value") from error
+    except ValueError:  # no TOML: a bare word
         parsed = value
-    *tables, last = key.strip().split(".")
+    return key.strip(), parsed
+
+
+def _put(fields: dict[str, Any], key: str, value: Any) -> None:
+    """Set the value of a dotted key in nested tables."""
+    *tables, last = key.split(".")
     for table in tables:
         inner = fields.setdefault(table, {})
         if not isinstance(inner, dict):
             raise ConfigError(f"setting {key!r}: {table!r} holds a value, no further settings")
         fields = inner
-    fields[last] = parsed
+    fields[last] = value

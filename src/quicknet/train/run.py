@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from torch.nn import functional as F
 
 from quicknet import __version__
 from quicknet.core.card import Card, Metric, PreprocessSpec, TrainingRecord, Vectors
-from quicknet.core.errors import CheckpointError
+from quicknet.core.errors import CheckpointError, TrainingError
 from quicknet.data.augment import Augmenter
 from quicknet.data.dataset import Dataset
 from quicknet.lite import metrics
@@ -33,6 +32,9 @@ from quicknet.train.ema import Ema
 from quicknet.train.evaluate import predict_logits
 from quicknet.train.optim import Optimizer
 from quicknet.train.recipe import Recipe
+
+# of State, what last.json holds as it is
+_COUNTERS = ("epoch", "step", "seen", "seconds", "best_accuracy", "best_epoch")
 
 
 @dataclasses.dataclass(slots=True)
@@ -279,8 +281,19 @@ class Run:
         if time.monotonic() - self._saved_at > 60 * self.recipe.train.save_minutes:
             self.save()
 
+    def require_finite_weights(self) -> None:
+        """Raise TrainingError where a weight is NaN or infinite: such weights are never saved."""
+        for name, tensor in self.model.state_dict().items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise TrainingError(
+                    f"{name!r} is no longer finite after epoch {self.state.epoch + 1}, step {self.state.step} "
+                    f"({self.folder.path}); what was saved before is whole: start anew with a lower rate "
+                    f"(--set optim.lr={self.recipe.optim.lr / 4:g}) or train.clip_norm=1"
+                )
+
     def save(self) -> None:
-        """Save everything that resuming needs."""
+        """Save everything that resuming needs. Raises TrainingError rather than save NaN."""
+        self.require_finite_weights()
         self._saved_at = time.monotonic()
         if not self.world.main:
             return
@@ -293,9 +306,9 @@ class Run:
         }
         if self.ema is not None:
             tensors |= {f"ema.{name}": t for name, t in self.ema.model.state_dict().items()}
-        plain = ("epoch", "step", "seen", "seconds", "best_accuracy", "best_epoch", "history")
-        counters: dict[str, Any] = {name: getattr(state, name) for name in plain}
+        counters: dict[str, Any] = {name: getattr(state, name) for name in _COUNTERS}
         counters |= {
+            "history": state.history,
             "format": 1,
             "data_sha256": self.data.sha256,
             "threads": torch.get_num_threads(),
@@ -311,8 +324,8 @@ class Run:
 
         Raises CheckpointError where the folder is damaged or the data is not the same.
         """
-        tensors, counters = self.folder.load_last()
-        if counters.get("data_sha256") != self.data.sha256:
+        counters, tensors = self.folder.load_counters(), self.folder.load_tensors()
+        if counters.data_sha256 != self.data.sha256:
             raise CheckpointError(
                 f"{self.folder.path} was trained on other data than {self.data.name} "
                 "(the sha256 over content differs); name the folder where its data lies now"
@@ -327,11 +340,12 @@ class Run:
             load_weights(self.ema.model, groups.get("ema", {}), where)
         self.optimizer.load_state(groups.get("optimizer", {}))
         try:
-            for name in ("epoch", "step", "seen", "seconds", "best_accuracy", "best_epoch", "history"):
-                setattr(self.state, name, copy.deepcopy(counters[name]))
             self.state.correct = groups["state"]["correct"].to(self.device)
             self.state.loss_sum = groups["state"]["loss_sum"].to(self.device)
         except KeyError as error:
             raise CheckpointError(f"{where} lacks {error}; it was written by another version") from error
+        for name in _COUNTERS:
+            setattr(self.state, name, getattr(counters, name))
+        self.state.history = [record.to_dict() for record in counters.history]
         if self.world.main:
             self.folder.write_log(self.state.history)

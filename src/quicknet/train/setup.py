@@ -8,15 +8,15 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from quicknet.core.card import Card, ModelRecord, PreprocessSpec
+from quicknet.core.card import Card
+from quicknet.core.config import MAX_IMAGE_SIZE
 from quicknet.core.errors import CheckpointError, ConfigError, ToolError
-from quicknet.core.files import settle_pair
 from quicknet.core.settings import from_mapping
 from quicknet.data import DataRequest, load_data
 from quicknet.data.dataset import Dataset
 from quicknet.models import fused
-from quicknet.models.registry import create_model, model_from_record
-from quicknet.train.checkpoint import RunFolder, load_model
+from quicknet.models.registry import base_config, create_model, model_from_record
+from quicknet.train.checkpoint import RunFolder, load_model, require_fit
 from quicknet.train.distributed import World, join
 from quicknet.train.recipe import Recipe
 from quicknet.train.run import Parts, Run
@@ -28,10 +28,14 @@ def choose_device(name: str = "auto") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ToolError(f"no device is called {name!r}; use cpu, cuda or cuda:1") from error
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ToolError(f"no device to train on is called {name!r}; use cpu, cuda or cuda:1")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ToolError("this PyTorch sees no CUDA device; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ToolError(f"there is no {name}; this PyTorch sees {torch.cuda.device_count()} CUDA devices")
     return device
 
 
@@ -44,9 +48,15 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
         )
     world = join(device)
     parent = load_model(Path(recipe.model.start_from)) if recipe.model.start_from else None
+    if parent is not None:  # whatever network the recipe names, this is the one
+        recipe = recipe.replace(model={**recipe.model.to_dict(), "name": parent[1].model.name})
+    else:
+        _check_model(recipe)
     data = load_data(recipe.data.source, _request(recipe, parent))
     torch.manual_seed(recipe.train.seed)
     model = _fresh_model(recipe, data) if parent is None else _inherited_model(parent, data)
+    for _, size in recipe.train.sizes:
+        _config_at(cast(Any, model).config, size)
     lineage: tuple[dict[str, Any], ...] = ()
     if parent is not None:
         card = parent[1]
@@ -65,19 +75,15 @@ def resume(folder: Path, device: torch.device, source: str | None = None) -> Run
     Raises CheckpointError where the folder is damaged or the data is not the same.
     """
     run_folder = RunFolder(folder)
+    saved = run_folder.load_counters()
     recipe = run_folder.read_recipe()
     if source is not None:
         recipe = recipe.replace(data={**recipe.data.to_dict(), "source": source})
-    counters = settle_pair(folder / "last.json", folder / "last.safetensors")
-    try:
-        spec = from_mapping(PreprocessSpec, counters["preprocess"], str(folder / "last.json"))
-        record = from_mapping(ModelRecord, counters["model"], str(folder / "last.json"))
-        classes, lineage = tuple(counters["classes"]), tuple(counters["lineage"])
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / 'last.json'} lacks {error}; it is damaged or of another version") from error
-    request = _request(recipe, None).replace(spec=spec.to_dict(), classes=classes)
+    model = model_from_record(saved.model)
+    require_fit(model, saved.classes, saved.preprocess, folder / "last.json")
+    request = _request(recipe, None).replace(spec=saved.preprocess.to_dict(), classes=saved.classes)
     data = load_data(recipe.data.source, request)
-    run = Run(_parts(recipe, run_folder, data, model_from_record(record), device, join(device), lineage))
+    run = Run(_parts(recipe, run_folder, data, model, device, join(device), saved.lineage))
     run.restore()
     return run
 
@@ -95,6 +101,21 @@ def _request(recipe: Recipe, parent: tuple[nn.Module, Card] | None) -> DataReque
     return request.replace(spec=spec.to_dict())
 
 
+def _check_model(recipe: Recipe) -> None:
+    """Raise ConfigError for a network that cannot be, now and not after an hour of decoding images."""
+    size = recipe.data.size or MAX_IMAGE_SIZE  # the data's own is not known yet
+    base_config(recipe.model.name).replace(**{**recipe.model.overrides, "image_size": size})
+
+
+def _config_at(config: Any, size: int) -> Any:
+    """Return the config of a network at another image size. Raises ConfigError where it has none.
+
+    The stride stays the one that the weights are learned with, whatever the size would suggest.
+    """
+    stride = {"stem_stride": config.stride} if hasattr(config, "stride") else {}
+    return config.replace(image_size=size, **stride)
+
+
 def _fresh_model(recipe: Recipe, data: Dataset) -> nn.Module:
     fixed = {
         "num_classes": len(data.classes),
@@ -107,14 +128,8 @@ def _fresh_model(recipe: Recipe, data: Dataset) -> nn.Module:
 def _inherited_model(parent: tuple[nn.Module, Card], data: Dataset) -> nn.Module:
     """Return the parent's network at the data's size; a fresh classifier for other classes."""
     model, card = parent
-    config = cast(Any, model).config
-    resized = model_from_record(
-        card.model.replace(
-            # the stride that the weights were learned with, whatever the new size would suggest
-            config={**config.to_dict(), "image_size": data.spec.size}
-            | ({"stem_stride": config.stride} if hasattr(config, "stride") else {})
-        )
-    )
+    config = _config_at(cast(Any, model).config, data.spec.size)
+    resized = model_from_record(card.model.replace(config=config.to_dict()))
     resized.load_state_dict(model.state_dict())
     if data.classes != card.classes:
         cast(Any, resized).reset_classifier(len(data.classes))
@@ -133,6 +148,11 @@ def _parts(
     teacher = None
     if recipe.distill.teacher is not None:
         teacher = load_model(Path(recipe.distill.teacher))
+        if teacher[1].preprocess.mode != data.spec.mode:
+            raise ConfigError(
+                f"the teacher {recipe.distill.teacher} takes {teacher[1].preprocess.mode} images, "
+                f"not {data.spec.mode}; name another with --teacher"
+            )
         if teacher[1].classes != data.classes:
             raise ConfigError(
                 f"the teacher {recipe.distill.teacher} knows other classes than {data.name}; "
@@ -155,7 +175,7 @@ def describe(run: Run) -> list[str]:
         f"{recipe.optim.name} {recipe.optim.lr:g}, {recipe.schedule.name}, seed {recipe.train.seed}",
     ]
     if run.device.type == "cpu":
-        lines.append(f"device   cpu, {torch.get_num_threads()} threads; {fused.status()}")
+        lines.append(f"device   cpu, threads: {torch.get_num_threads()}; {fused.status()}")
     else:
         lines.append(f"device   {torch.cuda.get_device_name(run.device)}")
     if run.world.size > 1:

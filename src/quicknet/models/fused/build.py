@@ -96,7 +96,9 @@ def _compile(compiler: str, flags: tuple[str, ...], target: Path) -> str | None:
 
 def _build(compiler: str, folder: Path, name: str) -> Built:
     failure = None
-    with tempfile.TemporaryDirectory(dir=folder) as work:
+    for stale in folder.glob("build-*"):  # of builds that were killed: we hold the lock
+        shutil.rmtree(stale, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as work:
         for flags in FLAGS:
             target = Path(work) / "kernels.so"
             failure = _compile(compiler, flags, target)

@@ -1,0 +1,236 @@
+"""`quicknet benchmark`: how fast models are here, side by side, and whether they hold a camera's rate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quicknet.cli.text import shown
+from quicknet.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from quicknet.compare.benchmark import Benchmark, Row
+    from quicknet.compare.frames import FrameRow
+
+_HELP = """Measure MODELS, run folders or exported files, in every runtime present.
+
+Latency and throughput of the network alone (uint8 image to logits) and of the whole path (JPEG
+bytes to label), peak memory, cold start, and the share reached of the fp32 peak that a large
+matrix product has in the same run. Each variant is a process of its own, pinned to cores; all
+take turns, so ratios hold on a busy machine though milliseconds may not.
+
+With --fps N, frames come in real time, as from a camera that keeps the newest only: a model
+holds N frames/s if at most 1% are dropped and 95% answered before the next comes. --cpu-share X
+leaves it that share of one core: by a cgroup v2 quota where one may be made, else by stopping the
+process for the rest of each 10 ms. Exit code 1 if a model does not hold.
+
+\b
+With --json:
+  {"format": 1, "settings", "machine", "versions",
+   "runtimes": {name: what it is}, "jpegs": {model: "WxH"},
+   "models": [{"model", "name", "input", "parameters", "macs", "size_bytes"}],
+   "peaks": [{"threads", "n", "gmacs_median", "gmacs_best", "library"}],
+   "starts": [{"model", "runtime", "n", "median_s", "fastest_s", "slowest_s"}],
+   "rows": [{"model", "runtime", "threads", "cores": pinned to, or null,
+     "path": "network" or "whole", "batch", "n", "median_ms", "p95_ms",
+     "images_per_second": by the median, "ratio": to the first of the same case,
+     "memory_bytes", "gmacs_per_second", "peak_share": 0..1, null on the whole path}]}
+With --json and --fps:
+  {"format": 1, "machine", "versions", "holds": all of them,
+   "rows": [{"model", "runtime", "threads", "jpeg", "fps", "holds", "frames", "answered",
+     "late", "dropped", "median_ms", "p95_ms", "worst_ms": since arrival,
+     "cpu_share": or null, "cpu_share_used": or null, "quota": how it was kept}]}
+"""
+
+
+def _numbers(text: str, what: str) -> tuple[int, ...]:
+    words = text.split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise ConfigError(f"{what} {text!r} is no list of numbers; write such as 1,64")
+    return tuple(int(word) for word in words)
+
+
+def _sides(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise ConfigError(f"--jpeg {text!r} is no size; write such as 640x480")
+    return int(width), int(height)
+
+
+@click.command(help=_HELP, short_help="Measure how fast models are.")
+@click.argument("models", nargs=-1, required=True, metavar="MODELS...")
+@click.option("--batch", default="1,64", show_default=True, metavar="N,...", help="Images at a time.")
+@click.option("--threads", default=None, metavar="N,...", help="Numbers, or all.  [default: 1,all; 1 with --fps]")
+@click.option("--seconds", type=float, default=None, metavar="S", help="Of each case.  [default: 2; 10 with --fps]")
+@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this one; may be repeated.")
+@click.option("--jpeg", default=None, metavar="WxH", help="Size of the files.  [default: the model's own]")
+@click.option("--starts", type=int, default=3, show_default=True, help="Cold starts of each model.")
+@click.option("--fps", type=float, metavar="N", help="Ask whether it holds N frames a second.")
+@click.option("--cpu-share", type=float, metavar="X", help="With --fps: share of one core, such as 0.1.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--png", "png_path", type=click.Path(path_type=Path), help="Draw the latencies too.")
+@click.option("--quiet", is_flag=True, help="No progress and no notes.")
+@click.pass_context
+def benchmark(ctx: click.Context, models: tuple[str, ...], **options: Any) -> None:
+    """Carry out `quicknet benchmark`."""
+    if options["fps"] is not None:
+        if options["png_path"] is not None:
+            raise ConfigError("--png draws no frames; leave out --png or --fps")
+        if not _frames(models, options):
+            ctx.exit(1)
+        return
+    if options["cpu_share"] is not None:
+        raise ConfigError("--cpu-share is about frames; add --fps, such as --fps 60")
+    _benchmark(models, options)
+
+
+def _benchmark(models: Sequence[str], options: dict[str, Any]) -> None:
+    from quicknet.compare import figure
+    from quicknet.compare.benchmark import BenchmarkSettings, count_steps
+    from quicknet.compare.benchmark import benchmark as measure
+    from quicknet.compare.subjects import thread_counts
+    from quicknet.core.files import write_atomically
+    from quicknet.data.progress import progress
+
+    png_path, quiet = options["png_path"], options["quiet"]
+    settings = BenchmarkSettings(
+        batches=_numbers(options["batch"], "--batch"),
+        threads=thread_counts((options["threads"] or "1,all").split(",")),
+        seconds=2.0 if options["seconds"] is None else options["seconds"],
+        starts=options["starts"],
+        runtimes=options["runtimes"],
+        jpeg=_sides(options["jpeg"]),
+    )
+    if png_path is not None:
+        figure.check_matplotlib()
+    with progress("benchmark", count_steps(models, settings), "turns", quiet) as advance:
+        found = measure(models, settings, advance)
+    if png_path is not None:
+        write_atomically(png_path, figure.draw_latency(found))
+    if options["as_json"]:
+        click.echo(json.dumps(found.to_dict()))
+    else:
+        _print(found)
+    if png_path is not None and not quiet:
+        click.echo(f"quicknet: note: the picture is {shown(str(png_path))}", err=True)
+
+
+def _frames(models: Sequence[str], options: dict[str, Any]) -> bool:
+    """Run and print; returns whether all hold."""
+    from quicknet.compare.realtime import FrameSettings, hold_frames
+    from quicknet.compare.subjects import thread_counts
+    from quicknet.core.machine import machine_card
+    from quicknet.core.records import versions
+
+    machine = machine_card()
+    threads = thread_counts((options["threads"] or "1").split(","))
+    if len(threads) != 1:
+        raise ConfigError("--fps takes one number of --threads")
+    settings = FrameSettings(
+        fps=options["fps"],
+        seconds=10.0 if options["seconds"] is None else options["seconds"],
+        cpu_share=options["cpu_share"],
+        threads=threads[0],
+        runtimes=options["runtimes"],
+        jpeg=_sides(options["jpeg"]),
+    )
+    if not options["quiet"]:
+        count = f"{settings.frames} frames in {settings.seconds:g} s"
+        click.echo(f"quicknet: note: {count} for each model and runtime", err=True)
+    rows = hold_frames(models, settings)
+    everyone = all(row.holds for row in rows)
+    if options["as_json"]:
+        fields = {"format": 1, "machine": machine, "versions": versions(), "holds": everyone}
+        click.echo(json.dumps({**fields, "rows": [row.to_dict() for row in rows]}))
+    else:
+        click.echo("\n".join(_frame_line(row) for row in rows))
+    return everyone
+
+
+def _frame_line(row: FrameRow) -> str:
+    answer = "holds" if row.holds else "does not hold"
+    cpu = "a whole core"
+    if row.cpu_share is not None and row.cpu_share_used is not None:
+        cpu = f"{row.cpu_share:g} of one core (used {row.cpu_share_used:.3f}; {row.quota})"
+    threads = f"{row.threads} thread{'s' if row.threads > 1 else ''}"
+    return (
+        f"{shown(row.model)} ({row.runtime}) {answer} {row.fps:g} frames/s with {cpu}, {threads}, JPEG {row.jpeg}: "
+        f"{row.frames} frames, {row.dropped} dropped, {row.late} late; "
+        f"latency median {row.median_ms:.1f} ms, p95 {row.p95_ms:.1f} ms, worst {row.worst_ms:.1f} ms"
+    )
+
+
+# --- the tables ----------------------------------------------------------------------------
+
+
+_MIN_COLUMNS = 100  # where output is no terminal
+
+
+def _print(found: Benchmark) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, emoji=False, width=_MIN_COLUMNS)
+    machine = found.machine
+    governor = machine["governor"] or "unknown"
+    load = f"governor {governor}, load before {machine['load_1min']}"
+    console.print(f"{machine['cpu']}, {machine['cores']} cores, {load}", soft_wrap=True)
+    for peak in found.peaks:
+        speed = f"{peak.gmacs_median:.1f} G multiply-adds/s (best {peak.gmacs_best:.1f}), {peak.library}"
+        console.print(f"fp32 peak, threads {peak.threads}: {speed}", soft_wrap=True)
+    for name, detail in found.runtimes.items():
+        console.print(f"{name}: {shown(detail)}", soft_wrap=True)
+    console.print(_model_table(found))
+    for batch, threads in dict.fromkeys((row.batch, row.threads) for row in found.rows):
+        rows = [row for row in found.rows if (row.batch, row.threads) == (batch, threads)]
+        console.print(_speed_table(rows))
+    console.print("ratio: images/s against the first model and runtime; share: of the fp32 peak", soft_wrap=True)
+
+
+def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=title, box=None, title_justify="left", pad_edge=False)
+    for name in texts:
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _model_table(found: Benchmark) -> Any:
+    from rich.text import Text
+
+    columns = ("parameters", "MACs", "bytes", "JPEG", "cold start s", "range")
+    table = _table("models; cold start: from starting Python to the first label", ("model", "runtime"), columns)
+    facts = {model.model: model for model in found.models}
+    for start in found.starts:
+        model = facts[start.model]
+        counts = (f"{n:,}" if n is not None else "–" for n in (model.parameters, model.macs, model.size_bytes))
+        spread = f"{start.fastest_s:.2f}–{start.slowest_s:.2f}, n = {start.n}"
+        name = Text(shown(start.model))
+        table.add_row(name, start.runtime, *counts, found.jpegs[start.model], f"{start.median_s:.2f}", spread)
+    return table
+
+
+def _speed_table(rows: Sequence[Row]) -> Any:
+    from rich.text import Text
+
+    first = rows[0]
+    cores = "not pinned" if first.cores is None else f"pinned to {', '.join(map(str, first.cores))}"
+    title = f"batch {first.batch}, threads {first.threads} ({cores})"
+    columns = ("median ms", "p95 ms", "images/s", "ratio", "share", "MB", "n")
+    table = _table(title, ("model", "runtime", "path"), columns)
+    for row in rows:
+        share = "" if row.peak_share is None else f"{100 * row.peak_share:.0f}%"
+        figures = (f"{row.median_ms:.2f}", f"{row.p95_ms:.2f}", f"{row.images_per_second:,.0f}", f"{row.ratio:.2f}")
+        memory = f"{row.memory_bytes / 1e6:.0f}"
+        table.add_row(Text(shown(row.model)), row.runtime, row.path, *figures, share, memory, str(row.n))
+    return table

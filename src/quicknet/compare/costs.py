@@ -1,0 +1,86 @@
+"""What a network costs before it runs: parameters, multiply-adds, activation memory.
+
+A multiply-add (MAC) counts as one. Batch norm, activations, pooling and the average are not
+counted, as in the field's tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from quicknet.core.config import Layer, QuickNetConfig, plan
+from quicknet.core.settings import Settings
+from quicknet.models.darknet import DarknetConfig
+
+_FLOAT_BYTES = 4
+
+
+class Costs(Settings, frozen=True, kw_only=True):
+    """Costs of one image at batch size 1, in float32.
+
+    `activation_bytes`: the feature maps that leave the layers, all together: what the fused
+    kernels keep of an image while training. `peak_activation_bytes`: the largest input and
+    output of one layer together: what inference needs at least.
+    """
+
+    parameters: int
+    macs: int
+    activation_bytes: int
+    peak_activation_bytes: int
+
+
+class _LayerCosts(NamedTuple):
+    """One layer with its batch norm and activation; `values` are of its output."""
+
+    parameters: int
+    macs: int
+    values: int
+
+
+def costs(config: QuickNetConfig | DarknetConfig, image_size: int | None = None) -> Costs:
+    """Return what a network of `config` costs at `image_size`, by default the config's own.
+
+    A stem stride that the config leaves open is chosen for `image_size`. Raises ConfigError
+    for a size that the network cannot take.
+
+    >>> costs(QuickNetConfig()).macs
+    127863040
+    """
+    if image_size is not None and image_size != config.image_size:
+        config = config.replace(image_size=image_size)
+    layers = list(_quicknet(config) if isinstance(config, QuickNetConfig) else _darknet(config))
+    features = config.widths[-1]
+    classifier = features * config.num_classes
+    maps = [config.in_channels * config.image_size**2, *(layer.values for layer in layers)]
+    return Costs(
+        parameters=sum(layer.parameters for layer in layers) + classifier + config.num_classes,
+        macs=sum(layer.macs for layer in layers) + classifier,
+        activation_bytes=_FLOAT_BYTES * sum(maps[1:]),
+        peak_activation_bytes=_FLOAT_BYTES * max(a + b for a, b in zip(maps, maps[1:], strict=False)),
+    )
+
+
+def _quicknet(config: QuickNetConfig) -> Iterator[_LayerCosts]:
+    slopes = {"prelu": None, "prelu_shared": 1, "leaky_relu": 0, "relu": 0}[config.activation]
+    for layer in plan(config):
+        weights = _weights(layer)
+        beside = 2 * layer.out_channels + (layer.out_channels if slopes is None else slopes)
+        yield _LayerCosts(weights + beside, weights * layer.side**2, layer.out_channels * layer.side**2)
+
+
+def _weights(layer: Layer) -> int:
+    """Return how many weights a layer's convolutions have; each is used once per output pixel."""
+    taps = layer.kernel**2
+    if layer.kind == "stem":
+        return layer.in_channels * layer.out_channels * taps
+    return layer.in_channels * (taps + layer.out_channels)
+
+
+def _darknet(config: DarknetConfig) -> Iterator[_LayerCosts]:
+    width, side = config.in_channels, config.image_size
+    for index, out in enumerate(config.widths):
+        weights = 9 * width * out
+        yield _LayerCosts(weights + 2 * out, weights * side**2, out * side**2)
+        width = out
+        side = side // 2 if index < config.pools else side

@@ -1,0 +1,121 @@
+"""What a model is, read without running it: its card, its layers, its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quicknet.core.card import Card, read_card
+from quicknet.core.config import Layer, QuickNetConfig, plan
+from quicknet.core.settings import Settings, from_mapping
+from quicknet.lite.classifier import load
+
+
+class LayerFacts(Settings, frozen=True, kw_only=True):
+    """One layer: output channels and side (pixels), parameters, multiply-adds an image."""
+
+    name: str
+    kind: str
+    kernel: int
+    in_channels: int
+    out_channels: int
+    side: int
+    parameters: int
+    macs: int
+
+
+def read_model_card(path: str | Path) -> Card:
+    """Return the card of a run folder, without torch, or of an exported file.
+
+    Raises what `quicknet.load` raises for what is no model.
+    """
+    folder = Path(path)
+    if folder.is_dir() and (folder / "card.json").is_file():
+        return read_card(folder / "card.json")
+    return load(folder).card
+
+
+def layer_facts(card: Card) -> tuple[LayerFacts, ...]:
+    """Return the layers in the order in which an image passes them; none for other families.
+
+    Raises ConfigError for a config that makes no network.
+
+    >>> from quicknet.core.card import ModelRecord, PreprocessSpec
+    >>> record = ModelRecord(family="quicknet", name="quicknet", config={})
+    >>> card = Card(model=record, classes=tuple("0123456789"), preprocess=PreprocessSpec())
+    >>> layers = layer_facts(card)
+    >>> sum(layer.parameters for layer in layers), sum(layer.macs for layer in layers)
+    (3557322, 127863040)
+    """
+    if card.model.family != "quicknet":
+        return ()
+    config = from_mapping(QuickNetConfig, card.model.config, "the card's model.config")
+    layers = [_convolution(config, layer) for layer in plan(config, card.preprocess.size)]
+    width = layers[-1].out_channels
+    classifier = LayerFacts(
+        name="classifier",
+        kind="linear",
+        kernel=1,
+        in_channels=width,
+        out_channels=config.num_classes,
+        side=1,
+        parameters=(width + 1) * config.num_classes,
+        macs=width * config.num_classes,
+    )
+    return (*layers, classifier)
+
+
+def _convolution(config: QuickNetConfig, layer: Layer) -> LayerFacts:
+    """Count one layer: its weights are used once a pixel; batch norm has two parameters a channel."""
+    taps = layer.kernel**2
+    if layer.kind == "stem":
+        weights = layer.in_channels * layer.out_channels * taps
+    else:
+        weights = layer.in_channels * (taps + layer.out_channels)
+    slopes = {"prelu": layer.out_channels, "prelu_shared": 1}.get(config.activation, 0)
+    return LayerFacts(
+        name=layer.name,
+        kind=layer.kind,
+        kernel=layer.kernel,
+        in_channels=layer.in_channels,
+        out_channels=layer.out_channels,
+        side=layer.side,
+        parameters=weights + 2 * layer.out_channels + slopes,
+        macs=weights * layer.side**2,
+    )
+
+
+class ModelFacts(Settings, frozen=True, kw_only=True):
+    """A model's counts: parameters and multiply-adds an image, None where its family is not known here.
+
+    `size_bytes` is that of what is kept: the file, or a run folder's weights.
+    """
+
+    model: str
+    name: str
+    input: str
+    parameters: int | None
+    macs: int | None
+    size_bytes: int
+
+
+def model_facts(model: str, card: Card) -> ModelFacts:
+    """Return the counts of the model at path `model`."""
+    layers, spec = layer_facts(card), card.preprocess
+    return ModelFacts(
+        model=model,
+        name=card.model.name,
+        input=f"{spec.channels}x{spec.size}x{spec.size}",
+        parameters=sum(layer.parameters for layer in layers) or None,
+        macs=sum(layer.macs for layer in layers) or None,
+        size_bytes=_kept(Path(model)).stat().st_size,
+    )
+
+
+def _kept(path: Path) -> Path:
+    return path / "model.safetensors" if path.is_dir() else path
+
+
+def model_files(path: Path) -> dict[str, int]:
+    """Return the bytes of a run folder's files by name, or of the one file."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return {file.name: file.stat().st_size for file in files if file.is_file() and not file.name.startswith(".")}

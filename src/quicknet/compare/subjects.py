@@ -1,0 +1,178 @@
+"""What is measured: a model in one of the runtimes that can run it, with a number of threads."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from quicknet.core.card import Card
+from quicknet.core.errors import ConfigError, ToolError, nearest
+from quicknet.core.machine import usable_cores
+from quicknet.core.settings import Settings
+from quicknet.lite.classifier import Classifier, load
+from quicknet.lite.vectors import draw_vectors
+
+
+class Runtime(NamedTuple):
+    """What runs a kind of model: the package it needs, and what its process's environment gets."""
+
+    package: str
+    environment: dict[str, str]
+    note: str
+
+
+# `torch` is a run folder as every command runs it; the two others are what the fused kernels replace.
+FOLDER_RUNTIMES = {
+    "torch": Runtime("torch", {}, "as QuickNet runs it, fused kernels where they are built"),
+    "torch-eager": Runtime("torch", {"QUICKNET_FUSED": "0"}, "plain modules, torch's default layout"),
+    "torch-channels-last": Runtime("torch", {"QUICKNET_FUSED": "0"}, "plain modules, channels_last"),
+}
+FILE_RUNTIMES = {
+    "onnxruntime": Runtime("onnxruntime", {}, "ONNX Runtime, CPU"),
+    "openvino": Runtime("openvino", {}, "OpenVINO, CPU"),
+}
+RUNTIMES = {**FOLDER_RUNTIMES, **FILE_RUNTIMES}
+
+# Every library that a runtime or numpy may take its number of threads from.
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+class Subject(Settings, frozen=True, kw_only=True):
+    """One variant: `model` a run folder or file, `runtime` of RUNTIMES, its number of threads.
+
+    The runtime "peak" has no model: it is the matrix product that the others are measured against.
+    """
+
+    model: str
+    runtime: str
+    threads: int
+
+    def environment(self) -> dict[str, str]:
+        """Return what the subject's process needs in its environment."""
+        own = RUNTIMES[self.runtime].environment if self.runtime in RUNTIMES else {}
+        return {**dict.fromkeys(_THREAD_VARIABLES, str(self.threads)), **own}
+
+
+def find_subjects(models: Sequence[str | Path], runtimes: Sequence[str], threads: Sequence[int]) -> tuple[Subject, ...]:
+    """Return every model in every runtime present with every number of threads.
+
+    `runtimes` chooses among them, empty takes all. Raises ConfigError for an unknown runtime or
+    one that runs none of the models, ToolError for one that is asked for and not installed,
+    CheckpointError where no model is.
+    """
+    for name in runtimes:
+        if name not in RUNTIMES:
+            raise ConfigError(f"no runtime is called {name!r}{nearest(name, RUNTIMES)}")
+    subjects: list[Subject] = []
+    for model in models:
+        chosen = [name for name in _runtimes_of(Path(model), runtimes) if not runtimes or name in runtimes]
+        if not chosen:
+            kind = FOLDER_RUNTIMES if Path(model).is_dir() else FILE_RUNTIMES
+            raise ConfigError(f"{model} does not run in {', '.join(runtimes)}; name one of {', '.join(kind)}")
+        subjects += [Subject(model=str(model), runtime=name, threads=n) for name in chosen for n in threads]
+    return tuple(subjects)
+
+
+def _runtimes_of(path: Path, asked: Sequence[str]) -> list[str]:
+    if not path.exists() or (path.is_dir() and not (path / "card.json").is_file()):
+        load(path)  # raises, and names what is near
+    kinds = FOLDER_RUNTIMES if path.is_dir() else FILE_RUNTIMES
+    missing = {name for name, kind in kinds.items() if importlib.util.find_spec(kind.package) is None}
+    if path.is_dir() and missing:
+        load(path)  # raises, and names the extra that has torch
+    for name in asked:
+        if name in missing:
+            package = kinds[name].package
+            raise ToolError(f"runtime {name} needs {package}, which is not installed; run `pip install {package}`")
+    return [name for name in kinds if name not in missing]
+
+
+def thread_counts(asked: Sequence[str]) -> tuple[int, ...]:
+    """Return numbers of threads, "all" being the cores this process may use; repeated ones once.
+
+    Raises ConfigError for what is no number within 1..cores.
+
+    >>> thread_counts(["1", "1"])
+    (1,)
+    """
+    cores = usable_cores()
+    found: list[int] = []
+    for word in asked:
+        number = cores if word == "all" else int(word) if word.isdecimal() else 0
+        if not 1 <= number <= cores:
+            raise ConfigError(f"threads {word!r} must be 'all' or lie in 1..{cores}, this machine's usable cores")
+        if number not in found:
+            found.append(number)
+    return tuple(found)
+
+
+# --- in the subject's own process ---------------------------------------------------------
+
+
+def open_subject(subject: Subject) -> Classifier:
+    """Load the subject's model into its runtime. Raises what `quicknet.load` raises."""
+    if subject.runtime in FILE_RUNTIMES:
+        runtime = importlib.import_module("quicknet.lite.runtime")
+        opened = runtime.OnnxClassifier(Path(subject.model), runtime=subject.runtime, threads=subject.threads)
+        return cast(Classifier, opened)
+    classifier = load(subject.model)
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(subject.threads)
+    return classifier if subject.runtime == "torch" else _Plain(classifier, subject.runtime)
+
+
+def describe(subject: Subject) -> str:
+    """Return what the runtime is: its version and what it says of itself."""
+    package = RUNTIMES[subject.runtime].package
+    text = f"{package} {importlib.import_module(package).__version__}, {RUNTIMES[subject.runtime].note}"
+    if subject.runtime == "torch":
+        text += f" ({importlib.import_module('quicknet.models.fused').status()})"
+    return text
+
+
+class _Plain:
+    """A run folder's network by torch's own modules, in one memory layout."""
+
+    def __init__(self, classifier: Classifier, runtime: str) -> None:
+        import torch
+
+        self.source: Path = classifier.source
+        self.card: Card = classifier.card
+        self._layout = torch.channels_last if runtime == "torch-channels-last" else torch.contiguous_format
+        self._model = cast(Any, classifier).model.to(memory_format=self._layout)
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits (N, classes) of (N, size, size, channels) uint8."""
+        import torch
+
+        from quicknet.data.augment import normalize
+
+        spec = self.card.preprocess
+        with torch.no_grad():
+            x = normalize(torch.from_numpy(images), spec.mean, spec.std).contiguous(memory_format=self._layout)
+            return cast(NDArray[np.float32], self._model(x).numpy())
+
+
+def draw_jpegs(width: int, height: int, n: int) -> list[bytes]:
+    """Return n JPEG files (quality 90, 4:2:0) of the project's own drawings, always the same pixels."""
+    side = max(width, height)
+    files = []
+    for drawn in draw_vectors(side, 3, n)[:, :height, :width]:
+        file = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(drawn)).save(file, "JPEG", quality=90, subsampling="4:2:0")
+        files.append(file.getvalue())
+    return files

@@ -1,0 +1,249 @@
+"""`export`: a run folder becomes one verified file that runs without torch."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from quicknet import __version__
+from quicknet.core.card import Card, Metric, PreprocessSpec, Vectors, read_card
+from quicknet.core.errors import CheckFailed, CheckpointError, ToolError
+from quicknet.core.files import sha256_bytes, sha256_file, write_atomically
+from quicknet.core.settings import Settings, from_mapping
+from quicknet.data import DataRequest, Dataset, load_data
+from quicknet.deploy.fold import fold
+from quicknet.lite import metrics
+from quicknet.lite.evaluate import LabelledData, classify
+from quicknet.lite.onnx_file import parse_onnx
+from quicknet.lite.receipt import Predictions, class_order_sha256, pack_classes
+from quicknet.lite.vectors import GENERATOR, draw_vectors, vectors_sha256
+from quicknet.lite.verify import Measured, Verification, receipt_split, verify_file
+from quicknet.train.checkpoint import RunFolder, TorchClassifier
+
+Format = Literal["onnx", "openvino"]
+
+# package → the extra that installs it
+_TOOLS: dict[str, tuple[tuple[str, str], ...]] = {
+    "onnx": (("onnx", "export"),),
+    "openvino": (("onnx", "export"), ("openvino", "openvino")),
+}
+# Float32 torch against the float64 network on the same images. Trained networks differ by 1e-5;
+# what this must find (another normalization, other weights) differs by 0.1 and more.
+_SAME_NETWORK = 1e-2
+_DECIMALS = 6
+
+
+class Exported(Settings, frozen=True, kw_only=True):
+    """What was written. The JSON of `export --json` is this.
+
+    `top1`, `n`, `different` None where the export was given no data: of the parent's test
+    images, accuracy of the written file and how many have another class than by the parent.
+    """
+
+    path: str
+    format: str
+    sha256: str
+    weights_sha256: str
+    size_bytes: int
+    runtimes: tuple[str, ...]
+    split: str | None
+    n: int | None
+    top1: float | None
+    different: int | None
+
+
+def default_path(run: Path, format: Format) -> Path:  # noqa: A002
+    """Return where a run's export goes unless told: RUN/NAME.onnx, NAME being the folder's.
+
+    >>> default_path(Path("runs/photos"), "onnx"), default_path(Path("runs/photos"), "openvino")
+    (PosixPath('runs/photos/photos.onnx'), PosixPath('runs/photos/photos.openvino.onnx'))
+    """
+    name = run.resolve().name or "model"
+    return run / (f"{name}.onnx" if format == "onnx" else f"{name}.openvino.onnx")
+
+
+def export(
+    run: str | Path,
+    out: str | Path | None = None,
+    format: Format = "onnx",  # noqa: A002
+    data: LabelledData | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> Exported:
+    """Write the classifier of a run folder as one file, after verifying that it answers as the run does.
+
+    `onnx` is for ONNX Runtime, `openvino` an ONNX file for OpenVINO: they differ in how PReLU is
+    written. With `data`, read by the card's spec and classes, the receipt records the parent's
+    class of every test image, and the file is measured on them; `advance(n)` is told of every n
+    images done. What was at `out` before stays there unless all holds.
+    Raises ToolError naming the extra that a missing tool is of, CheckFailed where the file does
+    not answer as the run, CheckpointError for what is no run folder.
+    """
+    run = Path(run)
+    out = default_path(run, format) if out is None else Path(out)
+    _require_tools(format)
+    if not (run / "card.json").is_file():
+        raise CheckpointError(f"{run} is not a run folder (it has no card.json); name one that `quicknet train` wrote")
+    if out.is_dir():
+        raise ToolError(f"{out} is a folder; name a file with --out")
+    parent = TorchClassifier(run)
+    from quicknet.deploy.onnx import assemble, build_graph
+
+    spec = parent.card.preprocess
+    graph = build_graph(fold(parent.model, spec), spec.size, "fused" if format == "onnx" else "plain")
+    card = _card(parent, format)
+    if data is not None:
+        card = _with_receipt(parent, card, data, _split_settings(run), advance)
+    found = verify_file(parse_onnx(assemble(graph, card), out), data, advance)
+    found.require()
+    if found.measured is not None:
+        card = card.replace(metrics=(*card.metrics, _own_metric(found.measured, found.weights_sha256)))
+    blob = assemble(graph, card)
+    verify_file(parse_onnx(blob, out)).require()
+    write_atomically(out, blob)
+    return _described(out, format, found.replace(sha256=sha256_bytes(blob)))
+
+
+def _described(out: Path, format: Format, found: Verification) -> Exported:  # noqa: A002
+    """Look at what lies on the disk now."""
+    if sha256_file(out) != found.sha256:
+        out.unlink(missing_ok=True)
+        raise ToolError(f"{out} reads back other than it was written; check the disk, then export again")
+    measured = found.measured
+    replayed = (c.name.removeprefix("vectors ") for c in found.checks if c.name.startswith("vectors "))
+    return Exported(
+        path=str(out),
+        format=format,
+        sha256=found.sha256,
+        weights_sha256=found.weights_sha256,
+        size_bytes=os.stat(out).st_size,
+        runtimes=tuple(replayed),
+        split=measured.split if measured else None,
+        n=measured.n if measured else None,
+        top1=measured.top1 if measured else None,
+        different=measured.different if measured else None,
+    )
+
+
+def _require_tools(format: Format) -> None:  # noqa: A002
+    for package, extra in _TOOLS[format]:
+        if importlib.util.find_spec(package) is None:
+            raise ToolError(
+                f"the format {format} needs {package}, which is not installed; "
+                f"run `pip install 'quicknet-vision[{extra}]'`"
+            )
+
+
+# --- the card ------------------------------------------------------------------------------
+
+
+def _card(parent: TorchClassifier, format: Format) -> Card:  # noqa: A002
+    """Return the parent's card with its test vectors and one more step of lineage."""
+    spec = parent.card.preprocess
+    images = draw_vectors(spec.size, spec.channels)
+    logits = reference_logits(parent.model, images, spec)
+    difference = float(np.abs(parent.logits(images) - logits).max())
+    if not difference <= _SAME_NETWORK * max(1.0, float(np.abs(logits).max()) / 10):
+        raise CheckFailed(
+            f"the run folder answers its test vectors otherwise in float32 than in float64, by {difference:.1e} "
+            f"({parent.source}); its weights are not finite or too large to be exported"
+        )
+    rounded = tuple(tuple(round(float(value), _DECIMALS) for value in row) for row in logits)
+    step = {
+        "step": "export",
+        "format": format,
+        "quicknet": __version__,
+        "parent_weights_sha256": parent.card.weights_sha256,
+    }
+    vectors = Vectors(generator=GENERATOR, sha256=vectors_sha256(images), logits=rounded)
+    return parent.card.replace(vectors=vectors, lineage=(*parent.card.lineage, step))
+
+
+@torch.no_grad()
+def reference_logits(model: nn.Module, images: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.float64]:
+    """Return the network's logits (N, classes) in float64, its batch norm not folded.
+
+    Float64, and rounded in the card, so that the card's bytes do not depend on the CPU: float32
+    logits differ in their last bits between machines.
+    """
+    network = copy.deepcopy(model).double().eval()
+    pixels = images.astype(np.float64) / 255  # (N, H, W, C)
+    normalized = (pixels - np.array(spec.mean)) / np.array(spec.std)
+    logits = network(torch.from_numpy(np.ascontiguousarray(normalized.transpose(0, 3, 1, 2))))
+    return np.asarray(logits.numpy(), np.float64)
+
+
+def _split_settings(run: Path) -> dict[str, Any]:
+    """Return how the run's data was split: by the recipe, else the defaults."""
+    defaults = {"split_seed": 0, "val_share": 0.1}
+    if not (run / "recipe.toml").is_file():
+        return defaults
+    settings = RunFolder(run).read_recipe().data.to_dict()
+    return {key: settings.get(key, value) for key, value in defaults.items()}
+
+
+def _with_receipt(
+    parent: TorchClassifier,
+    card: Card,
+    data: LabelledData,
+    how: dict[str, Any],
+    advance: Callable[[int], None] | None,
+) -> Card:
+    """Return the card with the parent's classes of the test images."""
+    split = receipt_split(None, data)
+    part = data.split(split)
+    labels = np.asarray(part.labels)
+    predicted = classify(parent, part.images, advance).argmax(1)
+    classes, sha256 = pack_classes(predicted)
+    predictions = Predictions(
+        data=data.name,
+        data_sha256=getattr(data, "sha256", ""),
+        split=split,
+        protocol=data.protocol,
+        n=len(labels),
+        correct=int((predicted == labels).sum()),
+        class_order_sha256=class_order_sha256(card.classes),
+        sha256=sha256,
+        classes=classes,
+        **how,
+    )
+    step = {**card.lineage[-1], "predictions": predictions.to_dict()}
+    return card.replace(lineage=(*card.lineage[:-1], step))
+
+
+def _own_metric(measured: Measured, weights_sha256: str) -> Metric:
+    """Return the accuracy of the file's own graph, as a card keeps it."""
+    low, high = metrics.wilson_interval(round(measured.top1 * measured.n), measured.n)
+    return Metric(
+        name="top1",
+        value=measured.top1,
+        split=measured.split,
+        protocol=measured.protocol,
+        n=measured.n,
+        file_sha256=weights_sha256,
+        low=low,
+        high=high,
+    )
+
+
+def load_run_data(run: Path, source: str, quiet: bool) -> Dataset:
+    """Return the data that `source` names, decoded and split as the run was trained on it.
+
+    Raises CheckpointError for what is no run folder, DataError.
+    """
+    if not (run / "card.json").is_file():
+        raise CheckpointError(f"{run} is not a run folder (it has no card.json); name one that `quicknet train` wrote")
+    card = read_card(run / "card.json")
+    protocol = card.data.protocol if card.data else "standard"
+    fields: dict[str, Any] = {"spec": card.preprocess.to_dict(), "classes": list(card.classes), "quiet": quiet}
+    # a folder's card may name a protocol of its own; only CIFAR is split in different ways
+    fields["protocol"] = protocol if protocol in ("standard", "paper") else "standard"
+    return load_data(source, from_mapping(DataRequest, fields | _split_settings(run), "export"))

@@ -1,0 +1,267 @@
+"""`verify`: does a file still answer as its receipt says? Needs the file, and data only to measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quicknet.core.card import Card
+from quicknet.core.errors import CheckFailed, CheckpointError, DataError, FormatError
+from quicknet.core.machine import usable_cores
+from quicknet.core.settings import Settings
+from quicknet.lite.evaluate import LabelledData
+from quicknet.lite.onnx_file import OnnxFile, looks_like_onnx, read_onnx
+from quicknet.lite.receipt import Predictions, class_order_sha256, recorded_predictions, unpack_classes
+from quicknet.lite.runtime import Runner, open_runner, present, run_chunks
+from quicknet.lite.vectors import GENERATOR, draw_vectors, vectors_sha256
+
+TOLERANCE = 1e-4  # of a float logit; or 1e-5 of the largest, where logits pass 10
+MAX_DIFFERENT = 0.001  # share of images whose predicted class may be another than the parent's
+
+
+class Check(Settings, frozen=True, kw_only=True):
+    """One thing that was looked at; `detail` is a sentence with the figures."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class Measured(Settings, frozen=True, kw_only=True):
+    """A split classified again: accuracy now and then, and images whose class differs (None: not known)."""
+
+    data: str
+    split: str
+    protocol: str
+    runtime: str
+    n: int
+    top1: float
+    top1_recorded: float | None
+    different: int | None
+
+
+class Verification(Settings, frozen=True, kw_only=True):
+    """What `verify` found. The JSON of `verify --json` is this, with "holds".
+
+    `receipt_measured` says whether the file's maker measured it on data at all.
+    """
+
+    file: str
+    sha256: str
+    weights_sha256: str
+    checks: tuple[Check, ...]
+    receipt_measured: bool
+    measured: Measured | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether every check held."""
+        return all(check.ok for check in self.checks)
+
+    def require(self) -> None:
+        """Raise CheckFailed with what did not hold, if anything."""
+        failed = [check for check in self.checks if not check.ok]
+        if failed:
+            more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+            raise CheckFailed(
+                f"the receipt does not hold: {failed[0].detail}{more} ({self.file}); "
+                "do not use the file, export it again from its run folder"
+            )
+
+
+def verify(
+    path: str | Path,
+    data: LabelledData | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> Verification:
+    """Return whether an exported file answers as its receipt says, by every runtime present.
+
+    Digests, declared shapes, the test vectors; with `data` (read by the card's spec and classes)
+    accuracy and agreement with the recorded classes on the receipt's split. `advance(n)` is told
+    of every n images done. Raises FormatError for a file that cannot be read at all, DataError
+    for data that is not the receipt's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = (
+            "is a folder; verify takes an exported file" if path.is_dir() else "does not exist; name an exported file"
+        )
+        raise CheckpointError(f"{path} {what}")
+    if not looks_like_onnx(path):
+        raise FormatError(f"{path} is not a file that `quicknet export` wrote; only those carry a receipt")
+    return verify_file(read_onnx(path), data, advance)
+
+
+def verify_file(
+    file: OnnxFile, data: LabelledData | None = None, advance: Callable[[int], None] | None = None
+) -> Verification:
+    """Do as `verify` for a file that was read."""
+    runners = {name: open_runner(file, name, usable_cores()) for name in present()}
+    checks = [_digests(file), _shapes(file.card), *_vectors(file, runners)]
+    recorded = recorded_predictions(file.card)
+    if recorded is not None:
+        checks.append(_class_order(file.card, recorded))
+    measured = None
+    if data is not None:
+        name, run = next(iter(runners.items()))
+        measured, found = _measure(file.card, recorded, data, (name, run), advance)
+        checks += found
+    return Verification(
+        file=str(file.path),
+        sha256=file.sha256,
+        weights_sha256=file.weights_sha256,
+        checks=tuple(checks),
+        receipt_measured=recorded is not None,
+        measured=measured,
+    )
+
+
+def _digests(file: OnnxFile) -> Check:
+    if file.intact:
+        return Check(name="digests", ok=True, detail="graph and card are those that were written together")
+    return Check(name="digests", ok=False, detail="graph or card were changed since the export (sha256 differs)")
+
+
+def _shapes(card: Card) -> Check:
+    """The graph's own shapes were compared with the card in reading; here the card with itself."""
+    spec, config = card.preprocess, card.model.config
+    wanted = {"num_classes": len(card.classes), "in_channels": spec.channels, "image_size": spec.size}
+    odd = [f"{key} {config[key]}, not {value}" for key, value in wanted.items() if config.get(key, value) != value]
+    if odd:
+        return Check(name="shapes", ok=False, detail=f"the card contradicts itself: the network has {'; '.join(odd)}")
+    text = f"uint8 (N, {spec.size}, {spec.size}, {spec.channels}) to float32 (N, {len(card.classes)})"
+    return Check(name="shapes", ok=True, detail=text)
+
+
+def _vectors(file: OnnxFile, runners: dict[str, Runner]) -> list[Check]:
+    """Replay the test vectors through each runtime."""
+    recorded, spec = file.card.vectors, file.card.preprocess
+    if recorded is None:
+        return [Check(name="vectors", ok=False, detail="the file carries no test vectors")]
+    if recorded.generator != GENERATOR:
+        raise FormatError(
+            f"the test vectors are of generator {recorded.generator}, this QuickNet draws {GENERATOR} "
+            f"({file.path}); update QuickNet"
+        )
+    images = draw_vectors(spec.size, spec.channels)
+    wanted = _matrix(recorded.logits, (len(images), len(file.card.classes)))
+    if wanted is None or vectors_sha256(images) != recorded.sha256:
+        return [Check(name="vectors", ok=False, detail="the test vectors are not those that belong to this size")]
+    return [_replayed(name, run_chunks(run, images, file.card), wanted) for name, run in runners.items()]
+
+
+def _matrix(rows: tuple[tuple[float, ...], ...], shape: tuple[int, int]) -> NDArray[np.float64] | None:
+    """Return rows as an array of `shape`; None where they are another or not finite."""
+    if len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):
+        return None
+    array = np.array(rows, np.float64)
+    return array if np.isfinite(array).all() else None
+
+
+def _replayed(name: str, found: NDArray[np.float32], wanted: NDArray[np.float64]) -> Check:
+    tolerance = TOLERANCE * max(1.0, float(np.abs(wanted).max()) / 10)
+    difference = float(np.abs(found - wanted).max())
+    ok = bool(difference <= tolerance)  # a NaN is not
+    compared = "within" if ok else "which is over"
+    text = f"{len(wanted)} test vectors by {name}: logits differ by {difference:.1e}, {compared} {tolerance:.0e}"
+    return Check(name=f"vectors {name}", ok=ok, detail=text)
+
+
+def _class_order(card: Card, recorded: Predictions) -> Check:
+    if class_order_sha256(card.classes) == recorded.class_order_sha256:
+        return Check(name="class order", ok=True, detail=f"{len(card.classes)} class names in the parent's order")
+    return Check(
+        name="class order", ok=False, detail="the class names are other than the parent's, or in another order"
+    )
+
+
+def receipt_split(recorded: Predictions | None, data: LabelledData) -> str:
+    """Return the split to measure: the receipt's, else `test`, else `val`."""
+    if recorded is not None:
+        return recorded.split
+    try:
+        data.split("test")
+    except DataError:
+        return "val"
+    return "test"
+
+
+def _measure(
+    card: Card,
+    recorded: Predictions | None,
+    data: LabelledData,
+    runtime: tuple[str, Runner],
+    advance: Callable[[int], None] | None,
+) -> tuple[Measured, list[Check]]:
+    """Classify the receipt's split again; return the figures and what follows from them."""
+    if tuple(data.classes) != card.classes:
+        raise DataError(f"{data.name} has other classes than the model; load it with the card's class names")
+    split = receipt_split(recorded, data)
+    part = data.split(split)
+    labels = np.asarray(part.labels)
+    _check_same_data(recorded, data, len(labels))
+    predicted = _classify(runtime[1], part.images, card, advance)
+    correct, n = int((predicted == labels).sum()), len(labels)
+    checks, different, allowed = [], None, int(MAX_DIFFERENT * n)
+    if recorded is not None:
+        parents = unpack_classes(recorded.classes, recorded.sha256, recorded.n)
+        different = int((predicted != parents).sum())
+        text = f"{different} of {n:,} images have another class than by the parent, {allowed} may"
+        checks.append(Check(name="agreement", ok=different <= allowed, detail=text))
+    before = _recorded_top1(card, recorded, data, split, n)
+    if before is not None:
+        text = f"top-1 {100 * correct / n:.2f}% on {data.name} {split}, {100 * before:.2f}% in the receipt"
+        checks.append(Check(name="accuracy", ok=abs(correct - round(before * n)) <= allowed, detail=text))
+    measured = Measured(
+        data=data.name,
+        split=split,
+        protocol=data.protocol,
+        runtime=runtime[0],
+        n=n,
+        top1=correct / n,
+        top1_recorded=before,
+        different=different,
+    )
+    return measured, checks
+
+
+def _recorded_top1(card: Card, recorded: Predictions | None, data: LabelledData, split: str, n: int) -> float | None:
+    """Return the parent's accuracy on the same images; None where the card has none.
+
+    Without recorded classes it is the card's metric, if that is of this very data.
+    """
+    if recorded is not None:
+        return recorded.correct / n
+    if card.data is None or card.data.sha256 != getattr(data, "sha256", None):
+        return None
+    wanted = ("top1", split, data.protocol, n)
+    return next((m.value for m in card.metrics if (m.name, m.split, m.protocol, m.n) == wanted), None)
+
+
+def _check_same_data(recorded: Predictions | None, data: LabelledData, n: int) -> None:
+    """Raise DataError where agreement could not mean anything."""
+    if n == 0:
+        raise DataError(f"{data.name} holds no images to measure on; name the data of the receipt")
+    if recorded is None:
+        return
+    digest = getattr(data, "sha256", recorded.data_sha256)
+    if n != recorded.n or digest != recorded.data_sha256 or data.protocol != recorded.protocol:
+        raise DataError(
+            f"this is not the data of the receipt ({recorded.data}, {recorded.split}, {recorded.n:,} images, "
+            f"protocol {recorded.protocol}), but {data.name} with {n:,}; name that data, or leave --data out"
+        )
+
+
+def _classify(
+    run: Runner, images: NDArray[np.uint8], card: Card, advance: Callable[[int], None] | None, batch: int = 256
+) -> NDArray[np.int64]:
+    found = []
+    for start in range(0, len(images), batch):
+        rows = images[start : start + batch]
+        found.append(run_chunks(run, rows, card).argmax(1))
+        if advance is not None:
+            advance(len(rows))
+    return np.concatenate(found)

@@ -1,0 +1,83 @@
+"""Costs from the config alone equal what torch counts on the network itself."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from quicknet.compare.costs import Costs, costs
+from quicknet.core.config import QuickNetConfig, plan
+from quicknet.core.errors import ConfigError
+from quicknet.models.darknet import Darknet
+from quicknet.models.quicknet import QuickNet
+from quicknet.models.registry import base_config, create_model, list_models
+
+SIZES = (32, 64, 96, 128, 160, 224)
+
+
+def counted(model: nn.Module) -> Costs:
+    """Run the network on shapes alone; count its operations, maps and parameters."""
+    config = model.config
+    maps = [config.in_channels * config.image_size**2]
+    if isinstance(model, QuickNet):
+        layers = [model.stem, *model.blocks]
+    else:
+        layers = [m for m in model.modules() if isinstance(m, nn.LeakyReLU)]
+    for layer in layers:
+        layer.register_forward_hook(lambda _layer, _input, output: maps.append(output.numel()))
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.to("meta").eval()(torch.empty(1, config.in_channels, config.image_size, config.image_size))
+    return Costs(
+        parameters=sum(p.numel() for p in model.parameters()),
+        macs=counter.get_total_flops() // 2,
+        activation_bytes=4 * sum(maps[1:]),
+        peak_activation_bytes=4 * max(a + b for a, b in pairwise(maps)),
+    )
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", list_models())
+def test_costs_are_what_torch_counts(name: str, size: int) -> None:
+    assert costs(base_config(name), size) == counted(create_model(name, image_size=size))
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    config=st.builds(
+        QuickNetConfig,
+        stem_width=st.integers(1, 9),
+        stem_kernel=st.integers(1, 7),
+        stem_stride=st.sampled_from([None, 1, 2, 3]),
+        widths=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+        depths=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+        kernel_sizes=st.tuples(st.sampled_from([3, 5, 7]), st.sampled_from([3, 5, 7])),
+        activation=st.sampled_from(["prelu", "prelu_shared", "leaky_relu", "relu"]),
+        in_channels=st.integers(1, 4),
+        num_classes=st.integers(1, 12),
+        image_size=st.integers(16, 70),
+    )
+)
+def test_costs_of_any_config(config: QuickNetConfig) -> None:
+    assert costs(config) == counted(QuickNet(config))
+
+
+def test_the_paper_and_darknet_as_published() -> None:
+    # 3.56 million parameters (Ghosh 2017 §4); Darknet reference: 28 MB at 4 bytes (its page).
+    assert round(costs(base_config("quicknet")).parameters / 1e6, 2) == 3.56
+    darknet = costs(base_config("darknet"))
+    assert round(4 * darknet.parameters / 2**20) == 28
+    assert isinstance(create_model("darknet"), Darknet)
+
+
+def test_last_map_of_every_documented_size() -> None:
+    for size in SIZES:
+        assert 2 <= plan(QuickNetConfig(image_size=size))[-1].side <= 7
+
+
+def test_a_size_that_leaves_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="image size 15"):
+        costs(QuickNetConfig(), 15)
