@@ -1,5 +1,6 @@
 """Costs from the config alone equal what torch counts on the network itself."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
@@ -19,8 +20,10 @@ from quicknet.models.registry import base_config, create_model, list_models
 SIZES = (32, 64, 96, 128, 160, 224)
 
 
-def counted(model: nn.Module) -> Costs:
+def counted(make: Callable[[], nn.Module]) -> Costs:
     """Run the network on shapes alone; count its operations, maps and parameters."""
+    with torch.device("meta"):
+        model = make()
     config = model.config
     maps = [config.in_channels * config.image_size**2]
     if isinstance(model, QuickNet):
@@ -30,7 +33,7 @@ def counted(model: nn.Module) -> Costs:
     for layer in layers:
         layer.register_forward_hook(lambda _layer, _input, output: maps.append(output.numel()))
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.to("meta").eval()(torch.empty(1, config.in_channels, config.image_size, config.image_size))
+        model.eval()(torch.empty(1, config.in_channels, config.image_size, config.image_size))
     return Costs(
         parameters=sum(p.numel() for p in model.parameters()),
         macs=counter.get_total_flops() // 2,
@@ -39,13 +42,16 @@ def counted(model: nn.Module) -> Costs:
     )
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize(
+    ("name", "size"),
+    # six poolings leave nothing of 32 pixels
+    [(name, size) for name in list_models() for size in SIZES if (name, size) != ("darknet", 32)],
+)
 def test_costs_are_what_torch_counts(name: str, size: int) -> None:
-    assert costs(base_config(name), size) == counted(create_model(name, image_size=size))
+    assert costs(base_config(name), size) == counted(lambda: create_model(name, image_size=size))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(
     config=st.builds(
         QuickNetConfig,
@@ -62,7 +68,7 @@ def test_costs_are_what_torch_counts(name: str, size: int) -> None:
     )
 )
 def test_costs_of_any_config(config: QuickNetConfig) -> None:
-    assert costs(config) == counted(QuickNet(config))
+    assert costs(config) == counted(lambda: QuickNet(config))
 
 
 def test_the_paper_and_darknet_as_published() -> None:
@@ -78,6 +84,7 @@ def test_last_map_of_every_documented_size() -> None:
         assert 2 <= plan(QuickNetConfig(image_size=size))[-1].side <= 7
 
 
-def test_a_size_that_leaves_nothing_is_refused() -> None:
-    with pytest.raises(ConfigError, match="image size 15"):
-        costs(QuickNetConfig(), 15)
+@pytest.mark.parametrize(("name", "size"), [("quicknet", 15), ("darknet", 32)])
+def test_a_size_that_leaves_nothing_is_refused(name: str, size: int) -> None:
+    with pytest.raises(ConfigError, match=f"image size {size}"):
+        costs(base_config(name), size)

@@ -37,7 +37,7 @@ With --json:
    "starts": [{"model", "runtime", "n", "median_s", "fastest_s", "slowest_s"}],
    "rows": [{"model", "runtime", "threads", "cores": pinned to, or null,
      "path": "network" or "whole", "batch", "n", "median_ms", "p95_ms",
-     "images_per_second": by the median, "ratio": to the first of the same case,
+     "images_per_second": by the median, "cores_used": CPU time per time, "ratio": to the first of the same case,
      "memory_bytes", "gmacs_per_second", "peak_share": 0..1, null on the whole path}]}
 With --json and --fps:
   {"format": 1, "machine", "versions", "holds": all of them,
@@ -45,6 +45,9 @@ With --json and --fps:
      "late", "dropped", "median_ms", "p95_ms", "worst_ms": since arrival,
      "cpu_share": or null, "cpu_share_used": or null, "quota": how it was kept}]}
 """
+
+
+_SHARED_CORE = 0.9
 
 
 def _numbers(text: str, what: str) -> tuple[int, ...]:
@@ -77,7 +80,7 @@ def _sides(text: str | None) -> tuple[int, int] | None:
 @click.option("--png", "png_path", type=click.Path(path_type=Path), help="Draw the latencies too.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes.")
 @click.pass_context
-def benchmark(ctx: click.Context, models: tuple[str, ...], **options: Any) -> None:
+def benchmark(ctx: click.Context, /, models: tuple[str, ...], **options: Any) -> None:
     """Carry out `quicknet benchmark`."""
     if options["fps"] is not None:
         if options["png_path"] is not None:
@@ -117,6 +120,10 @@ def _benchmark(models: Sequence[str], options: dict[str, Any]) -> None:
         click.echo(json.dumps(found.to_dict()))
     else:
         _print(found)
+    alone = [row.cores_used for row in found.rows if row.threads == 1]
+    if alone and min(alone) < _SHARED_CORE and not quiet:
+        text = f"others had up to {100 * (1 - min(alone)):.0f}% of the core: milliseconds are too many, p95 most"
+        click.echo(f"quicknet: note: {text}; ratios hold", err=True)
     if png_path is not None and not quiet:
         click.echo(f"quicknet: note: the picture is {shown(str(png_path))}", err=True)
 
@@ -188,6 +195,7 @@ def _print(found: Benchmark) -> None:
     for name, detail in found.runtimes.items():
         console.print(f"{name}: {shown(detail)}", soft_wrap=True)
     console.print(_model_table(found))
+    console.print(_start_table(found))
     for batch, threads in dict.fromkeys((row.batch, row.threads) for row in found.rows):
         rows = [row for row in found.rows if (row.batch, row.threads) == (batch, threads)]
         console.print(_speed_table(rows))
@@ -208,15 +216,22 @@ def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Any:
 def _model_table(found: Benchmark) -> Any:
     from rich.text import Text
 
-    columns = ("parameters", "MACs", "bytes", "JPEG", "cold start s", "range")
-    table = _table("models; cold start: from starting Python to the first label", ("model", "runtime"), columns)
-    facts = {model.model: model for model in found.models}
-    for start in found.starts:
-        model = facts[start.model]
+    table = _table("models", ("model", "network"), ("input", "JPEG", "parameters", "MACs", "bytes"))
+    for model in found.models:
         counts = (f"{n:,}" if n is not None else "–" for n in (model.parameters, model.macs, model.size_bytes))
-        spread = f"{start.fastest_s:.2f}–{start.slowest_s:.2f}, n = {start.n}"
-        name = Text(shown(start.model))
-        table.add_row(name, start.runtime, *counts, found.jpegs[start.model], f"{start.median_s:.2f}", spread)
+        names = (Text(shown(model.model)), Text(shown(model.name)))
+        table.add_row(*names, model.input, found.jpegs[model.model], *counts)
+    return table
+
+
+def _start_table(found: Benchmark) -> Any:
+    from rich.text import Text
+
+    title = f"cold start, from starting Python to the first label, n = {found.settings.starts}"
+    table = _table(title, ("model", "runtime"), ("median s", "fastest", "slowest"))
+    for start in found.starts:
+        spread = (f"{seconds:.2f}" for seconds in (start.median_s, start.fastest_s, start.slowest_s))
+        table.add_row(Text(shown(start.model)), start.runtime, *spread)
     return table
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from quicknet.lite.evaluate import Evaluation
 
 
-_HELP = """Measure MODEL, a run folder, on DATA: cifar10, cifar100 or a folder.
+_HELP = """Measure MODEL, a run folder or an exported file, on DATA: cifar10, cifar100 or a folder.
 
 DATA is by default what the model was trained on, split as it was then.
 
@@ -99,13 +99,14 @@ def _load(classifier: Classifier, data: str | None, protocol: str | None, quiet:
     """
     from quicknet.core.settings import from_mapping
     from quicknet.data import DataRequest, load_data
+    from quicknet.lite.receipt import split_settings
 
     card, trained = classifier.card, _training_data(classifier.source)
     source = data or trained.get("source") or (card.data.name if card.data else None)
     if not source:
         raise ConfigError("the model does not say what it was trained on; name DATA: cifar10, cifar100 or a folder")
     own = card.data.protocol if card.data else "standard"
-    fields: dict[str, Any] = {key: trained[key] for key in ("split_seed", "val_share") if key in trained}
+    fields = split_settings(card) | {key: trained[key] for key in ("split_seed", "val_share") if key in trained}
     # a folder's card may name a protocol of its own; only CIFAR is split in different ways
     fields["protocol"] = protocol or (own if own in ("standard", "paper") else "standard")
     fields |= {"spec": card.preprocess.to_dict(), "classes": list(card.classes), "quiet": quiet}

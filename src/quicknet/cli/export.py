@@ -11,7 +11,7 @@ import click
 from quicknet.cli.text import shown
 
 if TYPE_CHECKING:
-    from quicknet.deploy.export import Exported
+    from quicknet.deploy.export import Exported, Format
 
 _HELP = """Write RUN, a run folder, as one file that classifies images without torch.
 
@@ -55,7 +55,7 @@ def export(run: Path, format_: str, out: Path | None, data: str | None, as_json:
     from quicknet.deploy.export import load_run_data
     from quicknet.lite.verify import receipt_split
 
-    target = "onnx" if format_ == "onnx" else "openvino"
+    target: Format = "onnx" if format_ == "onnx" else "openvino"
     if data is None:
         found = write(run, out, target)
     else:

@@ -23,6 +23,7 @@ proves that the weights are what the card says: `quicknet evaluate` measures tha
 \b
 With --json:
   {"format": 1, "model", "name", "input": "CxHxW", "parameters", "macs", "size_bytes",
+   "intact": whether the weights have the digest that the card names,
    "layers": [{"name", "kind", "kernel", "in_channels", "out_channels", "side",
      "parameters", "macs"}, ...]: empty for a family whose layers are not known here,
    "files": {name: bytes}, "card": the whole card}
@@ -34,24 +35,29 @@ With --json:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def inspect(model: str, as_json: bool) -> int:
     """Carry out `quicknet inspect`; returns the exit code."""
-    from quicknet.compare.facts import layer_facts, model_facts, model_files, read_model_card
+    from quicknet.compare.facts import layer_facts, model_facts, model_files, read_model
 
-    card = read_model_card(model)
+    card, intact = read_model(model)
     facts, layers, files = model_facts(model, card), layer_facts(card), model_files(Path(model))
     if as_json:
         fields = {"format": 1, **facts.to_dict(), "layers": [layer.to_dict() for layer in layers]}
-        click.echo(json.dumps({**fields, "files": files, "card": card.to_dict()}))
+        click.echo(json.dumps({**fields, "intact": intact, "files": files, "card": card.to_dict()}))
     else:
-        _print(card, facts, layers, files)
+        for line in (*_card_lines(card, facts), _weights_line(card, intact)):
+            click.echo(shown(line))
+        _print_tables(card, layers, files)
     return 0
 
 
-def _print(card: Card, facts: ModelFacts, layers: Sequence[LayerFacts], files: dict[str, int]) -> None:
+def _weights_line(card: Card, intact: bool) -> str:
+    digest = card.weights_sha256[:12] or "unknown"
+    return f"weights: sha256 {digest}…, {'as' if intact else 'NOT what'} the card says"
+
+
+def _print_tables(card: Card, layers: Sequence[LayerFacts], files: dict[str, int]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)
-    for line in _card_lines(card, facts):
-        console.print(shown(line), soft_wrap=True)
     if card.metrics:
         console.print(_metric_table(card.metrics))
     else:

@@ -6,7 +6,6 @@ import importlib
 import io
 import os
 import sys
-from typing import Any
 
 import click
 
@@ -21,6 +20,8 @@ VERBS = {
     "predict": "Classify image files.",
     "export": "Write a run folder as one verified file that runs without torch.",
     "verify": "Check that an exported file still answers as its receipt says.",
+    "benchmark": "Measure how fast models are, side by side; --fps asks for frames in real time.",
+    "inspect": "Show what a model is: card, layers, files, metrics.",
     "doctor": "Look a data set over: unreadable files, duplicates, imbalance.",
 }
 
@@ -40,15 +41,6 @@ class _Verbs(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError as error:
-            # The reader of our output has gone, as SIGPIPE would have it; click would exit with 1.
-            # Python would complain again while closing stdout.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise click.exceptions.Exit(141) from error
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
@@ -61,7 +53,9 @@ class _Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Verbs, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Verbs, no_args_is_help=False, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, "--version", prog_name="quicknet")
 def cli() -> None:
     """Turn a folder of pictures into one small, fast, verified file that classifies images.
@@ -78,12 +72,22 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command line on `arguments` and return its exit code."""
+    """Run the command line on `arguments` and return its exit code.
+
+    Not through click's own `main`, which exits with 1 where a reader has gone and prints an
+    empty line at Ctrl-C.
+    """
     try:
-        code = cli.main(args=arguments, prog_name="quicknet", standalone_mode=False)
+        with cli.make_context("quicknet", list(arguments)) as context:
+            code = cli.invoke(context)
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as error:
         return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output has gone: as SIGPIPE would have it. Python would complain
+        # again while closing stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("QUICKNET_DEBUG") == "1":
             import traceback

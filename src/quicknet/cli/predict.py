@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from quicknet.lite.predict import Prediction, Unreadable
 
 
-_HELP = """Classify FILES with MODEL, a run folder.
+_HELP = """Classify FILES with MODEL, a run folder or an exported file.
 
 FILES are image files, folders (recursively, what has an image's suffix), or - for names on
 standard input, which are answered as they arrive.
@@ -48,6 +48,14 @@ Unreadable files are named on stderr, the others still done; the exit code is th
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per image and line.")
 @click.option("-0", "nul", is_flag=True, help="Names on standard input end in NUL (find -print0).")
 @click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images at a time.")
+@click.option(
+    "--runtime",
+    type=click.Choice(["auto", "onnxruntime", "openvino"]),
+    default="auto",
+    show_default=True,
+    help="What runs an exported file; auto is the fastest installed.",
+)
+@click.option("--threads", type=click.IntRange(1, 1024), help="Of the runtime of an exported file (default: all cores).")
 @click.option("--quiet", is_flag=True, help="No notes; unreadable files are named all the same.")
 def predict(
     model: str,
@@ -57,6 +65,8 @@ def predict(
     as_json: bool,
     nul: bool,
     batch: int,
+    runtime: str,
+    threads: int | None,
     quiet: bool,
 ) -> int:
     """Carry out `quicknet predict`; returns the exit code."""
@@ -65,9 +75,12 @@ def predict(
     from quicknet.lite.predict import predict as answers
 
     settings = PredictSettings(top=top, min_confidence=min_confidence, batch=batch)
-    classifier = load(model)
+    classifier = load(model) if runtime == "auto" and threads is None else load(model, runtime, threads)
     if classifier.card.temperature is None and not quiet:
-        note = f"probabilities are not calibrated; `quicknet evaluate {model} DATA --calibrate` does that"
+        mend = f"`quicknet evaluate {model} DATA --calibrate` does that"
+        if classifier.source.is_file():
+            mend = "calibrate the run folder it came from (`quicknet evaluate RUN --calibrate`), then export again"
+        note = f"probabilities are not calibrated; {mend}"
         click.echo(f"quicknet: note: {note}", err=True)
     failed = False
     for answer in answers(classifier, _names(files, b"\0" if nul else b"\n"), settings):

@@ -54,11 +54,17 @@ def train(
     changes: tuple[str, ...],
     **shortcuts: Any,
 ) -> int:
-    """Train a network on DATA: cifar10, cifar100, or a folder of pictures (one folder per class).
+    r"""Train a network on DATA: cifar10, cifar100, or a folder of pictures (one folder per class).
 
-    Everything lands in a run folder that evaluate and predict take as MODEL. Ctrl-C saves; go on
-    with --resume. With --json each line is an object with "event": "epoch" (the fields of
-    log.jsonl) or "result" (run, split, n, top1, protocol, seconds).
+    Everything lands in a run folder that evaluate and predict take as MODEL. Ctrl-C and SIGTERM
+    save and say how to go on with --resume; a second one stops at once.
+
+    \b
+    With --json a line per epoch, as in log.jsonl, and one at the end; shares are 0..1:
+      {"event": "epoch", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy",
+       "best", "learning_rate", "image_size", "images_per_second", "seconds"}
+      {"event": "result", "run", "split", "n", "top1", "top1_low", "top1_high", "protocol",
+       "best_epoch", "seconds"}
     """
     import torch
 
@@ -224,6 +230,8 @@ def _print_result(run: Run, found: Any, as_json: bool) -> None:
             "split": found.split,
             "n": found.n,
             "top1": found.top1,
+            "top1_low": found.top1_low,
+            "top1_high": found.top1_high,
             "protocol": found.protocol,
             "best_epoch": run.state.best_epoch,
             "seconds": seconds,

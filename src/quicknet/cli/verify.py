@@ -1,4 +1,4 @@
-"""`quicknet verify`: does an exported file still answer as its receipt says?"""
+"""`quicknet verify`: whether an exported file still answers as its receipt says."""
 
 from __future__ import annotations
 
@@ -66,16 +66,15 @@ def _load(file: Path, data: str, quiet: bool) -> Dataset:
     from quicknet.core.settings import from_mapping
     from quicknet.data import DataRequest, load_data
     from quicknet.lite.onnx_file import read_onnx
-    from quicknet.lite.receipt import recorded_predictions
+    from quicknet.lite.receipt import recorded_predictions, split_settings
 
     card = read_onnx(file).card
     recorded = recorded_predictions(card)
     protocol = recorded.protocol if recorded else card.data.protocol if card.data else "standard"
-    fields = {"spec": card.preprocess.to_dict(), "classes": list(card.classes), "quiet": quiet}
+    fields = split_settings(card)
+    fields |= {"spec": card.preprocess.to_dict(), "classes": list(card.classes), "quiet": quiet}
     # a folder's receipt may name a protocol of its own; only CIFAR is split in different ways
     fields["protocol"] = protocol if protocol in ("standard", "paper") else "standard"
-    if recorded is not None:
-        fields |= {"split_seed": recorded.split_seed, "val_share": recorded.val_share}
     return load_data(data, from_mapping(DataRequest, fields, "verify"))
 
 

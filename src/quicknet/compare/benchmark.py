@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from quicknet.compare.child import Child
-from quicknet.compare.facts import ModelFacts, model_facts, read_model_card
+from quicknet.compare.facts import ModelFacts, model_facts, read_model
 from quicknet.compare.peak import MACS
 from quicknet.compare.subjects import Subject, draw_jpegs, find_subjects
 from quicknet.compare.timing import percentile, summarize
@@ -60,6 +60,7 @@ class BenchmarkSettings(Settings, frozen=True, kw_only=True):
 class Row(Settings, frozen=True, kw_only=True):
     """One case of one subject: `path` "network" (uint8 → logits) or "whole" (JPEG bytes → labels).
 
+    `cores_used` is CPU time per time: under 1 with one thread, other processes had part of the core.
     `ratio` is its images/s over those of the first model and runtime in the same case.
     `memory_bytes` is the most its process had resident, up to this batch. `peak_share` (network
     only) is of the peak with as many threads, medians both, None where the MACs are not known.
@@ -75,6 +76,7 @@ class Row(Settings, frozen=True, kw_only=True):
     median_ms: float
     p95_ms: float
     images_per_second: float
+    cores_used: float
     ratio: float
     memory_bytes: int
     gmacs_per_second: float | None
@@ -131,7 +133,7 @@ def benchmark(
     settings = settings or BenchmarkSettings()
     machine = machine_card()
     subjects = find_subjects(models, settings.runtimes, settings.threads)
-    cards = {subject.model: read_model_card(subject.model) for subject in subjects}
+    cards = {subject.model: read_model(subject.model)[0] for subject in subjects}
     facts = {model: model_facts(model, card) for model, card in cards.items()}
     with jpeg_folders(cards, settings.jpeg) as folders, contextlib.ExitStack() as stack:
         cold = _cold_starts(subjects, folders, settings.starts, advance)
@@ -155,7 +157,7 @@ def benchmark(
 def count_steps(models: Sequence[str | Path], settings: BenchmarkSettings) -> int:
     """Return how many steps `benchmark` takes: starts and bursts. Raises as `benchmark` does."""
     subjects = find_subjects(models, settings.runtimes, settings.threads)
-    bursts = len(subjects) * len(_PATHS) * len(settings.batches) + len(_peaks(subjects))
+    bursts = len(subjects) * len(_PATHS) * len(set(settings.batches)) + len(_peaks(subjects))
     return len(_once_each(subjects)) * settings.starts + bursts * _ROUNDS
 
 
@@ -181,7 +183,7 @@ def _once_each(subjects: Sequence[Subject]) -> list[Subject]:
     once: dict[tuple[str, str], Subject] = {}
     for subject in sorted(subjects, key=lambda s: s.threads):
         once.setdefault((subject.model, subject.runtime), subject)
-    return [subject for subject in subjects if subject in once.values()]
+    return list(dict.fromkeys(subject for subject in subjects if subject in once.values()))
 
 
 def _peaks(subjects: Sequence[Subject]) -> list[Subject]:
@@ -211,6 +213,7 @@ class _Case:
     def __init__(self, child: Child, path: str, batch: int) -> None:
         self.child, self.path, self.batch = child, path, batch
         self.seconds: list[float] = []
+        self.wall_s = self.cpu_s = 0.0
         self.memory_bytes = int(child.ask("warm", path=path, batch=batch)["memory_bytes"])
 
     @property
@@ -220,13 +223,16 @@ class _Case:
 
     def burst(self, seconds: float) -> None:
         """Take a turn."""
-        self.seconds += self.child.ask("burst", path=self.path, batch=self.batch, seconds=seconds)["seconds"]
+        answer = self.child.ask("burst", path=self.path, batch=self.batch, seconds=seconds)
+        self.seconds += answer["seconds"]
+        self.wall_s += answer["wall_s"]
+        self.cpu_s += answer["cpu_s"]
 
 
 def _measure(children: Sequence[Child], settings: BenchmarkSettings, advance: Advance) -> list[_Case]:
     """Warm all up, small batches first (memory only grows), then let all take turns, case by case."""
     cases = []
-    for batch in sorted(settings.batches):
+    for batch in sorted(set(settings.batches)):
         for path in _PATHS:
             cases += [_Case(child, path, batch) for child in children if child.subject.model]
         if batch == min(settings.batches):
@@ -280,6 +286,7 @@ def _rows(measured: Sequence[_Case], facts: dict[str, ModelFacts], peaks: Sequen
                 cores=tuple(case.child.cores) if case.child.cores else None,
                 path=case.path,
                 batch=case.batch,
+                cores_used=case.cpu_s / case.wall_s,
                 ratio=timing.images_per_second / first,
                 memory_bytes=case.memory_bytes,
                 gmacs_per_second=gmacs,

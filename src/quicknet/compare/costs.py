@@ -7,11 +7,14 @@ counted, as in the field's tables.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 from quicknet.core.config import Layer, QuickNetConfig, plan
 from quicknet.core.settings import Settings
-from quicknet.models.darknet import DarknetConfig
+
+if TYPE_CHECKING:  # that module imports torch, which counting does without
+    from quicknet.models.darknet import DarknetConfig
 
 _FLOAT_BYTES = 4
 
@@ -57,7 +60,7 @@ def costs(config: QuickNetConfig | DarknetConfig, image_size: int | None = None)
         parameters=sum(layer.parameters for layer in layers) + classifier + config.num_classes,
         macs=sum(layer.macs for layer in layers) + classifier,
         activation_bytes=_FLOAT_BYTES * sum(maps[1:]),
-        peak_activation_bytes=_FLOAT_BYTES * max(a + b for a, b in zip(maps, maps[1:], strict=False)),
+        peak_activation_bytes=_FLOAT_BYTES * max(a + b for a, b in pairwise(maps)),
     )
 
 

@@ -6,8 +6,11 @@ from pathlib import Path
 
 from quicknet.core.card import Card, read_card
 from quicknet.core.config import Layer, QuickNetConfig, plan
+from quicknet.core.errors import CheckpointError
+from quicknet.core.files import sha256_file
 from quicknet.core.settings import Settings, from_mapping
 from quicknet.lite.classifier import load
+from quicknet.lite.onnx_file import looks_like_onnx, read_onnx
 
 
 class LayerFacts(Settings, frozen=True, kw_only=True):
@@ -23,15 +26,19 @@ class LayerFacts(Settings, frozen=True, kw_only=True):
     macs: int
 
 
-def read_model_card(path: str | Path) -> Card:
-    """Return the card of a run folder, without torch, or of an exported file.
+def read_model(path: str | Path) -> tuple[Card, bool]:
+    """Return the card of a run folder or an exported file, and whether its weights are the card's.
 
-    Raises what `quicknet.load` raises for what is no model.
+    Neither torch nor a runtime is loaded. Raises what `quicknet.load` raises for what is no model.
     """
-    folder = Path(path)
-    if folder.is_dir() and (folder / "card.json").is_file():
-        return read_card(folder / "card.json")
-    return load(folder).card
+    place = Path(path)
+    if place.is_dir() and (place / "card.json").is_file():
+        card, weights = read_card(place / "card.json"), place / "model.safetensors"
+        return card, weights.is_file() and sha256_file(weights) == card.weights_sha256
+    if place.exists() and looks_like_onnx(place):
+        file = read_onnx(place)
+        return file.card, file.intact
+    return load(place).card, True
 
 
 def layer_facts(card: Card) -> tuple[LayerFacts, ...]:
@@ -99,7 +106,7 @@ class ModelFacts(Settings, frozen=True, kw_only=True):
 
 
 def model_facts(model: str, card: Card) -> ModelFacts:
-    """Return the counts of the model at path `model`."""
+    """Return the counts of the model at path `model`. Raises CheckpointError where it has no weights."""
     layers, spec = layer_facts(card), card.preprocess
     return ModelFacts(
         model=model,
@@ -107,12 +114,16 @@ def model_facts(model: str, card: Card) -> ModelFacts:
         input=f"{spec.channels}x{spec.size}x{spec.size}",
         parameters=sum(layer.parameters for layer in layers) or None,
         macs=sum(layer.macs for layer in layers) or None,
-        size_bytes=_kept(Path(model)).stat().st_size,
+        size_bytes=_size_bytes(Path(model)),
     )
 
 
-def _kept(path: Path) -> Path:
-    return path / "model.safetensors" if path.is_dir() else path
+def _size_bytes(path: Path) -> int:
+    kept = path / "model.safetensors" if path.is_dir() else path
+    try:
+        return kept.stat().st_size
+    except OSError as error:
+        raise CheckpointError(f"no weights at {kept} ({error.strerror}); restore them from a copy") from error
 
 
 def model_files(path: Path) -> dict[str, int]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from quicknet.compare.benchmark import jpeg_folders
 from quicknet.compare.child import Child
-from quicknet.compare.facts import read_model_card
+from quicknet.compare.facts import read_model
 from quicknet.compare.frames import FrameRow, Paced, count_late, holds, latency_ms
 from quicknet.compare.quota import cpu_limit, period_s
-from quicknet.compare.subjects import Subject, find_subjects
+from quicknet.compare.subjects import Subject, find_subjects, own_runtime
 from quicknet.core.errors import ConfigError
 from quicknet.core.machine import usable_cores
 from quicknet.core.settings import Settings
@@ -19,7 +19,8 @@ from quicknet.core.settings import Settings
 class FrameSettings(Settings, frozen=True, kw_only=True):
     """Frames a second, for how long, with which share of one core (None: no quota).
 
-    `runtimes` empty takes the first that each model has. `jpeg` is as for `BenchmarkSettings`.
+    `runtimes` empty takes the one that QuickNet itself would use: torch, for a file the faster.
+    `jpeg` is as for `BenchmarkSettings`.
     """
 
     fps: float
@@ -44,15 +45,16 @@ class FrameSettings(Settings, frozen=True, kw_only=True):
         return round(self.fps * self.seconds)
 
 
-def hold_frames(models: Sequence[str | Path], settings: FrameSettings) -> tuple[FrameRow, ...]:
-    """Run each model's whole path on frames in real time, one model after the other.
+def hold_frames(paths: Sequence[str | Path], settings: FrameSettings) -> tuple[FrameRow, ...]:
+    """Run the whole path of the models at `paths` on frames in real time, one after the other.
 
     Raises what `benchmark` raises, and ToolError where a CPU share cannot be kept here.
     """
-    subjects = find_subjects(models, settings.runtimes, [settings.threads])
+    subjects = find_subjects(paths, settings.runtimes, [settings.threads])
     if not settings.runtimes:
-        subjects = tuple({subject.model: subject for subject in reversed(subjects)}.values())[::-1]
-    cards = {subject.model: read_model_card(subject.model) for subject in subjects}
+        models = dict.fromkeys(subject.model for subject in subjects)
+        subjects = tuple(Subject(model=m, runtime=own_runtime(m), threads=settings.threads) for m in models)
+    cards = {subject.model: read_model(subject.model)[0] for subject in subjects}
     rows = []
     with jpeg_folders(cards, settings.jpeg) as folders:
         for subject in subjects:
@@ -63,6 +65,7 @@ def hold_frames(models: Sequence[str | Path], settings: FrameSettings) -> tuple[
 def _hold(subject: Subject, folder: Path, settings: FrameSettings) -> FrameRow:
     with Child(subject, folder) as child:
         child.ask("warm", path="whole", batch=1)
+        runtime = str(child.ask("describe")["runtime"])
         if settings.cpu_share is None:
             quota, used = "none", None
             answer = child.ask("pace", fps=settings.fps, frames=settings.frames)
@@ -73,7 +76,7 @@ def _hold(subject: Subject, folder: Path, settings: FrameSettings) -> FrameRow:
     paced = Paced(**{**answer, "latencies_s": tuple(answer["latencies_s"])})
     median_ms, p95_ms, worst_ms = latency_ms(paced)
     return FrameRow(
-        **subject.to_dict(),
+        **{**subject.to_dict(), "runtime": runtime},
         jpeg=folder.name,
         fps=settings.fps,
         holds=holds(paced, settings.fps),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from quicknet.core.card import Card
-from quicknet.core.errors import ConfigError, ToolError, nearest
+from quicknet.core.errors import ConfigError, nearest
 from quicknet.core.machine import usable_cores
 from quicknet.core.settings import Settings
 from quicknet.lite.classifier import Classifier, load
@@ -54,7 +54,8 @@ _THREAD_VARIABLES = (
 class Subject(Settings, frozen=True, kw_only=True):
     """One variant: `model` a run folder or file, `runtime` of RUNTIMES, its number of threads.
 
-    The runtime "peak" has no model: it is the matrix product that the others are measured against.
+    "auto" is what `quicknet.load` chooses for a file. "peak" has no model: it is the matrix product
+    that the others are measured against.
     """
 
     model: str
@@ -71,15 +72,15 @@ def find_subjects(models: Sequence[str | Path], runtimes: Sequence[str], threads
     """Return every model in every runtime present with every number of threads.
 
     `runtimes` chooses among them, empty takes all. Raises ConfigError for an unknown runtime or
-    one that runs none of the models, ToolError for one that is asked for and not installed,
-    CheckpointError where no model is.
+    one that does not run a model, CheckpointError where no model is, ToolError where a run folder
+    needs torch. What is asked for and not installed shows when it is opened.
     """
     for name in runtimes:
         if name not in RUNTIMES:
             raise ConfigError(f"no runtime is called {name!r}{nearest(name, RUNTIMES)}")
     subjects: list[Subject] = []
     for model in models:
-        chosen = [name for name in _runtimes_of(Path(model), runtimes) if not runtimes or name in runtimes]
+        chosen = _runtimes_of(Path(model), runtimes)
         if not chosen:
             kind = FOLDER_RUNTIMES if Path(model).is_dir() else FILE_RUNTIMES
             raise ConfigError(f"{model} does not run in {', '.join(runtimes)}; name one of {', '.join(kind)}")
@@ -91,14 +92,15 @@ def _runtimes_of(path: Path, asked: Sequence[str]) -> list[str]:
     if not path.exists() or (path.is_dir() and not (path / "card.json").is_file()):
         load(path)  # raises, and names what is near
     kinds = FOLDER_RUNTIMES if path.is_dir() else FILE_RUNTIMES
-    missing = {name for name, kind in kinds.items() if importlib.util.find_spec(kind.package) is None}
-    if path.is_dir() and missing:
+    absent = {name for name, kind in kinds.items() if importlib.util.find_spec(kind.package) is None}
+    if path.is_dir() and absent:
         load(path)  # raises, and names the extra that has torch
-    for name in asked:
-        if name in missing:
-            package = kinds[name].package
-            raise ToolError(f"runtime {name} needs {package}, which is not installed; run `pip install {package}`")
-    return [name for name in kinds if name not in missing]
+    return [name for name in kinds if name in asked or (not asked and name not in absent)]
+
+
+def own_runtime(model: str) -> str:
+    """Return the runtime in which `quicknet.load` would open the model: "torch", or the faster of a file's."""
+    return "torch" if Path(model).is_dir() else "auto"
 
 
 def thread_counts(asked: Sequence[str]) -> tuple[int, ...]:
@@ -125,23 +127,22 @@ def thread_counts(asked: Sequence[str]) -> tuple[int, ...]:
 
 def open_subject(subject: Subject) -> Classifier:
     """Load the subject's model into its runtime. Raises what `quicknet.load` raises."""
-    if subject.runtime in FILE_RUNTIMES:
-        runtime = importlib.import_module("quicknet.lite.runtime")
-        opened = runtime.OnnxClassifier(Path(subject.model), runtime=subject.runtime, threads=subject.threads)
-        return cast(Classifier, opened)
+    if subject.runtime not in FOLDER_RUNTIMES:
+        return load(subject.model, runtime=subject.runtime, threads=subject.threads)
     classifier = load(subject.model)
     torch = importlib.import_module("torch")
     torch.set_num_threads(subject.threads)
     return classifier if subject.runtime == "torch" else _Plain(classifier, subject.runtime)
 
 
-def describe(subject: Subject) -> str:
-    """Return what the runtime is: its version and what it says of itself."""
-    package = RUNTIMES[subject.runtime].package
-    text = f"{package} {importlib.import_module(package).__version__}, {RUNTIMES[subject.runtime].note}"
-    if subject.runtime == "torch":
+def describe(subject: Subject, classifier: Classifier) -> dict[str, str]:
+    """Return which runtime it is, "auto" resolved, with its version and what it says of itself."""
+    name = str(getattr(classifier, "runtime", subject.runtime))
+    package = RUNTIMES[name].package
+    text = f"{package} {importlib.import_module(package).__version__}, {RUNTIMES[name].note}"
+    if name == "torch":
         text += f" ({importlib.import_module('quicknet.models.fused').status()})"
-    return text
+    return {"runtime": name, "detail": text}
 
 
 class _Plain:

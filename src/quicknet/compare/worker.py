@@ -75,7 +75,13 @@ class Session:
             for _ in range(WARM_UP_CALLS):
                 call()
             return {"memory_bytes": peak_memory_bytes()}
-        return {"seconds": burst(call, request["seconds"], time.perf_counter)}
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        seconds = burst(call, request["seconds"], time.perf_counter)
+        return {
+            "seconds": seconds,
+            "wall_s": time.perf_counter() - wall_s,
+            "cpu_s": time.process_time() - cpu_s,
+        }
 
     def _pace(self, fps: float, frames: int) -> dict[str, Any]:
         from quicknet.compare.frames import Clock, pace
@@ -111,7 +117,7 @@ class PeakSession(Session):
         """Return which library it is."""
         from quicknet.compare.peak import library
 
-        return {"detail": library()}
+        return {"runtime": "peak", "detail": library()}
 
 
 class ModelSession(Session):
@@ -161,7 +167,7 @@ class ModelSession(Session):
         """Return what the runtime is."""
         from quicknet.compare.subjects import describe
 
-        return {"detail": describe(self._subject)}
+        return describe(self._subject, self._classifier)
 
 
 def peak_memory_bytes() -> int:

@@ -167,25 +167,52 @@ def settle_pair(record_path: Path, blob_path: Path, key: str = "sha256") -> dict
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the lock dies with the process, however it dies.
 
+    A folder that this made, and in which a failure left nothing, is removed again.
     Raises CheckpointError where another process holds it, ToolError where it cannot be written.
     """
     try:
+        made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a+")
     except OSError as error:
         raise ToolError(
-            f"cannot write into {folder} ({error.strerror or error}); name a folder that can be written with --run"
+            f"cannot write into {folder} ({error.strerror or error}); make it writable or name another folder"
         ) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            # its holder may have removed the folder since it was opened
+            taken = not _is_at(file.fileno(), folder / ".lock")
+        except BlockingIOError:
+            taken = True
+        if taken:
             file.seek(0)
             holder = file.read(100).strip() or "unknown"
             raise CheckpointError(
                 f"another run is using {folder} (process {holder}); wait for it or name another folder with --run"
-            ) from error
+            )
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        try:
+            yield
+        except BaseException:
+            if made:
+                _remove_unused(folder)
+            raise
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Return whether an open file is the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove a folder that holds nothing but the lock, which is held."""
+    with contextlib.suppress(OSError):
+        if [entry.name for entry in folder.iterdir()] == [".lock"]:
+            (folder / ".lock").unlink()
+            folder.rmdir()

@@ -13,6 +13,7 @@ from quicknet.core.errors import ConfigError, DataError, nearest
 from quicknet.data import cifar, splits
 from quicknet.data.cifar import CIFARS, Arrays, Cifar
 from quicknet.data.dataset import Dataset, Split
+from quicknet.data.places import expanded
 from quicknet.data.request import DataRequest
 
 _CIFAR_SIZE = 32
@@ -45,7 +46,7 @@ def locate(source: str | Path, request: DataRequest) -> Path | tuple[Cifar, Path
     name = str(source)
     if name in CIFARS:
         return CIFARS[name], _cifar_folder(CIFARS[name], request)
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise DataError(f"{name!r} {what}; give cifar10, cifar100 or a folder of images{_hint(folder)}")

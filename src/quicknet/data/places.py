@@ -11,13 +11,21 @@ from pathlib import Path
 from quicknet.core.errors import ToolError
 
 
+def expanded(name: str | Path) -> Path:
+    """Return the path with `~` resolved; as it is where there is no such user."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
 def user_cache(cache_dir: str | None = None) -> Path:
     """Return the folder for downloads and decoded images.
 
     `cache_dir`, else $QUICKNET_CACHE, else `quicknet` in $XDG_CACHE_HOME or ~/.cache.
     """
     named = cache_dir or os.environ.get("QUICKNET_CACHE")
-    return Path(named).expanduser() if named else _default_cache()
+    return expanded(named) if named else _default_cache()
 
 
 def _default_cache() -> Path:
@@ -33,7 +41,7 @@ def search_places(name: str, cache_dir: str | None = None) -> list[Path]:
     """
     keras = Path.home() / ".keras" / "datasets"
     named = os.environ.get("QUICKNET_DATA")
-    places = [Path(named).expanduser()] if named else []
+    places = [expanded(named)] if named else []
     places += [Path("data"), user_cache(cache_dir), _default_cache(), Path.home() / "data", keras]
     inside = [place / name for place in places]
     keras_3 = sorted(keras.glob("cifar-10*-target*")) if keras.is_dir() else []

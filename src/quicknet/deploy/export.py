@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -99,9 +98,9 @@ def export(
 
     spec = parent.card.preprocess
     graph = build_graph(fold(parent.model, spec), spec.size, "fused" if format == "onnx" else "plain")
-    card = _card(parent, format)
+    card = _card(parent, format, _split_settings(run))
     if data is not None:
-        card = _with_receipt(parent, card, data, _split_settings(run), advance)
+        card = _with_receipt(parent, card, data, advance)
     found = verify_file(parse_onnx(assemble(graph, card), out), data, advance)
     found.require()
     if found.measured is not None:
@@ -124,7 +123,7 @@ def _described(out: Path, format: Format, found: Verification) -> Exported:  # n
         format=format,
         sha256=found.sha256,
         weights_sha256=found.weights_sha256,
-        size_bytes=os.stat(out).st_size,
+        size_bytes=out.stat().st_size,
         runtimes=tuple(replayed),
         split=measured.split if measured else None,
         n=measured.n if measured else None,
@@ -145,7 +144,7 @@ def _require_tools(format: Format) -> None:  # noqa: A002
 # --- the card ------------------------------------------------------------------------------
 
 
-def _card(parent: TorchClassifier, format: Format) -> Card:  # noqa: A002
+def _card(parent: TorchClassifier, format: Format, how_split: dict[str, Any]) -> Card:  # noqa: A002
     """Return the parent's card with its test vectors and one more step of lineage."""
     spec = parent.card.preprocess
     images = draw_vectors(spec.size, spec.channels)
@@ -162,6 +161,7 @@ def _card(parent: TorchClassifier, format: Format) -> Card:  # noqa: A002
         "format": format,
         "quicknet": __version__,
         "parent_weights_sha256": parent.card.weights_sha256,
+        **how_split,
     }
     vectors = Vectors(generator=GENERATOR, sha256=vectors_sha256(images), logits=rounded)
     return parent.card.replace(vectors=vectors, lineage=(*parent.card.lineage, step))
@@ -194,7 +194,6 @@ def _with_receipt(
     parent: TorchClassifier,
     card: Card,
     data: LabelledData,
-    how: dict[str, Any],
     advance: Callable[[int], None] | None,
 ) -> Card:
     """Return the card with the parent's classes of the test images."""
@@ -213,7 +212,6 @@ def _with_receipt(
         class_order_sha256=class_order_sha256(card.classes),
         sha256=sha256,
         classes=classes,
-        **how,
     )
     step = {**card.lineage[-1], "predictions": predictions.to_dict()}
     return card.replace(lineage=(*card.lineage[:-1], step))

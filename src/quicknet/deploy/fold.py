@@ -79,8 +79,7 @@ def fold(model: nn.Module, spec: PreprocessSpec) -> Folded:
         raise ConfigError(f"networks of type {type(model).__name__} cannot be exported; QuickNet and Darknet can")
     scale = 1 / (255 * np.array(spec.std, np.float64))
     shift = -np.array(spec.mean, np.float64) / np.array(spec.std, np.float64)
-    classifier = cast(nn.Linear, model.classifier)
-    weight, bias = _array(classifier.weight), _array(classifier.bias)
+    weight, bias = _array(model.classifier.weight), _array(model.classifier.bias)
     first = cast(Conv, layers[0])
     if first.padding:
         return Folded(scale, shift, tuple(layers), weight, bias)

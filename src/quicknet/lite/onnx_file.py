@@ -42,6 +42,8 @@ _ITEM_BYTES = {1: 4, 2: 1, 3: 1, 5: 2, 6: 4, 7: 8, 10: 2, 11: 8, 12: 4}  # Tenso
 _FLOAT, _UINT8 = 1, 2
 
 Buffer = memoryview
+# name → (element type, shape), None for a size that is left free
+Values = dict[str, tuple[int, tuple[int | None, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +116,12 @@ def _card(text: bytes, path: Path) -> Card:
 def _check_interface(model: _Model, card: Card, path: Path) -> None:
     """Refuse a graph whose declared input and output are not those of the card."""
     spec = card.preprocess
-    wanted_input = {"images": (_UINT8, (None, spec.size, spec.size, spec.channels))}
-    wanted_output = {"logits": (_FLOAT, (None, len(card.classes)))}
+    wanted_input: Values = {"images": (_UINT8, (None, spec.size, spec.size, spec.channels))}
+    wanted_output: Values = {"logits": (_FLOAT, (None, len(card.classes)))}
     if model.inputs != wanted_input:
         raise FormatError(
-            f"the graph takes {_declared(model.inputs)}, its card says {_declared(wanted_input)} ({path}); export it again"
+            f"the graph takes {_declared(model.inputs)}, its card says {_declared(wanted_input)} ({path}); "
+            "export it again"
         )
     if model.outputs != wanted_output:
         raise FormatError(
@@ -127,7 +130,7 @@ def _check_interface(model: _Model, card: Card, path: Path) -> None:
         )
 
 
-def _declared(values: dict[str, tuple[int, tuple[int | None, ...]]]) -> str:
+def _declared(values: Values) -> str:
     kinds = {_FLOAT: "float32", _UINT8: "uint8"}
     texts = [
         f"{name[:40]!r} {kinds.get(kind, f'type {kind}')} ({', '.join('N' if d is None else str(d) for d in shape)})"
@@ -147,8 +150,8 @@ class _Broken(Exception):
 class _Model:
     graph: Buffer
     metadata: dict[str, bytes]
-    inputs: dict[str, tuple[int, tuple[int | None, ...]]]
-    outputs: dict[str, tuple[int, tuple[int | None, ...]]]
+    inputs: Values
+    outputs: Values
 
 
 def _varint(data: Buffer, at: int) -> tuple[int, int]:

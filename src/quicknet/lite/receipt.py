@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quicknet.core.card import Card
-from quicknet.core.errors import FormatError
+from quicknet.core.errors import ConfigError, FormatError
 from quicknet.core.files import sha256_bytes
 from quicknet.core.settings import Settings, from_mapping
 
@@ -21,7 +21,6 @@ _LIMIT_IMAGES = 1 << 26
 class Predictions(Settings, frozen=True, kw_only=True):
     """The parent's predicted class of every image of a split, and how many were right.
 
-    `split_seed` and `val_share` are how a data set without official splits was split.
     `class_order_sha256` is of the parent's class names, one a line; `classes` is base64 of zlib
     of N little-endian uint16 (indices into the class names); `sha256` is of those bytes.
     """
@@ -30,8 +29,6 @@ class Predictions(Settings, frozen=True, kw_only=True):
     data_sha256: str
     split: str
     protocol: str
-    split_seed: int
-    val_share: float
     n: int
     correct: int
     class_order_sha256: str
@@ -79,13 +76,23 @@ def recorded_predictions(card: Card) -> Predictions | None:
 
     Raises FormatError for a record that does not hold.
     """
-    for step in reversed(card.lineage):
-        if step.get("step") == "export":
-            found = step.get("predictions")
-            if found is None:
-                return None
-            try:
-                return from_mapping(Predictions, found, "the receipt")
-            except Exception as error:
-                raise FormatError(f"{error}; export the model again") from error
-    return None
+    found = _last_export(card).get("predictions")
+    if found is None:
+        return None
+    try:
+        return from_mapping(Predictions, found, "the receipt")
+    except ConfigError as error:
+        raise FormatError(f"{error}; export the model again") from error
+
+
+def split_settings(card: Card) -> dict[str, Any]:
+    """Return how the data of the card's run was split, where it has no official splits.
+
+    The fields are those of `DataRequest`: `split_seed`, `val_share`; none for what is no export.
+    """
+    step = _last_export(card)
+    return {key: step[key] for key in ("split_seed", "val_share") if key in step}
+
+
+def _last_export(card: Card) -> dict[str, Any]:
+    return next((step for step in reversed(card.lineage) if step.get("step") == "export"), {})

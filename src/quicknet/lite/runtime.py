@@ -7,6 +7,7 @@ faster.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import statistics
@@ -219,9 +220,7 @@ class _OpenVino:
     """
 
     def __init__(self, blob: bytes, threads: int) -> None:
-        import openvino
-
-        self._core = openvino.Core()
+        self._core: Any = importlib.import_module("openvino").Core()
         self._blob = blob
         # float32 is what was exported and verified: on CPUs with bf16 the default would be that
         self._settings = {

@@ -1,4 +1,4 @@
-"""`verify`: does a file still answer as its receipt says? Needs the file, and data only to measure."""
+"""`verify`: whether a file still answers as its receipt says. Needs data only to measure accuracy."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def verify(
     Digests, declared shapes, the test vectors; with `data` (read by the card's spec and classes)
     accuracy and agreement with the recorded classes on the receipt's split. `advance(n)` is told
     of every n images done. Raises FormatError for a file that cannot be read at all, DataError
-    for data that is not the receipt's.
+    for data of other classes or without images.
     """
     path = Path(path)
     if not path.is_file():
@@ -202,11 +202,14 @@ def _measure(
     split = receipt_split(recorded, data)
     part = data.split(split)
     labels = np.asarray(part.labels)
-    _check_same_data(recorded, data, len(labels))
+    if not len(labels):
+        raise DataError(f"the split {split!r} of {data.name} holds no images; name the data of the receipt")
     predicted = _classify(runtime[1], part.images, card, advance)
     correct, n = int((predicted == labels).sum()), len(labels)
     checks, different, allowed = [], None, int(MAX_DIFFERENT * n)
     if recorded is not None:
+        checks.append(_same_data(recorded, data, n))
+    if recorded is not None and checks[0].ok:
         parents = unpack_classes(recorded.classes, recorded.sha256, recorded.n)
         different = int((predicted != parents).sum())
         text = f"{different} of {n:,} images have another class than by the parent, {allowed} may"
@@ -241,18 +244,16 @@ def _recorded_top1(card: Card, recorded: Predictions | None, data: LabelledData,
     return next((m.value for m in card.metrics if (m.name, m.split, m.protocol, m.n) == wanted), None)
 
 
-def _check_same_data(recorded: Predictions | None, data: LabelledData, n: int) -> None:
-    """Raise DataError where agreement could not mean anything."""
-    if n == 0:
-        raise DataError(f"{data.name} holds no images to measure on; name the data of the receipt")
-    if recorded is None:
-        return
+def _same_data(recorded: Predictions, data: LabelledData, n: int) -> Check:
+    """Say whether `data`, its images in order and their labels, is what the receipt was made on."""
     digest = getattr(data, "sha256", recorded.data_sha256)
-    if n != recorded.n or digest != recorded.data_sha256 or data.protocol != recorded.protocol:
-        raise DataError(
-            f"this is not the data of the receipt ({recorded.data}, {recorded.split}, {recorded.n:,} images, "
-            f"protocol {recorded.protocol}), but {data.name} with {n:,}; name that data, or leave --data out"
-        )
+    if (n, digest, data.protocol) == (recorded.n, recorded.data_sha256, recorded.protocol):
+        return Check(name="data", ok=True, detail=f"{data.name} is the data of the receipt")
+    text = (
+        f"{data.name} with {n:,} images, read by this card, is not the data of the receipt "
+        f"({recorded.data}, {recorded.split}, {recorded.n:,} images, protocol {recorded.protocol})"
+    )
+    return Check(name="data", ok=False, detail=text)
 
 
 def _classify(

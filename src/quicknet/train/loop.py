@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from quicknet.core.errors import TrainingError
 from quicknet.data.augment import Batch
 from quicknet.train.checkpoint import EpochRecord
 from quicknet.train.optim import factor
@@ -67,7 +66,7 @@ def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
     run.world.sum_gradients(run.model.parameters())
     run.world.sum(total)
     if run.device.type == "cpu" or state.step % 50 == 0:
-        require_number(total, run)
+        require_number(total, run, state.step + 1)
     if recipe.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip_norm)
     run.optimizer.step(factor(run.recipe.schedule, run.progress()))
@@ -97,21 +96,16 @@ def loss_of(run: Run, logits: Tensor, batch: Batch) -> Tensor:
     return (1 - settings.weight) * losses + settings.weight * divergence
 
 
-def require_number(loss: Tensor, run: Run) -> None:
+def require_number(loss: Tensor, run: Run, step: int) -> None:
     """Raise TrainingError where the loss is NaN or infinite."""
     if not bool(torch.isfinite(loss)):
-        lr = run.recipe.optim.lr
-        raise TrainingError(
-            f"the loss is {loss.item()} at epoch {run.state.epoch + 1}, step {run.state.step + 1} ({run.folder.path}); "
-            f"what was saved before is whole: start anew with a lower rate (--set optim.lr={lr / 4:g}) "
-            "or train.clip_norm=1"
-        )
+        raise run.diverged(f"the loss is {loss.item()}", step)
 
 
 def finish_epoch(run: Run) -> EpochRecord:
     """Validate, keep the best, save; return the epoch's record."""
     state, recipe = run.state, run.recipe.train
-    require_number(state.loss_sum, run)
+    require_number(state.loss_sum, run, state.step)
     run.require_finite_weights()
     run.world.sum(state.correct)
     number = state.epoch + 1

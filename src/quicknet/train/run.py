@@ -208,6 +208,8 @@ class Run:
         split = self.data.split("val")
         rows = self.world.part(np.arange(len(split)))
         logits = predict_logits(self.best_model, split.images[rows], self.data.spec, self.device)
+        if not np.isfinite(logits).all():
+            raise self.diverged("the validation logits are not finite", self.state.step)
         labels = split.labels[rows]
         sums = torch.tensor(
             [
@@ -281,15 +283,19 @@ class Run:
         if time.monotonic() - self._saved_at > 60 * self.recipe.train.save_minutes:
             self.save()
 
+    def diverged(self, what: str, step: int) -> TrainingError:
+        """Return the error for numbers that are none; `step` counts from 1 in the epoch in progress."""
+        return TrainingError(
+            f"{what} at epoch {self.state.epoch + 1}, step {step} ({self.folder.path}); what was saved "
+            f"before is whole: start anew with a lower rate (--set optim.lr={self.recipe.optim.lr / 4:g}) "
+            "or train.clip_norm=1"
+        )
+
     def require_finite_weights(self) -> None:
         """Raise TrainingError where a weight is NaN or infinite: such weights are never saved."""
         for name, tensor in self.model.state_dict().items():
             if not bool(torch.isfinite(tensor).all()):
-                raise TrainingError(
-                    f"{name!r} is no longer finite after epoch {self.state.epoch + 1}, step {self.state.step} "
-                    f"({self.folder.path}); what was saved before is whole: start anew with a lower rate "
-                    f"(--set optim.lr={self.recipe.optim.lr / 4:g}) or train.clip_norm=1"
-                )
+                raise self.diverged(f"{name!r} is no longer finite", self.state.step)
 
     def save(self) -> None:
         """Save everything that resuming needs. Raises TrainingError rather than save NaN."""

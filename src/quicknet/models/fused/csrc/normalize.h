@@ -171,20 +171,18 @@ struct NormBlock {
 template <class T>
 void activate_row_backward(const T* z, const T* dy, int64_t pitch, int width, int channels, const Norm<T>& norm,
                            const NormSums<T>& sums, T* dz) {
-  for_channel_blocks<T>(channels, [&](auto block, int c) {
-    constexpr int B = decltype(block)::value > 2 ? 2 : decltype(block)::value;
-    for (int half = c; half < c + decltype(block)::value * kLanes<T>; half += B * kLanes<T>) {
-      NormBlock<T, B> k;
-      k.begin(norm, sums, half);
-      for (int j = 0; j < width; ++j)
-#pragma GCC unroll 4
-        for (int b = 0; b < B; ++b) {
-          const int64_t at = half + b * kLanes<T>;
-          const auto zj = load(z + int64_t(j) * channels + at);
-          store(dz + int64_t(j) * channels + at, k.step(b, zj, zj * k.s[b] + k.t[b], load(dy + j * pitch + at)));
-        }
-      k.end(sums, half);
-    }
+  for_channel_pairs<T>(channels, [&](auto block, int c) {
+    constexpr int B = decltype(block)::value;
+    NormBlock<T, B> k;
+    k.begin(norm, sums, c);
+    for (int j = 0; j < width; ++j)
+#pragma GCC unroll 2
+      for (int b = 0; b < B; ++b) {
+        const int64_t from = c + b * kLanes<T>, at = int64_t(j) * channels + from;
+        const auto zj = load(z + at);
+        stream<T>(dz + at, k.step(b, zj, zj * k.s[b] + k.t[b], load(dy + j * pitch + from)));
+      }
+    k.end(sums, c);
   });
 }
 
@@ -193,33 +191,35 @@ template <class T>
 void activate_pooled_row_backward(const T* z0, const T* z1, const T* dy, int64_t pitch, int width, int channels,
                                   const Norm<T>& norm, const NormSums<T>& sums, T* dz0, T* dz1) {
   using V = Vector<T>;
-  for (int c = 0; c < channels; c += kLanes<T>) {
-    NormBlock<T, 1> k;
+  for_channel_pairs<T>(channels, [&](auto block, int c) {
+    constexpr int B = decltype(block)::value;
+    NormBlock<T, B> k;
     k.begin(norm, sums, c);
     const V zero = {};
-    for (int j = 0; j < width; ++j) {
-      const int64_t at = int64_t(2 * j) * channels + c;
-      const T* from[4] = {z0 + at, z0 + at + channels, z1 + at, z1 + at + channels};
-      T* to[4] = {dz0 + at, dz0 + at + channels, dz1 + at, dz1 + at + channels};
-      V z[4], n[4], v[4];
+    for (int j = 0; j < width; ++j)
+#pragma GCC unroll 2
+      for (int b = 0; b < B; ++b) {
+        const int64_t from = c + b * kLanes<T>, at = int64_t(2 * j) * channels + from;
+        const V z[4] = {load(z0 + at), load(z0 + at + channels), load(z1 + at), load(z1 + at + channels)};
+        T* const to[4] = {dz0 + at, dz0 + at + channels, dz1 + at, dz1 + at + channels};
+        V n[4], v[4];
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        z[i] = load(from[i]);
-        n[i] = z[i] * k.s[0] + k.t[0];
-        v[i] = activate<T>(n[i], k.a[0]);
-      }
-      const V largest = maximum<T>(maximum<T>(v[0], v[1]), maximum<T>(v[2], v[3]));
-      V left = load(dy + j * pitch + c);
+        for (int i = 0; i < 4; ++i) {
+          n[i] = z[i] * k.s[b] + k.t[b];
+          v[i] = activate<T>(n[i], k.a[b]);
+        }
+        const V largest = maximum<T>(maximum<T>(v[0], v[1]), maximum<T>(v[2], v[3]));
+        V left = load(dy + j * pitch + from);
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        const auto here = v[i] == largest;
-        const V mine = i == 3 ? left : here ? left : zero;
-        left = here ? zero : left;
-        store(to[i], k.step(0, z[i], n[i], mine));
+        for (int i = 0; i < 4; ++i) {
+          const auto here = v[i] == largest;
+          const V mine = i == 3 ? left : here ? left : zero;
+          left = here ? zero : left;
+          stream<T>(to[i], k.step(b, z[i], n[i], mine));
+        }
       }
-    }
     k.end(sums, c);
-  }
+  });
 }
 
 // What batch norm needs of one thread's pixels. Sums are of (z - pivot), pivot being the first

@@ -45,6 +45,7 @@ void output_backward(int64_t pixels, int channels, int threads, const T* z, cons
       activate_row_backward(z + p * c, dy + p * c, c, count, c, norm, sums[size_t(i)], dz + p * c);
       sums[size_t(i)].end_chunk(c);
     }
+    stream_fence();
   }
   for (int k = 0; k < channels; ++k) {
     double total[3] = {0, 0, 0};

@@ -51,6 +51,7 @@ class SeparableBackward {
       moments.apply(z_out + at, g_out + at, pixels, plan.out_padded, dz, plan.out_pitch);
       chunk(row, count);
     }
+    stream_fence();
   }
 
  private:

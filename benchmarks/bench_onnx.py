@@ -1,0 +1,280 @@
+"""The exported float network: is it the same classifier, and how fast is it on one core?
+
+    python benchmarks/bench_onnx.py [--models quicknet_s quicknet] [--run RUN] [--rounds 12] [--json]
+                                    [--only accuracy|speed|start]
+
+accuracy   torch and the exported file (ONNX Runtime) on all CIFAR-10 test images: max |Δlogit|, and
+           how many images have another top-1. Without --run the weights are He's random ones with
+           batch norm's statistics and a classifier fitted to 2,000 training images.
+speed      batch 1, one thread, in one process, in turn (A B C D A B C D ...): torch eager (plain
+           path, normalized input), torch.onnx.export + ONNX Runtime (PReLU as it is), ours by every
+           runtime present, and a float32 matrix product of numpy's BLAS as the core's peak. Ours
+           takes uint8 and normalizes inside.
+start      seconds from starting Python to the first prediction of an image file, of a fresh process.
+
+CIFAR-10 must be on this machine (QUICKNET_DATA or the cache) for `accuracy`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ["QUICKNET_FUSED"] = "0"  # torch as a user has it; our training kernels are another benchmark's
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import nn
+
+from quicknet.compare.costs import costs
+from quicknet.compare.peak import MACS, library, matrix_product
+from quicknet.compare.timing import burst, percentile
+from quicknet.core.card import Card, PreprocessSpec
+from quicknet.core.errors import QuickNetError
+from quicknet.core.machine import machine_card
+from quicknet.core.records import versions
+from quicknet.data import DataRequest, Dataset, load_data
+from quicknet.data.augment import normalize
+from quicknet.deploy.export import export
+from quicknet.lite.evaluate import classify
+from quicknet.lite.runtime import OnnxClassifier, present
+from quicknet.lite.vectors import draw_vectors
+from quicknet.models.registry import create_model, model_record
+from quicknet.train.checkpoint import RunFolder, TorchClassifier
+
+CIFAR_SPEC = PreprocessSpec(mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616))
+BURST_S = 0.15
+
+
+def random_run(folder: Path, name: str, data: Dataset | None) -> Path:
+    """Write a run folder of a network whose logits are of a trained one's size."""
+    torch.manual_seed(0)
+    model = create_model(name)
+    for module in model.modules():
+        if isinstance(module, nn.PReLU):
+            nn.init.uniform_(module.weight, 0.0, 0.5)
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    spec = data.spec if data is not None else CIFAR_SPEC
+    images = np.array(data.split("train").images[:2000]) if data is not None else draw_vectors(32, 3, 64)
+    with torch.no_grad():
+        pixels = normalize(torch.from_numpy(images), spec.mean, spec.std)
+        for part in pixels.split(250):
+            model.train()(part)
+        model.eval()
+        if data is not None:
+            fit_classifier(model, pixels, torch.from_numpy(np.array(data.split("train").labels[:2000])))
+    classes = data.classes if data is not None else tuple("0123456789")
+    card = Card(model=model_record(name, model), classes=classes, preprocess=spec)
+    RunFolder(folder).save_model(dict(model.state_dict()), card)
+    return folder
+
+
+def fit_classifier(model: Any, pixels: torch.Tensor, labels: torch.Tensor) -> None:
+    """Ridge regression of one-hot labels, ten times as large, on the features."""
+    features = torch.cat([model.forward_head(model.forward_features(p), pre_logits=True) for p in pixels.split(250)])
+    targets = 10 * nn.functional.one_hot(labels, 10).double()
+    wide = torch.cat([features, torch.ones(len(features), 1)], 1).double()
+    solved = torch.linalg.solve(wide.T @ wide + torch.eye(wide.shape[1]), wide.T @ targets).T.float()
+    model.classifier.weight.copy_(solved[:, :-1])
+    model.classifier.bias.copy_(solved[:, -1])
+
+
+def accuracy(run: Path, data: Dataset) -> dict[str, Any]:
+    test = data.split("test")
+    by_torch = classify(TorchClassifier(run), test.images)
+    by_file = classify(OnnxClassifier(run / "m.onnx", "onnxruntime"), test.images)
+    labels = np.asarray(test.labels)
+    return {
+        "n": len(labels),
+        "max_logit": float(np.abs(by_torch).max()),
+        "max_difference": float(np.abs(by_torch - by_file).max()),
+        "top1_different": int((by_torch.argmax(1) != by_file.argmax(1)).sum()),
+        "top1_torch": float((by_torch.argmax(1) == labels).mean()),
+        "top1_file": float((by_file.argmax(1) == labels).mean()),
+    }
+
+
+def default_export(model: nn.Module) -> tuple[bytes, str]:
+    """Return what torch.onnx.export makes of the network, and by which of its two exporters.
+
+    The newer one needs onnxscript; both give the same operators: batch norm folded, PRelu.
+    """
+    image = torch.zeros(1, 3, 32, 32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(model, (image,), dynamo=True, input_names=["x"], verbose=False)
+            assert program is not None
+            return program.model_proto.SerializeToString(), "dynamo"
+        except ModuleNotFoundError:
+            file = io.BytesIO()
+            torch.onnx.export(model, (image,), file, dynamo=False, input_names=["x"])
+            return file.getvalue(), "torchscript"
+
+
+def calls(run: Path) -> tuple[dict[str, Callable[[], object]], str]:
+    """Return what is timed, by name, and which torch.onnx exporter there is."""
+    parent = TorchClassifier(run)
+    spec, model = parent.card.preprocess, parent.model
+    image = draw_vectors(spec.size, spec.channels, 2)[1:]
+    pixels = normalize(torch.from_numpy(image), spec.mean, spec.std).contiguous()
+    blob, exporter = default_export(model)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
+    array = pixels.numpy()
+
+    def eager() -> object:
+        with torch.inference_mode():
+            return model(pixels)
+
+    found: dict[str, Callable[[], object]] = {
+        "torch eager": eager,
+        "torch.onnx.export": lambda: session.run(None, {"x": array}),
+    }
+    for name in present():
+        found[f"quicknet {name}"] = lambda c=OnnxClassifier(run / "m.onnx", name, threads=1): c.logits(image)
+    found["peak"] = matrix_product()
+    return found, exporter
+
+
+def speed(run: Path, rounds: int) -> dict[str, Any]:
+    timed, exporter = calls(run)
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    for _ in range(rounds):
+        for name, call in timed.items():
+            seconds[name] += burst(call, BURST_S, time.perf_counter)
+    rows = {
+        name: {
+            "n": len(values),
+            "median_ms": 1e3 * percentile(values, 0.5),
+            "p95_ms": 1e3 * percentile(values, 0.95),
+            "best_ms": 1e3 * min(values),
+        }
+        for name, values in seconds.items()
+    }
+    config: Any = TorchClassifier(run).model.config
+    ours, macs = rows["quicknet onnxruntime"], costs(config).macs
+    peak = rows.pop("peak")
+    return {
+        "exporter": exporter,
+        "rows": rows,
+        "peak_gmacs": MACS / peak["median_ms"] / 1e6,
+        "peak_best_gmacs": MACS / peak["best_ms"] / 1e6,
+        "times_torch": rows["torch eager"]["median_ms"] / ours["median_ms"],
+        "times_default_export": rows["torch.onnx.export"]["median_ms"] / ours["median_ms"],
+        "times_torch_best": rows["torch eager"]["best_ms"] / ours["best_ms"],
+        "times_default_export_best": rows["torch.onnx.export"]["best_ms"] / ours["best_ms"],
+        "share_of_peak": macs / ours["median_ms"] / (MACS / peak["median_ms"]),
+        "share_of_peak_best": macs / ours["best_ms"] / (MACS / peak["best_ms"]),
+    }
+
+
+def start(run: Path, repeats: int) -> dict[str, Any]:
+    """Seconds of a fresh process until it has classified one image file, in turn with `auto`."""
+    from PIL import Image
+
+    picture = run / "picture.png"
+    Image.fromarray(draw_vectors(100, 3, 3)[2]).save(picture)
+    code = "import quicknet, sys; m = quicknet.load(sys.argv[1]); print(next(quicknet.predict(m, sys.argv[2])).label)"
+    found: dict[str, list[float]] = {"onnxruntime": [], "auto": []}
+    for _ in range(repeats):
+        for name, values in found.items():
+            environment = {**os.environ, "QUICKNET_RUNTIME": name}
+            started = time.perf_counter()
+            command = [sys.executable, "-c", code, str(run / "m.onnx"), str(picture)]
+            subprocess.run(command, check=True, env=environment, capture_output=True)
+            values.append(time.perf_counter() - started)
+    return {
+        name: {"n": len(values), "median_s": percentile(values, 0.5), "best_s": min(values)}
+        for name, values in found.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["quicknet_s", "quicknet"])
+    parser.add_argument("--run", type=Path, help="a trained run folder in place of random networks")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--only", choices=["accuracy", "speed", "start"])
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    card, results = machine_card(), {}
+    data = None
+    if options.only in (None, "accuracy"):
+        data = load_data("cifar10", DataRequest(quiet=True, download=False))
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in [str(options.run)] if options.run else options.models:
+            run = Path(temporary) / Path(name).name
+            if options.run:
+                import shutil
+
+                shutil.copytree(options.run, run)
+            else:
+                random_run(run, name, data)
+            export(run, run / "m.onnx")
+            results[name] = measured(run, data, options)
+    if options.json:
+        print(json.dumps({"machine": card, "versions": versions(), "blas": library(), "models": results}, indent=1))
+        return
+    print(f"{card['cpu']}, {card['cores']} cores, load {card['load_1min']}; {versions()}; peak by {library()}")
+    for name, result in results.items():
+        print_model(name, result)
+
+
+def measured(run: Path, data: Dataset | None, options: argparse.Namespace) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    if data is not None:
+        result["accuracy"] = accuracy(run, data)
+    if options.only in (None, "speed"):
+        result["speed"] = speed(run, options.rounds)
+    if options.only in (None, "start"):
+        result["start"] = start(run, 7)
+    return result
+
+
+def print_model(name: str, result: dict[str, Any]) -> None:
+    print(f"\n{name}")
+    if found := result.get("accuracy"):
+        print(
+            f"  {found['n']:,} CIFAR-10 test images: logits up to {found['max_logit']:.1f} differ by at most "
+            f"{found['max_difference']:.1e}, top-1 of {found['top1_different']} images "
+            f"({100 * found['top1_torch']:.2f}% torch, {100 * found['top1_file']:.2f}% file)"
+        )
+    if found := result.get("speed"):
+        for label, row in found["rows"].items():
+            label = f"{label} ({found['exporter']})" if label == "torch.onnx.export" else label
+            print(
+                f"  {label:34} {row['median_ms']:7.3f} ms median, p95 {row['p95_ms']:.3f}, "
+                f"best {row['best_ms']:.3f}, n = {row['n']}"
+            )
+        print(
+            f"  ours (onnxruntime): {found['times_torch']:.1f}x torch eager, "
+            f"{found['times_default_export']:.2f}x torch.onnx.export, {100 * found['share_of_peak']:.0f}% of the "
+            f"core's {found['peak_gmacs']:.0f} G multiply-adds/s; by the best times {found['times_torch_best']:.1f}x, "
+            f"{found['times_default_export_best']:.2f}x, {100 * found['share_of_peak_best']:.0f}% of "
+            f"{found['peak_best_gmacs']:.0f} G"
+        )
+    for label, row in result.get("start", {}).items():
+        print(f"  start to first prediction, {label}: {row['median_s']:.2f} s median, best {row['best_s']:.2f} s")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except QuickNetError as error:
+        sys.exit(f"bench_onnx: {error}")

@@ -1,0 +1,133 @@
+"""Writes records under results/, from which README and docs take their tables.
+
+    python benchmarks/record.py accuracy NAME RUN...      runs of one recipe, a seed each
+    python benchmarks/record.py latency NAME MODEL...     measured now, in turn
+    python benchmarks/record.py demo                      what `make demo` left in demo/
+
+Accuracy is not measured here: each finished run's card holds what it reached on `test`, by whom
+and on which weights; a card whose weights are others, or that was not measured, is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from quicknet.compare.benchmark import BenchmarkSettings, benchmark
+from quicknet.core.card import Card, Metric, read_card
+from quicknet.core.errors import QuickNetError, ToolError
+from quicknet.core.files import sha256_file
+from quicknet.core.records import write_record
+from quicknet.train.recipe import load_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+_DEMO_FILES = [f"demo/scenes/test/{name}/00000.png" for name in ("arrow", "ring", "spiral", "star")]
+
+
+def read_run(folder: Path) -> tuple[Card, Metric]:
+    """Return a run's card and its test accuracy. Raises ToolError where it was not measured."""
+    card, weights = read_card(folder / "card.json"), folder / "model.safetensors"
+    digest = sha256_file(weights)
+    for metric in card.metrics:
+        if (metric.name, metric.split, metric.file_sha256) == ("top1", "test", digest):
+            return card, metric
+    raise ToolError(f"{folder} has no accuracy on test of these very weights; finish the run with --resume")
+
+
+def accuracy(folders: list[Path]) -> dict[str, Any]:
+    """Return the fields of an accuracy record. Raises ToolError for runs that are not alike."""
+    runs = [read_run(folder) for folder in folders]
+    recipes = [load_recipe(str(folder / "recipe.toml")) for folder in folders]
+    alike = {recipe.replace(train={**recipe.train.to_dict(), "seed": 0}).sha256() for recipe in recipes}
+    data = {card.data.sha256 for card, _ in runs if card.data}
+    if len(alike) != 1 or len(data) != 1 or len({recipe.train.seed for recipe in recipes}) != len(recipes):
+        raise ToolError("the runs must differ in train.seed and in nothing else; record them apart")
+    card, metric = runs[0]
+    assert card.data is not None
+    logs = [[json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] for folder in folders]
+    return {
+        "kind": "accuracy",
+        "network": card.model.name,
+        "recipe": recipes[0].name,
+        "recipe_sha256": alike.pop(),
+        "data": card.data.name,
+        "data_sha256": data.pop(),
+        "protocol": metric.protocol,
+        "split": metric.split,
+        "n": metric.n,
+        "seeds": [recipe.train.seed for recipe in recipes],
+        "top1": [found.value for _, found in runs],
+        "training_seconds": [round(sum(epoch["seconds"] for epoch in log), 1) for log in logs],
+        "epochs": [len(log) for log in logs],
+        "file": "model.safetensors",
+        "file_bytes": (folders[0] / "model.safetensors").stat().st_size,
+        "weights_sha256": [card.weights_sha256 for card, _ in runs],
+    }
+
+
+def training_command(folders: list[Path]) -> str:
+    """Return the command that re-makes the runs: the shipped recipe and what was changed of it."""
+    recipes = [load_recipe(str(folder / "recipe.toml")) for folder in folders]
+    ours, base = (_flat(recipe.to_dict()) for recipe in (recipes[0], load_recipe(recipes[0].name)))
+    shown_apart = ("data.source", "train.seed")
+    changes = [f"{key}={json.dumps(value)}" for key, value in ours.items() if value != base.get(key)]
+    words = ["quicknet", "train", recipes[0].data.source, "--recipe", recipes[0].name]
+    words += [word for change in changes if change.partition("=")[0] not in shown_apart for word in ("--set", change)]
+    seeds = " ".join(str(recipe.train.seed) for recipe in recipes)
+    return f"for seed in {seeds}; do {shlex.join(words)} --seed $seed; done"
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted keys; overrides of a network stay one value."""
+    flat: dict[str, Any] = {}
+    for key, value in fields.items():
+        nested = isinstance(value, dict) and key != "overrides"
+        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    return flat
+
+
+def demo() -> dict[str, Any]:
+    """Return what the demo reached, and one `predict` with what it printed."""
+    fields = accuracy([ROOT / "demo" / "run"])
+    command = ["quicknet", "predict", "demo/scenes.onnx", *_DEMO_FILES]
+    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return {
+        **fields,
+        "kind": "demo",
+        "onnx_bytes": (ROOT / "demo" / "scenes.onnx").stat().st_size,
+        "predict": {"command": shlex.join(command), "output": output},
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("kind", choices=["accuracy", "latency", "demo"])
+    parser.add_argument("name", nargs="?", default="demo")
+    parser.add_argument("models", nargs="*", type=Path)
+    options = parser.parse_args()
+    if options.kind != "demo" and not options.models:
+        parser.error(f"{options.kind} needs a NAME and the run folders or files")
+    try:
+        if options.kind == "demo":
+            command, fields = "make demo && python benchmarks/record.py demo", demo()
+        elif options.kind == "accuracy":
+            command, fields = training_command(options.models), accuracy(options.models)
+        else:
+            names = [str(model) for model in options.models]
+            found = benchmark(names, BenchmarkSettings())
+            command = shlex.join(["quicknet", "benchmark", *names, "--threads", "1"])
+            fields = {"kind": "latency", "benchmark": found.to_dict()}
+        print(write_record(ROOT / "results", options.name, command, fields))
+    except QuickNetError as error:
+        print(f"quicknet: error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

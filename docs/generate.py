@@ -1,0 +1,147 @@
+"""Writes what README and docs carry that comes from code and records, so that it cannot go stale.
+
+    python docs/generate.py [--check]
+
+A page holds `<!-- generated: NAME -->` ... `<!-- end -->`; what stands between is replaced by what
+the block NAME returns. `--check` writes nothing and fails, naming the pages that would change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import figure
+import msgspec
+import tables
+
+from quicknet.core.card import Card, PreprocessSpec
+from quicknet.core.config import QuickNetConfig
+from quicknet.core.files import write_atomically
+from quicknet.core.settings import Settings
+from quicknet.train.recipe import Recipe, list_recipes, load_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+_BLOCK = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_SIZES = (32, 64, 96, 128, 160, 224)
+
+
+def pages(root: Path) -> list[Path]:
+    """Return every Markdown page that may carry blocks."""
+    return [*sorted(root.glob("*.md")), *sorted((root / "docs").glob("*.md"))]
+
+
+def generated(root: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each page and file of ours with the text that it should have."""
+    blocks = _blocks(root / "results")
+    for page in pages(root):
+        text = page.read_text(encoding="utf-8")
+        yield page, _BLOCK.sub(lambda found: f"{found[1]}{blocks[found['name']]()}{found[3]}", text)
+    points = tables.points(tables.Records(root / "results"), tables.references(root / "docs" / "references.toml"))
+    yield root / "docs" / "accuracy-size.svg", figure.accuracy_against_size(points)
+
+
+def outdated(root: Path) -> list[Path]:
+    """Return the files that differ from what would be generated."""
+    return [path for path, text in generated(root) if not path.is_file() or path.read_text(encoding="utf-8") != text]
+
+
+def _blocks(results: Path) -> dict[str, Callable[[], str]]:
+    records = tables.Records(results)
+    references = tables.references(Path(__file__).with_name("references.toml"))
+    groups = {f.name: type(f.default) for f in msgspec.structs.fields(Recipe) if isinstance(f.default, Settings)}
+    return {
+        "summary": lambda: tables.summary(records),
+        "predict": lambda: tables.predict_example(records),
+        "costs": lambda: tables.network_costs(_SIZES),
+        "throughput": lambda: tables.throughput(records),
+        "records": lambda: tables.all_records(records),
+        "references": lambda: tables.published(references),
+        "commands": _commands,
+        "recipes": _recipes,
+        "network-settings": lambda: _settings(QuickNetConfig),
+        "preprocess-settings": lambda: _settings(PreprocessSpec),
+        "card": lambda: _settings(Card),
+        **{f"settings-{name}": functools.partial(_settings, cls) for name, cls in groups.items()},
+    }
+
+
+# --- from the code ------------------------------------------------------------------------
+
+
+def _commands() -> str:
+    """The help text of the command and of every verb, as at 80 columns."""
+    from quicknet.cli.main import cli
+
+    def help_text(command: click.Command, name: str, parent: click.Context | None) -> tuple[click.Context, str]:
+        context = click.Context(command, info_name=name, parent=parent, terminal_width=80, color=False)
+        return context, f"\n```text\n$ {context.command_path} --help\n{command.get_help(context).rstrip()}\n```\n"
+
+    top, text = help_text(cli, "quicknet", None)
+    parts = [text]
+    for verb in cli.list_commands(top):
+        command = cli.get_command(top, verb)
+        assert command is not None
+        parts.append(f"\n## {verb}\n" + help_text(command, verb, top)[1])
+    return "".join(parts) + "\n"
+
+
+def _settings(cls: type[msgspec.Struct]) -> str:
+    """The docstring of a settings class and a table of its fields."""
+    rows = []
+    for field in msgspec.structs.fields(cls):
+        kind = cls.__annotations__[field.name]  # as written in the source
+        rows.append((f"`{field.name}`", f"`{kind}`", _default(field)))
+    return f"\n{inspect.getdoc(cls)}\n\n{tables.markdown(('setting', 'type', 'default'), rows)}\n"
+
+
+def _default(field: Any) -> str:
+    if field.default_factory is not msgspec.NODEFAULT:
+        value = field.default_factory()
+    elif field.default is msgspec.NODEFAULT:
+        return "required"
+    else:
+        value = field.default
+    if value is None:
+        return "not set"
+    return f"`{json.dumps(msgspec.to_builtins(value))}`"
+
+
+def _recipes() -> str:
+    """One line for each recipe that comes with the package."""
+    rows = []
+    folder = ROOT / "src" / "quicknet" / "train" / "recipes"
+    for name in list_recipes():
+        recipe = load_recipe(name)
+        head = (folder / f"{name}.toml").read_text(encoding="utf-8").split("\nname", 1)[0]
+        about = " ".join(line.removeprefix("#").strip() for line in head.splitlines())
+        how = f"{recipe.optim.name}, {recipe.schedule.name}, batch {recipe.train.batch_size}"
+        link = f"[`{name}`](../src/quicknet/train/recipes/{name}.toml)"
+        rows.append((link, about, f"`{recipe.model.name}`", str(recipe.train.epochs), how))
+    return f"\n{tables.markdown(('recipe', 'what it reaches', 'network', 'epochs', 'optimizer'), rows)}\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or check; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a file would change")
+    options = parser.parse_args(arguments)
+    for path, text in generated(ROOT):
+        if path.is_file() and path.read_text(encoding="utf-8") == text:
+            continue
+        print(f"{'out of date' if options.check else 'written'}: {path.relative_to(ROOT)}")
+        if not options.check:
+            write_atomically(path, text)
+    return 1 if options.check and outdated(ROOT) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

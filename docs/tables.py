@@ -1,0 +1,203 @@
+"""Tables for README and docs, from records under `results/`, the networks and the references."""
+
+from __future__ import annotations
+
+import statistics
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from figure import Point
+
+from quicknet.compare.costs import costs
+from quicknet.core.errors import ConfigError
+from quicknet.core.records import read_records
+from quicknet.models.registry import base_config
+
+_UNMEASURED = "not measured"
+_NETWORKS = ("quicknet_xs", "quicknet_s", "quicknet")
+
+
+def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], right_from: int = 99) -> str:
+    """Return a Markdown table; columns from `right_from` on are aligned to the right."""
+    rule = ["---:" if column >= right_from else "---" for column in range(len(heads))]
+    lines = [heads, rule, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+class Records:
+    """What `results/` holds, by kind. `benchmarks/record.py` and the benchmarks write it."""
+
+    def __init__(self, results: Path) -> None:
+        self.all = read_records(results)
+
+    def best_accuracy(self, network: str) -> dict[str, Any] | None:
+        """Return the best run of a network by the standard protocol on CIFAR-10, by mean accuracy."""
+        found = [
+            record
+            for record in self.all.values()
+            if record.get("kind") == "accuracy"
+            and (record["network"], record["data"], record["protocol"]) == (network, "cifar10", "standard")
+        ]
+        return max(found, key=lambda record: statistics.mean(record["top1"]), default=None)
+
+    def latency(self, network: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Return the fastest runtime's row for one image on one thread, and the machine card."""
+        found = [
+            (row, record["benchmark"]["machine"])
+            for record in self.all.values()
+            if record.get("kind") == "latency"
+            for row in record["benchmark"]["rows"]
+            if (row["path"], row["batch"], row["threads"]) == ("network", 1, 1)
+            and network in _names(record, row["model"])
+        ]
+        return min(found, key=lambda pair: pair[0]["median_ms"], default=None)
+
+    def demo(self) -> dict[str, Any] | None:
+        """Return the record of `make demo`."""
+        return next((record for record in self.all.values() if record.get("kind") == "demo"), None)
+
+
+def _names(record: dict[str, Any], model: str) -> list[str]:
+    return [facts["name"] for facts in record["benchmark"]["models"] if facts["model"] == model]
+
+
+def references(path: Path) -> dict[str, Any]:
+    """Return other people's figures."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+# --- README -------------------------------------------------------------------------------
+
+
+def summary(records: Records) -> str:
+    """What each network reaches, measured, beside what the paper claims for its own."""
+    rows = [
+        ("parameters", *(f"{costs(base_config(name)).parameters:,}" for name in _NETWORKS), "3.56 million"),
+        (
+            "CIFAR-10 accuracy",
+            *(_accuracy(records, name) for name in _NETWORKS),
+            "95.7%, 6,000 of 60,000 pooled images held out, also used for early stopping",
+        ),
+        ("file, bytes", *(_bytes(records, name) for name in _NETWORKS), "14.24 MB; under 1 MB compressed, an estimate"),
+        ("one image", *(_latency(records, name) for name in _NETWORKS), "15 frames/s on a low-power CPU"),
+    ]
+    heads = ("", *(f"`{name}`" for name in _NETWORKS), "the paper's claim for its network")
+    return f"\n{markdown(heads, rows)}\n"
+
+
+def _accuracy(records: Records, network: str) -> str:
+    record = records.best_accuracy(network)
+    if record is None:
+        return _UNMEASURED
+    values = [100 * value for value in record["top1"]]
+    text = f"{statistics.mean(values):.2f}"
+    text += f" ± {statistics.stdev(values):.2f}%" if len(values) > 1 else "%"
+    seeds = f"{len(values)} seeds" if len(values) > 1 else "1 seed"
+    return f"{text} (recipe `{record['recipe']}`, {seeds}, n = {record['n']:,}, protocol {record['protocol']})"
+
+
+def _bytes(records: Records, network: str) -> str:
+    record = records.best_accuracy(network)
+    return _UNMEASURED if record is None else f"{record['file_bytes']:,} (`{record['file']}`)"
+
+
+def _latency(records: Records, network: str) -> str:
+    found = records.latency(network)
+    if found is None:
+        return _UNMEASURED
+    row, machine = found
+    return f"{row['median_ms']:.2f} ms (median of {row['n']:,}; {row['runtime']}, 1 thread, {machine['cpu']})"
+
+
+def predict_example(records: Records) -> str:
+    """One `predict` with what it printed."""
+    demo = records.demo()
+    if demo is None:
+        return f"\n{_UNMEASURED}\n\n"
+    return f"\n```console\n$ {demo['predict']['command']}\n{demo['predict']['output'].rstrip()}\n```\n\n"
+
+
+def points(records: Records, known: dict[str, Any]) -> list[Point]:
+    """Return what the picture shows: ours, others', and the paper's claim, each marked apart."""
+    found = [
+        Point(
+            other["name"],
+            4 * other["parameters"],
+            other["accuracy"],
+            "published",
+            tuple(other.get("shift", (0, 0))),
+        )
+        for other in known["network"]
+    ]
+    paper = known["paper"]
+    found.append(Point("the paper, 32 bits", 4 * paper["parameters"], paper["accuracy"], "claimed"))
+    found.append(Point("the paper, an estimate", paper["compressed_bytes"], paper["accuracy"], "claimed"))
+    for name in _NETWORKS:
+        record = records.best_accuracy(name)
+        if record is not None:
+            found.append(Point(name, record["file_bytes"], 100 * statistics.mean(record["top1"]), "ours"))
+    return found
+
+
+# --- docs ---------------------------------------------------------------------------------
+
+
+def network_costs(sizes: Sequence[int]) -> str:
+    """Costs of one image for every network and size."""
+    rows = []
+    for name in (*_NETWORKS, "darknet_32", "darknet"):
+        for size in sizes:
+            try:
+                found = costs(base_config(name), size)
+            except ConfigError:
+                continue  # six poolings leave nothing of 32 pixels
+            memory = (f"{count / 1024:,.0f}" for count in (found.activation_bytes, found.peak_activation_bytes))
+            rows.append((f"`{name}`", f"{size}", f"{found.parameters:,}", f"{found.macs:,}", *memory))
+    heads = ("network", "image, pixels", "parameters", "multiply-adds", "activations, KiB", "largest layer, KiB")
+    return f"\n{markdown(heads, rows, right_from=1)}\n"
+
+
+def throughput(records: Records) -> str:
+    """Training speed against a plain loop, from its record."""
+    record = records.all.get("training-throughput")
+    if record is None:
+        return f"\n{_UNMEASURED}\n\n"
+    rows = [
+        (
+            f"`{row['model']}`",
+            f"{row['plain']['median']:,.0f}",
+            f"{row['ours']['median']:,.0f}",
+            f"{row['ratio']['median']:.2f} ({row['ratio']['min']:.2f} to {row['ratio']['max']:.2f})",
+            f"{row['share']['median']:.1%}",
+            f"{row['input']['median']:.1%}",
+        )
+        for row in record["rows"]
+    ]
+    heads = ("network", "plain PyTorch, images/s", "QuickNet, images/s", "ratio", "share of peak", "input share")
+    machine = f"{record['machine']['cpu']}, {record['threads']} threads"
+    under = f"{machine}; batch {record['rows'][0]['batch']}, medians of {record['rows'][0]['rounds']} turns each.\n"
+    return f"\n{markdown(heads, rows, right_from=1)}\n{under}Re-made by `{record['command']}`.\n\n"
+
+
+def all_records(records: Records) -> str:
+    """Every record with the command that re-makes it."""
+    rows = [
+        (f"`{name}`", f"`{record['command']}`", str(record["commit"])[:10], str(record["machine"]["cpu"]))
+        for name, record in records.all.items()
+    ]
+    table = markdown(("record", "re-made by", "commit", "machine"), rows) if rows else "no records yet\n"
+    return f"\n{table}\n"
+
+
+def published(known: dict[str, Any]) -> str:
+    """Other people's figures with their sources."""
+    rows = []
+    for other in sorted(known["network"], key=lambda other: other["parameters"]):
+        spread = f" ± {other['spread']:.2f}" if "spread" in other else ""
+        macs = f"{other['macs'] / 1e6:.1f} M" if "macs" in other else "–"
+        size = f"{other['parameters'] / 1e6:.2f} M"
+        cells = (other["name"], f"{other['accuracy']:.2f}{spread}", size, macs, other.get("note", ""), other["source"])
+        rows.append(cells)
+    return f"\n{markdown(('network', 'accuracy, %', 'parameters', 'multiply-adds', 'note', 'source'), rows)}\n"

@@ -1,0 +1,193 @@
+"""export, verify, and the exported file under evaluate and predict, as a user calls them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from exported import make_run, write_pictures
+from quicknet.cli.main import run
+from quicknet.data import DataRequest
+from quicknet.deploy import export as module
+from quicknet.lite.onnx_file import read_onnx
+from quicknet.lite.runtime import present
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run, its pictures without splits of their own, and an export with a receipt."""
+    root = tmp_path_factory.mktemp("made")
+    whole = write_pictures(root / "whole", 20)
+    for split in ("train", "val", "test"):
+        for path in whole.glob(f"{split}/*/*.png"):
+            target = root / "pictures" / path.parent.name / f"{split}-{path.name}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+    request = DataRequest(size=32, split_seed=7, val_share=0.2, quiet=True)
+    make_run(root / "my-run", root / "pictures", request=request)
+    (root / "my-run" / "recipe.toml").write_text(
+        f"[data]\nsource = {json.dumps(str(root / 'pictures'))}\nsplit_seed = 7\nval_share = 0.2\n"
+    )
+    assert run(["export", str(root / "my-run"), "--data", str(root / "pictures"), "--quiet"]) == 0
+    return root
+
+
+def test_export_writes_beside_the_run_and_says_what(made: Path, capfd: Captured) -> None:
+    assert run(["export", str(made / "my-run"), "--data", str(made / "pictures")]) == 0
+    found = capfd.readouterr()
+    first, second, third = found.out.splitlines()
+    path = made / "my-run" / "my-run.onnx"
+    assert first.startswith(str(path))
+    assert read_onnx(path).sha256 in first
+    assert second == f"test vectors answered as by the run: {', '.join(present())}"
+    assert "0 images of another class" in third
+
+
+def test_export_json_has_the_documented_fields(made: Path, tmp_path: Path, capfd: Captured) -> None:
+    assert run(["export", str(made / "my-run"), "--out", str(tmp_path / "a.onnx"), "--json"]) == 0
+    found = capfd.readouterr()
+    fields = json.loads(found.out)
+    assert fields["path"] == str(tmp_path / "a.onnx")
+    assert fields["size_bytes"] == (tmp_path / "a.onnx").stat().st_size
+    assert [fields[key] for key in ("split", "n", "top1", "different")] == [None] * 4
+    assert fields["sha256"] == read_onnx(tmp_path / "a.onnx").sha256
+    assert "not measured on data" in found.err
+
+
+def test_verify_says_what_holds(made: Path, capfd: Captured) -> None:
+    path = made / "my-run" / "my-run.onnx"
+    assert run(["verify", str(path), "--data", str(made / "pictures")]) == 0
+    found = capfd.readouterr()
+    assert found.out.splitlines()[-1] == "the receipt holds"
+    assert "0 of " in found.out
+    assert "images have another class than by the parent, 0 may" in found.out
+    assert run(["verify", str(path), "--json"]) == 0
+    fields = json.loads(capfd.readouterr().out)
+    assert fields["holds"] is True
+    assert fields["receipt_measured"] is True
+    assert fields["measured"] is None
+    assert all(check["ok"] for check in fields["checks"])
+
+
+def test_a_receipt_that_does_not_hold_is_exit_1(made: Path, tmp_path: Path, capfd: Captured) -> None:
+    model = onnx.load(made / "my-run" / "my-run.onnx")
+    model.graph.initializer[0].raw_data = bytes(len(model.graph.initializer[0].raw_data))
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    assert run(["verify", str(tmp_path / "m.onnx"), "--json"]) == 1
+    found = capfd.readouterr()
+    assert json.loads(found.out)["holds"] is False
+    (line,) = found.err.splitlines()
+    assert line.startswith("quicknet: error: the receipt does not hold: graph or card were changed")
+    assert run(["predict", str(tmp_path / "m.onnx"), "x.png"]) == 2
+
+
+def test_an_export_that_fails_is_exit_1_and_leaves_nothing(
+    made: Path, tmp_path: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = module.fold
+    monkeypatch.setattr(module, "fold", lambda model, spec: real(model, spec.replace(std=(1.0, 1.0, 1.0))))
+    assert run(["export", str(made / "my-run"), "--out", str(tmp_path / "m.onnx")]) == 1
+    assert "test vectors" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_evaluate_splits_the_data_as_the_run_did(split: str, made: Path, tmp_path: Path, capfd: Captured) -> None:
+    """The file is moved away from its run folder: what it needs to know is in it."""
+    shutil.copy(made / "my-run" / "my-run.onnx", tmp_path / "m.onnx")
+    rows = []
+    for model in (str(tmp_path / "m.onnx"), str(made / "my-run")):
+        page = tmp_path / "page.html"
+        assert run(["evaluate", model, str(made / "pictures"), "--split", split, "--json", "--html", str(page)]) == 0
+        rows.append(json.loads(capfd.readouterr().out))
+        assert "Worst mistakes" in page.read_text()
+    assert rows[0]["confusion"] == rows[1]["confusion"]
+    assert rows[0]["nll"] == pytest.approx(rows[1]["nll"], abs=1e-5)
+    assert rows[0]["top1"] > 0.6
+
+
+def test_predict_answers_as_the_run_by_every_runtime(made: Path, tmp_path: Path, capfd: Captured) -> None:
+    (made / "pictures" / "left" / "broken.txt").write_text("no image")
+    model = str(made / "my-run" / "my-run.onnx")
+    assert run(["predict", str(made / "my-run"), str(made / "pictures"), "--quiet"]) == 0
+    wanted = capfd.readouterr().out.splitlines()
+    assert len(wanted) == 180
+    for name in present():
+        assert run(["predict", model, str(made / "pictures"), "--quiet", "--runtime", name, "--threads", "1"]) == 0
+        found = capfd.readouterr().out.splitlines()
+        assert [line.split("%")[0] for line in found] == [line.split("%")[0] for line in wanted]
+    assert run(["predict", model, str(made / "nowhere.png")]) == 2
+    assert "then export again" in capfd.readouterr().err
+    assert run(["predict", str(made / "my-run"), str(made / "pictures"), "--threads", "1"]) == 2
+    assert "exported files only" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate", "verify"])
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "not a model"),
+        (b"\x08\x08" + bytes(50), "damaged"),
+        (b"\x89PNG\r\n\x1a\n", "not a model"),
+        (b"\x80\x04cposix\nsystem\n", "not a model"),
+    ],
+)
+def test_files_that_are_none_are_one_line_and_exit_2(
+    verb: str, content: bytes, text: str, tmp_path: Path, capfd: Captured
+) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content)
+    assert run([verb, str(path), *(["x.png"] if verb == "predict" else [])]) == 2
+    found = capfd.readouterr()
+    (line,) = found.err.splitlines()
+    assert line.startswith("quicknet: error: ")
+    assert str(path) in line
+    assert (text if verb != "verify" or text == "damaged" else "is not a file that") in line
+    assert found.out == ""
+
+
+def test_export_refuses_what_is_no_run_folder(made: Path, tmp_path: Path, capfd: Captured) -> None:
+    for arguments in (
+        [str(tmp_path)],
+        [str(tmp_path / "none"), "--data", "cifar10"],
+        [str(made / "my-run" / "my-run.onnx")],
+        [str(made / "my-run"), "--format", "tflite"],
+        [str(made / "my-run"), "--out", str(tmp_path)],
+        [str(made / "my-run"), "--data", str(tmp_path / "none")],
+    ):
+        assert run(["export", *arguments]) == 2, arguments
+        assert len(capfd.readouterr().err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verify_needs_no_torch(made: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys\nfrom quicknet.cli.main import run\n"
+        f"assert run(['verify', {str(made / 'my-run' / 'my-run.onnx')!r}, '--data', {str(made / 'pictures')!r}]) == 0\n"
+        "assert not {'torch', 'onnx'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True)
+
+
+def test_sizes_are_what_the_parameters_need(made: Path) -> None:
+    """The card and the receipt cost little beside four bytes a parameter."""
+    path = made / "my-run" / "my-run.onnx"
+    weights = sum(np.prod(t.dims) for t in onnx.load(path).graph.initializer) * 4
+    assert path.stat().st_size < weights + 20_000

@@ -1,0 +1,121 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from quicknet.cli.inspect import _HELP
+from quicknet.cli.main import run
+from quicknet.core.card import Metric, card_from_dict, read_card
+from quicknet.models.registry import model_from_record
+from timed import write_onnx, write_run
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "run")
+
+
+def inspected(path: Path, capfd: pytest.CaptureFixture[str]) -> dict:
+    assert run(["inspect", str(path), "--json"]) == 0
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    return json.loads(captured.out)
+
+
+def test_json_has_the_documented_fields_and_counts_what_the_network_has(
+    run_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = inspected(run_dir, capfd)
+    for name in {*found, *found["layers"][0]}:
+        assert f'"{name}"' in _HELP
+    network = model_from_record(read_card(run_dir / "card.json").model)
+    assert found["parameters"] == sum(p.numel() for p in network.parameters())
+    assert found["parameters"] == sum(layer["parameters"] for layer in found["layers"])
+    assert found["macs"] == sum(layer["macs"] for layer in found["layers"])
+    for layer in found["layers"][1:-1]:
+        block = network.blocks[int(layer["name"].split(".")[0][-1]) - 1]
+        assert layer["parameters"] == sum(p.numel() for p in block.parameters())
+    assert card_from_dict(found["card"], "test") == read_card(run_dir / "card.json")
+    assert found["intact"] is True
+    assert found["size_bytes"] == found["files"]["model.safetensors"] == (run_dir / "model.safetensors").stat().st_size
+
+
+def test_the_text_shows_card_metrics_layers_and_files(run_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    metric = Metric(
+        name="top1",
+        value=0.9312,
+        split="test",
+        protocol="standard",
+        n=10000,
+        file_sha256="ab" * 32,
+        low=0.926,
+        high=0.936,
+    )
+    card = read_card(run_dir / "card.json").replace(metrics=(metric,), temperature=1.25, notes="from a\x1b[2J test")
+    (run_dir / "card.json").write_text(card.to_json())
+    assert run(["inspect", str(run_dir)]) == 0
+    found = capfd.readouterr().out
+    for text in ("quicknet_xs", "3x32x32", "class 0, class 1", "temperature 1.25", "as the card says", "0.9312"):
+        assert text in found
+    for text in ("protocol", "standard", "10,000", "0.9260–0.9360", "stage4.0", "classifier", "card.json"):
+        assert text in found
+    assert "\x1b" not in found
+
+
+def test_an_export_is_shown_with_what_it_was_made_from(
+    run_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_onnx(run_dir, tmp_path / "tiny.onnx")
+    found, parent = inspected(path, capfd), inspected(run_dir, capfd)
+    assert (found["parameters"], found["macs"]) == (parent["parameters"], parent["macs"])
+    assert found["card"]["lineage"][0]["parent_weights_sha256"] == parent["card"]["weights_sha256"]
+    assert found["files"] == {"tiny.onnx": path.stat().st_size}
+    assert run(["inspect", str(path)]) == 0
+    assert "made from" in capfd.readouterr().out
+
+
+def test_weights_of_another_model_are_told(run_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(1)
+    other = write_run(tmp_path / "other", num_classes=5)
+    (run_dir / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
+    assert inspected(run_dir, capfd)["intact"] is False
+    assert run(["inspect", str(run_dir)]) == 0
+    assert "NOT what the card says" in capfd.readouterr().out
+
+
+def test_another_familys_card_is_shown_without_layers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_run(tmp_path / "darknet", "darknet_32", widths=[8, 12, 16], pools=2, num_classes=4)
+    found = inspected(path, capfd)
+    assert (found["layers"], found["parameters"]) == ([], None)
+    assert run(["inspect", str(path)]) == 0
+    assert "family darknet" in capfd.readouterr().out
+
+
+def test_it_loads_neither_torch_nor_a_runtime(run_dir: Path) -> None:
+    code = (
+        "import sys; from quicknet.cli.main import run; assert run(['inspect', sys.argv[1]]) == 0;"
+        "assert not {'torch', 'onnxruntime', 'openvino'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(run_dir)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_bad_input_is_one_line_and_code_2(run_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text.onnx").write_text("hello")
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    (run_dir / "model.safetensors").unlink()
+    for path, text in [
+        (tmp_path / "nothing", "no model at"),
+        (tmp_path / "text.onnx", "not a model"),
+        (tmp_path / "empty.onnx", "empty.onnx"),
+        (tmp_path / "folder", "no card.json"),
+        (run_dir, "no weights"),
+    ]:
+        assert run(["inspect", str(path)]) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith("quicknet: error: ")
+        assert text in line

@@ -1,0 +1,405 @@
+"""`quicknet train`: what it prints where, signals, and going on afterwards."""
+
+import contextlib
+import fcntl
+import importlib.util
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers import TINY, same_tensors, write_cifar
+from quicknet.cli import live
+from quicknet.cli.main import run
+from quicknet.core.card import read_card
+from quicknet.train import loop
+from quicknet.train.checkpoint import EpochRecord, RunFolder
+from quicknet.train.recipe import load_recipe
+
+EPOCHS = 12
+SETTINGS = [word for setting in (*TINY, f"train.epochs={EPOCHS}") for word in ("--set", setting)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUICKNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_cifar(tmp_path_factory.mktemp("train"), 40)
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert (
+        run(["train", str(data), "--recipe", "fast", "--run", str(folder), "--threads", "1", "--quiet", *SETTINGS]) == 0
+    )
+    return folder
+
+
+def train(data: Path, *more: str) -> int:
+    return run(["train", str(data), "--recipe", "fast", "--run", "run", "--threads", "1", *SETTINGS, *more])
+
+
+def assert_goes_on_to_the_same(folder: Path, whole: Path) -> None:
+    """Resume in this process; the weights must be those of the run that nothing interrupted."""
+    assert run(["train", "--resume", str(folder), "--threads", "1", "--quiet"]) == 0
+    for name in ("last.safetensors", "model.safetensors"):
+        assert same_tensors(folder / name, whole / name), name
+
+
+# --- what is printed ----------------------------------------------------------------------
+
+
+def test_results_on_stdout_progress_on_stderr(data: Path, capfd: pytest.CaptureFixture[str]):
+    assert train(data, "--epochs", "2") == 0
+    found = capfd.readouterr()
+    result, folder = found.out.splitlines()
+    assert re.fullmatch(
+        r"test accuracy \d+\.\d\d% \(\d+\.\d\d to \d+\.\d\d, 95% interval, n = 40, protocol standard\), "
+        r"best epoch [12], trained for \d+ s",
+        result,
+    )
+    assert folder == "run folder run (report.html shows it)"
+    heads = [line.split()[0] for line in found.err.splitlines()]
+    assert heads[0] == "data"
+    assert {"note", "model", "recipe", "device", "run"} <= set(heads)
+    assert heads[-2:] == ["epoch", "epoch"]
+    assert re.fullmatch(
+        r"epoch 2/2  loss \d\.\d{3}  acc \d+\.\d\d%  val \d+\.\d\d%( \*|  )  [\d,]+ img/s  \d+ s",
+        found.err.splitlines()[-1],
+    )
+    assert "\x1b" not in found.err
+
+
+def test_quiet_is_quiet(data: Path, capfd: pytest.CaptureFixture[str]):
+    assert train(data, "--epochs", "1", "--quiet") == 0
+    found = capfd.readouterr()
+    assert found.err == ""
+    assert len(found.out.splitlines()) == 2
+
+
+def test_json_lines_are_the_documented_objects(data: Path, capfd: pytest.CaptureFixture[str]):
+    assert train(data, "--epochs", "2", "--json") == 0
+    *epochs, result = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [line.pop("event") for line in epochs] == ["epoch", "epoch"]
+    assert all(line.keys() == set(EpochRecord.__struct_fields__) for line in epochs)
+    assert epochs == [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
+    assert result.pop("event") == "result"
+    assert {name: type(value) for name, value in result.items()} == {
+        "run": str,
+        "split": str,
+        "n": int,
+        "top1": float,
+        "top1_low": float,
+        "top1_high": float,
+        "protocol": str,
+        "best_epoch": int,
+        "seconds": float,
+    }
+    assert (result["run"], result["split"], result["n"], result["protocol"]) == ("run", "test", 40, "standard")
+    assert run(["train", "--help"]) == 0
+    text = capfd.readouterr().out
+    for name in (*result, *epochs[0]):
+        assert name in text, f"--help does not document {name}"
+
+
+def test_a_line_now_and_then_off_a_terminal(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    assert live._LOG_EVERY_S == 30
+    monkeypatch.setattr(live, "_LOG_EVERY_S", 0.05)
+    assert train(data, "--epochs", "12") == 0
+    lines = [line for line in capfd.readouterr().err.splitlines() if " step " in line]
+    assert lines
+    form = r"epoch \d+/12  step \d/6  loss \d+\.\d{3}  acc \d+\.\d%  [\d,]+ img/s(  [^ ].* left)?"
+    assert all(re.fullmatch(form, line) for line in lines), lines
+    assert any(line.endswith(" left") for line in lines)
+
+
+def test_time_left_follows_the_pace():
+    seconds = iter([100.0, 110.0, 120.0])
+    rate = live.Rate(lambda: next(seconds))
+    assert rate.left(50, 300) is None  # the first look: a resumed run, no pace known yet
+    assert rate.left(60, 300) == pytest.approx(240)
+    assert rate.left(100, 300) == pytest.approx(80)
+
+
+# --- signals ------------------------------------------------------------------------------
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int, *signals: int) -> None:
+    """Send signals to this process in the middle of step `number`, counted from 0."""
+    real = loop.step
+
+    def step(current, indices):
+        if current.steps_done() == number:
+            for one in signals:
+                os.kill(os.getpid(), one)
+        return real(current, indices)
+
+    monkeypatch.setattr(loop, "step", step)
+
+
+@pytest.mark.parametrize(("number", "options"), [(signal.SIGINT, []), (signal.SIGTERM, ["--quiet"])])
+def test_a_signal_saves_says_how_to_go_on_and_the_run_ends_the_same(
+    number: int, options: list[str], data: Path, whole: Path, monkeypatch, capfd: pytest.CaptureFixture[str]
+):
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 8, number)  # the third step of the second epoch
+        assert train(data, *options) == 130
+    found = capfd.readouterr()
+    assert found.out == ""
+    assert found.err.splitlines()[-1] == "stopped  saved; go on with: quicknet train --resume run"
+    assert len(found.err.splitlines()) == 1 or not options
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    saved = json.loads(Path("run/last.json").read_text())
+    assert (saved["epoch"], saved["step"]) == (1, 3)
+    assert_goes_on_to_the_same(Path("run"), whole)
+
+
+def test_a_second_ctrl_c_stops_at_once_and_loses_only_the_epoch_in_progress(
+    data: Path, whole: Path, monkeypatch, capfd: pytest.CaptureFixture[str]
+):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 8, signal.SIGINT, signal.SIGINT)
+        assert train(data) == 130
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert said == ("stopped  at once, what was saved before is whole; go on with: quicknet train --resume run")
+    saved = json.loads(Path("run/last.json").read_text())
+    assert (saved["epoch"], saved["step"]) == (1, 0)
+    assert_goes_on_to_the_same(Path("run"), whole)
+
+
+def test_ctrl_c_before_anything_was_saved(data: Path, monkeypatch, capfd: pytest.CaptureFixture[str]):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 0, signal.SIGINT, signal.SIGINT)
+        assert train(data) == 130
+    assert "the same command again (nothing was saved yet)" in capfd.readouterr().err
+    assert train(data, "--epochs", "1", "--quiet") == 0
+
+
+def test_a_run_folder_whose_name_needs_quotes(data: Path, monkeypatch, capfd: pytest.CaptureFixture[str]):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 0, signal.SIGINT)
+        assert train(data, "--run", "my run's") == 130
+    said = capfd.readouterr().err.splitlines()[-1]
+    command = said.partition("go on with: ")[2]
+    words = subprocess.run(["sh", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True).stdout
+    assert words.splitlines() == ["quicknet", "train", "--resume", "my run's"]
+
+
+@contextlib.contextmanager
+def on_a_terminal(command: list[str], **variables: str) -> Iterator[tuple[subprocess.Popen, int]]:
+    """Start a process whose stdin, stderr and controlling terminal are a new terminal."""
+    mine, its = pty.openpty()
+
+    def attach() -> None:
+        os.setsid()
+        fcntl.ioctl(its, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        command,
+        stdin=its,
+        stderr=its,
+        stdout=subprocess.PIPE,
+        preexec_fn=attach,
+        env={**os.environ, **variables},
+    )
+    os.close(its)
+    try:
+        yield process, mine
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(mine)
+
+
+def read_until(handle: int, wanted: str, seconds: float = 90) -> str:
+    """Return what a terminal shows until `wanted` (a regular expression) is there, or it closes."""
+    text, ends = "", time.monotonic() + seconds
+    while not re.search(wanted, text) and time.monotonic() < ends:
+        if select.select([handle], [], [], 0.5)[0]:
+            try:
+                text += os.read(handle, 65536).decode()
+            except OSError:  # its end of the terminal is closed
+                break
+    return text
+
+
+def command(data: Path, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "quicknet", "train", str(data), "--recipe", "fast", "--run", "run"),
+        *("--threads", "1", *SETTINGS, *more),
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="terminals are made in Linux's way here")
+def test_ctrl_c_on_a_terminal_with_a_live_line(data: Path):
+    long = command(data, "--epochs", "2000")
+    with on_a_terminal(long, NO_COLOR="1", TERM="xterm-256color") as (process, terminal):
+        text = read_until(terminal, r"left")
+        live_line = re.search(r"\r\x1b\[K(epoch \d+/2000  step \d/6  [^\r]* left)", text)
+        assert live_line, text
+        for word in ("loss ", "acc ", " img/s"):
+            assert word in live_line[1]
+        os.write(terminal, b"\x03")
+        text += read_until(terminal, r"--resume run")
+        assert process.wait(60) == 130
+    assert "stopped  saved; go on with: quicknet train --resume run" in text
+    assert not re.search(r"\x1b\[[0-9;]*m", text)  # NO_COLOR
+    assert "Traceback" not in text
+
+
+def test_sigterm_of_a_real_process(data: Path, whole: Path):
+    """It saves after every step, which changes no weight and leaves the signal time to arrive."""
+    slow = command(data, "--json", "--set", "train.save_minutes=0")
+    process = subprocess.Popen(slow, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["epoch"] == 1
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert all(json.loads(line)["event"] == "epoch" for line in out.splitlines())
+    assert err.splitlines()[-1] == "stopped  saved; go on with: quicknet train --resume run"
+    assert "\x1b" not in err
+    assert_goes_on_to_the_same(Path("run"), whole)
+
+
+def test_a_reader_that_leaves_early_ends_it_quietly_with_the_epoch_saved(data: Path):
+    process = subprocess.Popen(
+        command(data, "--json", "--quiet", "--epochs", "2000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(60) == 141
+    with process.stderr as errors:
+        assert errors.read() == b""
+    assert RunFolder(Path("run")).load_counters().epoch >= 2
+
+
+# --- names and places ---------------------------------------------------------------------
+
+
+def pictures(folder: Path, count: int = 12) -> Path:
+    for label, name in enumerate(("ants", "bees")):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            noise = np.random.default_rng((label, number)).integers(0, 256, (20, 20, 3), np.uint8)
+            Image.fromarray(noise).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_any_folder_name_trains_and_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    """Names go into recipe.toml and back, and onto the terminal."""
+    odd = pictures(tmp_path / 'phötos 😀 "x" \\ \x1b[2J\x7f\n= [a]')
+    short = ["--epochs", "1", "--size", "16", "--batch-size", "16", "--model", "quicknet_xs"]
+    settings = [word for setting in TINY[1:2] for word in ("--set", setting)]
+    assert run(["train", str(odd), "--recipe", "fast", *short, *settings]) == 0
+    found = capfd.readouterr()
+    assert "\x1b" not in found.out + found.err
+    (folder,) = Path("runs").iterdir()
+    assert folder.name.isprintable()
+    assert " " not in folder.name
+    assert load_recipe(str(folder / "recipe.toml")).data.source == str(odd)
+    assert run(["train", "--resume", str(folder), "--quiet"]) == 0
+
+
+def test_runs_get_folders_of_their_own(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    short = ["--quiet", "--epochs", "1", *SETTINGS]
+    for _ in range(2):
+        assert run(["train", str(data), "--recipe", "fast", *short]) == 0
+    names = sorted(path.name for path in Path("runs").iterdir())
+    assert names == ["cifar-10-batches-bin-quicknet_xs-fast", "cifar-10-batches-bin-quicknet_xs-fast-2"]
+
+
+def test_fine_tuning_names_the_network_that_it_has(data: Path, whole: Path, tmp_path: Path):
+    photos = pictures(tmp_path / "photos")
+    assert run(["train", str(photos), "--from", str(whole), "--run", "run", "--epochs", "1", "--quiet"]) == 0
+    card, parent = read_card(Path("run/card.json")), read_card(whole / "card.json")
+    assert card.model.name == parent.model.name == "quicknet_xs"
+    assert card.classes == ("ants", "bees")
+    assert card.lineage[-1]["weights_sha256"] == parent.weights_sha256
+    assert load_recipe("run/recipe.toml").model.name == "quicknet_xs"
+
+
+# --- TensorBoard --------------------------------------------------------------------------
+
+
+class Writer:
+    """Stands for torch.utils.tensorboard.SummaryWriter."""
+
+    made: list["Writer"] = []
+
+    def __init__(self, folder: str, purge_step: int) -> None:
+        self.folder, self.purge_step, self.closed = folder, purge_step, False
+        self.scalars: list[tuple[str, float, int]] = []
+        Writer.made.append(self)
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.scalars.append((name, value, step))
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_scalars_for_tensorboard_where_it_is_installed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "site" / "tensorboard").mkdir(parents=True)
+    (tmp_path / "site" / "tensorboard" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    fake = types.ModuleType("torch.utils.tensorboard")
+    fake.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+    monkeypatch.setattr(Writer, "made", [])
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 8, signal.SIGINT)
+        assert train(data, "--epochs", "3", "--quiet") == 130
+    assert run(["train", "--resume", "run", "--quiet"]) == 0
+    first, second = Writer.made
+    assert Path(first.folder) == Path("run/tensorboard")
+    assert (first.purge_step, second.purge_step) == (1, 2)
+    assert first.closed
+    assert second.closed
+    log = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
+    curves = {name: value for name, value, step in second.scalars if step == 3}
+    assert curves["loss/train"] == log[2]["train_loss"]
+    assert curves["accuracy/val"] == log[2]["val_accuracy"]
+    assert [step for name, _, step in (*first.scalars, *second.scalars) if name == "loss/train"] == [1, 2, 3]
+
+
+def test_nothing_is_written_for_a_tensorboard_that_is_not_there(whole: Path):
+    if importlib.util.find_spec("tensorboard") is not None:
+        pytest.skip("tensorboard is installed here")
+    assert not (whole / "tensorboard").exists()

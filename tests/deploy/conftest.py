@@ -1,0 +1,29 @@
+"""Run folders to export, on one thread: the networks are tiny."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from exported import make_run, write_pictures
+from quicknet.data import DataRequest
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="session")
+def run_dir(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder that nothing may change."""
+    request = DataRequest(size=32, quiet=True)
+    return make_run(tmp_path_factory.mktemp("runs") / "left-right", pictures, request=request)

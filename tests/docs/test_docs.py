@@ -1,0 +1,249 @@
+"""What README and docs say: tables as generated, commands that exist, examples that run."""
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import click
+import pytest
+import torch
+from PIL import Image
+
+from helpers import TINY
+from quicknet import train as training
+from quicknet.cli.main import cli
+from quicknet.core.records import read_records
+from quicknet.data import draw_scenes
+from quicknet.train.recipe import list_recipes, load_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+_FENCE = re.compile(
+    r"(?:<!-- run(?:: exit (?P<code>\d))? -->\n)?(?:<!-- generated: [\w-]+ -->\n\n?)?"
+    r"```(?P<kind>\w+)\n(?P<body>.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+class Fence(NamedTuple):
+    """A code block of a page; `code` is the exit code its commands must have, None: not run."""
+
+    page: str
+    kind: str
+    body: str
+    code: int | None
+
+
+def fences(kind: str) -> Iterator[Fence]:
+    for page in PAGES:
+        for found in _FENCE.finditer(page.read_text(encoding="utf-8")):
+            if found["kind"] == kind:
+                runs = found[0].startswith("<!-- run")
+                yield Fence(page.name, kind, found["body"], int(found["code"] or 0) if runs else None)
+
+
+def commands(fence: Fence) -> list[str]:
+    return [line[2:] for line in fence.body.splitlines() if line.startswith("$ ")]
+
+
+def quicknet_words(line: str) -> Iterator[list[str]]:
+    """Yield the arguments of each `quicknet` command in a line: in pipes, loops and by torchrun too."""
+    for piece in re.split(r"&&|[|;]", line):
+        words = shlex.split(piece, comments=True)
+        if "quicknet" in words:
+            yield words[words.index("quicknet") + 1 :]
+
+
+def shown() -> list[tuple[str, list[str]]]:
+    """Every `quicknet` command line on any page, in blocks and between backticks."""
+    found = [
+        (fence.page, words) for fence in fences("console") for line in commands(fence) for words in quicknet_words(line)
+    ]
+    for page in PAGES:
+        for line in re.findall(r"`(quicknet [a-z]+ [^`\n]*)`", page.read_text(encoding="utf-8")):
+            found += [(page.name, words) for words in quicknet_words(line)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def generate() -> Iterator[ModuleType]:
+    """docs/generate.py as a module, with its neighbours importable."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    sys.path.remove(str(ROOT / "docs"))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the examples name: pictures, a run of each name, an exported file."""
+    place = tmp_path_factory.mktemp("docs")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    scenes = draw_scenes(place / "demo" / "scenes", per_class=12, seed=1)
+    (place / "photos").symlink_to(scenes)
+    (place / "camera").mkdir()
+    for number, path in enumerate(sorted((scenes / "test").glob("*/*.png"))[:3], 1):
+        Image.open(path).save(place / "camera" / f"{number}.png")
+    list(training.train(str(scenes), place / "demo" / "run", "demo", [*TINY, "train.epochs=1"], "cpu"))
+    (place / "runs").mkdir()
+    (place / "runs" / "photos").symlink_to(place / "demo" / "run")
+    torch.set_num_threads(before)
+    quicknet(place, "quicknet export runs/photos --out photos.onnx --data photos/", 0)
+    (place / "demo" / "scenes.onnx").write_bytes((place / "photos.onnx").read_bytes())
+    return place
+
+
+def quicknet(place: Path, line: str, code: int) -> str:
+    """Run a command line in `place` by a shell, as a reader would; return what it printed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    settings = {"PATH": path, "OMP_NUM_THREADS": "1", "QUICKNET_CACHE": str(place / "cache")}
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=place, env={**os.environ, **settings}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == code, f"{line}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_generated_blocks_are_up_to_date(generate: ModuleType) -> None:
+    stale = [str(path.relative_to(ROOT)) for path in generate.outdated(ROOT)]
+    assert not stale, f"run `make docs`: {', '.join(stale)}"
+
+
+def test_a_changed_block_is_noticed_and_mended(generate: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "references.toml").write_bytes((ROOT / "docs" / "references.toml").read_bytes())
+    page = tmp_path / "docs" / "networks.md"
+    page.write_text("before\n<!-- generated: costs -->\n127,863,041\n<!-- end -->\nafter\n")
+    assert page in generate.outdated(tmp_path)
+    for path, text in generate.generated(tmp_path):
+        path.write_text(text)
+    assert not generate.outdated(tmp_path)
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n")
+    assert "127,863,040" in text and "127,863,041" not in text
+
+
+def test_the_summary_is_of_the_records(generate: ModuleType, tmp_path: Path) -> None:
+    assert generate.tables.summary(generate.tables.Records(tmp_path)).count("not measured") == 9
+    generate_record(tmp_path)
+    table = generate.tables.summary(generate.tables.Records(tmp_path))
+    assert "93.00 ± 1.00% (recipe `fast`, 3 seeds, n = 10,000, protocol standard)" in table
+    assert "3,645,000 (`model.safetensors`)" in table
+    assert table.count("not measured") == 7
+
+
+def generate_record(results: Path) -> None:
+    from quicknet.core.records import write_record
+
+    fields = {
+        "kind": "accuracy",
+        "network": "quicknet_s",
+        "data": "cifar10",
+        "protocol": "standard",
+        "recipe": "fast",
+        "top1": [0.92, 0.93, 0.94],
+        "n": 10_000,
+        "file": "model.safetensors",
+        "file_bytes": 3_645_000,
+    }
+    write_record(results, "fast", "quicknet train cifar10", fields)
+    write_record(results, "flattering", "-", {**fields, "protocol": "paper", "top1": [0.99]})
+
+
+@pytest.mark.parametrize(("page", "words"), shown(), ids=lambda value: " ".join(value) if len(value) < 9 else None)
+def test_every_command_shown_parses(page: str, words: list[str]) -> None:
+    context = click.Context(cli, info_name="quicknet")
+    command = cli.get_command(context, words[0])
+    assert command is not None, f"{page}: no verb {words[0]}"
+    if words[1:] != ["--help"]:
+        command.make_context(words[0], list(words[1:]), parent=context)
+
+
+def test_there_are_commands_to_check() -> None:
+    assert len(shown()) > 25
+    assert {words[0] for _, words in shown()} >= {"train", "evaluate", "predict", "doctor", "export", "verify"}
+    assert sum(fence.code is not None for fence in fences("console")) >= 5
+
+
+@pytest.mark.parametrize("fence", [f for f in fences("console") if f.code is not None], ids=lambda f: f.page)
+def test_examples_run(fence: Fence, workplace: Path) -> None:
+    for line in commands(fence):
+        if not line.startswith("quicknet train"):  # learning takes longer than a test may
+            quicknet(workplace, line, fence.code or 0)
+
+
+@pytest.mark.parametrize("fence", [f for f in fences("python") if f.code is not None], ids=lambda f: f.page)
+def test_python_examples_run(fence: Fence, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    exec(compile(fence.body, fence.page, "exec"), {})
+
+
+def test_the_predict_example_is_what_the_record_holds(workplace: Path) -> None:
+    """Its figures are of a longer training; what it prints has the same form here."""
+    demo = read_records(ROOT / "results")["demo"]
+    printed = quicknet(workplace, demo["predict"]["command"], 0).splitlines()
+    recorded = demo["predict"]["output"].splitlines()
+    assert [line.split("\t")[0] for line in printed] == [line.split("\t")[0] for line in recorded]
+    assert [line.count("\t") for line in printed] == [line.count("\t") for line in recorded]
+    assert demo["predict"]["output"].strip() in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+            path, _, anchor = target.partition("#")
+            there = (page.parent / path).resolve() if path else page
+            assert there.exists(), f"{page.name}: {target}"
+            if anchor:
+                heads = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+                anchors = [re.sub(r"[^\w\- ]", "", head).strip().lower().replace(" ", "-") for head in heads]
+                assert anchor in anchors, f"{page.name}: {target}"
+
+
+def test_the_demo_recipe_is_the_smallest_network_at_the_scenes_size() -> None:
+    assert "demo" in list_recipes()
+    recipe = load_recipe("demo")
+    assert (recipe.model.name, recipe.data.size, recipe.train.epochs) == ("quicknet_xs", 32, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_demo_learns_its_scenes_twice_over(tmp_path: Path) -> None:
+    """The main job from nothing, and again where it has been: at least 95% both times."""
+    for _ in range(2):
+        out = quicknet_demo(tmp_path / "demo")
+        accuracy = re.search(r"test accuracy ([\d.]+)%.*n = 1,000", out)
+        assert accuracy is not None and float(accuracy[1]) >= 95, out
+        assert "the receipt holds" in out
+        answers = [line.split("\t") for line in out.splitlines() if line.count("\t") == 3]
+        assert sum(Path(name).parent.name in first for name, first, *_ in answers) >= 3, answers
+        report = tmp_path / "demo" / "run" / "report.html"
+        assert str(report) in out
+        assert report.stat().st_size < 2_000_000
+
+
+def quicknet_demo(folder: Path) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    settings = {"PATH": path, "DEMO": str(folder)}
+    done = subprocess.run(
+        ["bash", str(ROOT / "benchmarks" / "demo.sh")],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
