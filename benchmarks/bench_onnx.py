@@ -9,18 +9,24 @@ accuracy   torch and the exported file (ONNX Runtime) on all CIFAR-10 test image
 speed      batch 1, one thread, in one process, in turn (A B C D A B C D ...): torch eager (plain
            path, normalized input), torch.onnx.export + ONNX Runtime (PReLU as it is), ours by every
            runtime present, and a float32 matrix product of numpy's BLAS as the core's peak. Ours
-           takes uint8 and normalizes inside.
-start      seconds from starting Python to the first prediction of an image file, of a fresh process.
+           takes uint8 and normalizes inside. All go through the same images in turn: the time of
+           ONNX Runtime's PRelu depends on how often signs change, 1.1 ms (a smooth gradient) to
+           1.7 ms (noise) for quicknet_s, so one image repeated would mislead.
+start      seconds from starting Python to the first prediction of an image file, of a fresh process;
+           beside them the processor seconds, which other processes' load does not lengthen.
 
-CIFAR-10 must be on this machine (QUICKNET_DATA or the cache) for `accuracy`.
+CIFAR-10 must be on this machine (QUICKNET_DATA or the cache).
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import os
+import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["QUICKNET_FUSED"] = "0"  # torch as a user has it; our training kernels are another benchmark's
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # the peak of one core, too
 
 import numpy as np
 import onnxruntime
@@ -40,7 +47,7 @@ from torch import nn
 from quicknet.compare.costs import costs
 from quicknet.compare.peak import MACS, library, matrix_product
 from quicknet.compare.timing import burst, percentile
-from quicknet.core.card import Card, PreprocessSpec
+from quicknet.core.card import Card, PreprocessSpec, read_card
 from quicknet.core.errors import QuickNetError
 from quicknet.core.machine import machine_card
 from quicknet.core.records import versions
@@ -55,6 +62,7 @@ from quicknet.train.checkpoint import RunFolder, TorchClassifier
 
 CIFAR_SPEC = PreprocessSpec(mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616))
 BURST_S = 0.15
+IMAGES = 100
 
 
 def random_run(folder: Path, name: str, data: Dataset | None) -> Path:
@@ -124,35 +132,41 @@ def default_export(model: nn.Module) -> tuple[bytes, str]:
             return file.getvalue(), "torchscript"
 
 
-def calls(run: Path) -> tuple[dict[str, Callable[[], object]], str]:
+def through(call: Callable[[Any], object], inputs: list[Any]) -> Callable[[], object]:
+    """Return a call that takes the next of `inputs` each time."""
+    endless = itertools.cycle(inputs)
+    return lambda: call(next(endless))
+
+
+def calls(run: Path, data: Dataset | None) -> tuple[dict[str, Callable[[], object]], str]:
     """Return what is timed, by name, and which torch.onnx exporter there is."""
     parent = TorchClassifier(run)
     spec, model = parent.card.preprocess, parent.model
-    image = draw_vectors(spec.size, spec.channels, 2)[1:]
-    pixels = normalize(torch.from_numpy(image), spec.mean, spec.std).contiguous()
+    images = draw_vectors(spec.size, spec.channels) if data is None else np.array(data.split("test").images[:IMAGES])
+    pixels = [normalize(torch.from_numpy(i[None]), spec.mean, spec.std).contiguous() for i in images]
     blob, exporter = default_export(model)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
-    array = pixels.numpy()
 
-    def eager() -> object:
+    def eager(x: torch.Tensor) -> object:
         with torch.inference_mode():
-            return model(pixels)
+            return model(x)
 
     found: dict[str, Callable[[], object]] = {
-        "torch eager": eager,
-        "torch.onnx.export": lambda: session.run(None, {"x": array}),
+        "torch eager": through(eager, pixels),
+        "torch.onnx.export": through(lambda x: session.run(None, {"x": x}), [x.numpy() for x in pixels]),
     }
     for name in present():
-        found[f"quicknet {name}"] = lambda c=OnnxClassifier(run / "m.onnx", name, threads=1): c.logits(image)
+        classifier = OnnxClassifier(run / "m.onnx", name, threads=1)
+        found[f"quicknet {name}"] = through(classifier.logits, [image[None] for image in images])
     found["peak"] = matrix_product()
     return found, exporter
 
 
-def speed(run: Path, rounds: int) -> dict[str, Any]:
-    timed, exporter = calls(run)
+def speed(run: Path, data: Dataset | None, rounds: int) -> dict[str, Any]:
+    timed, exporter = calls(run, data)
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(rounds):
         for name, call in timed.items():
@@ -190,16 +204,23 @@ def start(run: Path, repeats: int) -> dict[str, Any]:
     picture = run / "picture.png"
     Image.fromarray(draw_vectors(100, 3, 3)[2]).save(picture)
     code = "import quicknet, sys; m = quicknet.load(sys.argv[1]); print(next(quicknet.predict(m, sys.argv[2])).label)"
-    found: dict[str, list[float]] = {"onnxruntime": [], "auto": []}
+    found: dict[str, list[tuple[float, float]]] = {"onnxruntime": [], "auto": []}
     for _ in range(repeats):
         for name, values in found.items():
             environment = {**os.environ, "QUICKNET_RUNTIME": name}
-            started = time.perf_counter()
+            started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
             command = [sys.executable, "-c", code, str(run / "m.onnx"), str(picture)]
             subprocess.run(command, check=True, env=environment, capture_output=True)
-            values.append(time.perf_counter() - started)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            values.append((time.perf_counter() - started, processor))
     return {
-        name: {"n": len(values), "median_s": percentile(values, 0.5), "best_s": min(values)}
+        name: {
+            "n": len(values),
+            "median_s": percentile([wall for wall, _ in values], 0.5),
+            "best_s": min(wall for wall, _ in values),
+            "processor_s": percentile([processor for _, processor in values], 0.5),
+        }
         for name, values in found.items()
     }
 
@@ -215,14 +236,12 @@ def main() -> None:
     torch.set_num_threads(1)
     card, results = machine_card(), {}
     data = None
-    if options.only in (None, "accuracy"):
-        data = load_data("cifar10", DataRequest(quiet=True, download=False))
+    if options.only != "start":
+        data = cifar10(options.run)
     with tempfile.TemporaryDirectory() as temporary:
         for name in [str(options.run)] if options.run else options.models:
             run = Path(temporary) / Path(name).name
             if options.run:
-                import shutil
-
                 shutil.copytree(options.run, run)
             else:
                 random_run(run, name, data)
@@ -236,12 +255,22 @@ def main() -> None:
         print_model(name, result)
 
 
+def cifar10(run: Path | None) -> Dataset:
+    """Return the data, read by the run's card where there is one."""
+    request = DataRequest(quiet=True, download=False)
+    if run is not None:
+        card = read_card(run / "card.json")
+        request = request.replace(spec=card.preprocess.to_dict(), classes=list(card.classes))
+    return load_data("cifar10", request)
+
+
 def measured(run: Path, data: Dataset | None, options: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {}
-    if data is not None:
+    if options.only in (None, "accuracy"):
+        assert data is not None
         result["accuracy"] = accuracy(run, data)
     if options.only in (None, "speed"):
-        result["speed"] = speed(run, options.rounds)
+        result["speed"] = speed(run, data, options.rounds)
     if options.only in (None, "start"):
         result["start"] = start(run, 7)
     return result
@@ -270,7 +299,10 @@ def print_model(name: str, result: dict[str, Any]) -> None:
             f"{found['peak_best_gmacs']:.0f} G"
         )
     for label, row in result.get("start", {}).items():
-        print(f"  start to first prediction, {label}: {row['median_s']:.2f} s median, best {row['best_s']:.2f} s")
+        print(
+            f"  start to first prediction, {label}: {row['median_s']:.2f} s median, best {row['best_s']:.2f}, processor "
+            f"{row['processor_s']:.2f} s"
+        )
 
 
 if __name__ == "__main__":

@@ -71,23 +71,28 @@ def accuracy(folders: list[Path]) -> dict[str, Any]:
 
 
 def training_command(folders: list[Path]) -> str:
-    """Return the command that re-makes the runs: the shipped recipe and what was changed of it."""
+    """Return the command that re-makes the runs: the shipped recipe and what was changed of it.
+
+    Raises ToolError where a setting of the recipe was taken away, which `--set` cannot say.
+    """
     recipes = [load_recipe(str(folder / "recipe.toml")) for folder in folders]
     ours, base = (_flat(recipe.to_dict()) for recipe in (recipes[0], load_recipe(recipes[0].name)))
-    shown_apart = ("data.source", "train.seed")
-    changes = [f"{key}={json.dumps(value)}" for key, value in ours.items() if value != base.get(key)]
+    changes = {key: value for key, value in ours.items() if value != base.get(key)}
+    for key in [*(base.keys() - ours.keys()), *(key for key, value in changes.items() if value is None)]:
+        raise ToolError(f"{folders[0]} takes {key} of recipe {recipes[0].name} away; give it a recipe of its own name")
     words = ["quicknet", "train", recipes[0].data.source, "--recipe", recipes[0].name]
-    words += [word for change in changes if change.partition("=")[0] not in shown_apart for word in ("--set", change)]
+    for key, value in changes.items():
+        if key not in ("data.source", "train.seed"):
+            words += ["--set", f"{key}={json.dumps(value)}"]
     seeds = " ".join(str(recipe.train.seed) for recipe in recipes)
     return f"for seed in {seeds}; do {shlex.join(words)} --seed $seed; done"
 
 
 def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested settings under dotted keys; overrides of a network stay one value."""
+    """Return nested settings under dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in fields.items():
-        nested = isinstance(value, dict) and key != "overrides"
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
 
 
@@ -95,7 +100,8 @@ def demo() -> dict[str, Any]:
     """Return what the demo reached, and one `predict` with what it printed."""
     fields = accuracy([ROOT / "demo" / "run"])
     command = ["quicknet", "predict", "demo/scenes.onnx", *_DEMO_FILES]
-    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    ours = [sys.executable, "-m", *command]
+    output = subprocess.run(ours, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     return {
         **fields,
         "kind": "demo",

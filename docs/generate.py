@@ -82,7 +82,8 @@ def _commands() -> str:
     from quicknet.cli.main import cli
 
     def help_text(command: click.Command, name: str, parent: click.Context | None) -> tuple[click.Context, str]:
-        context = click.Context(command, info_name=name, parent=parent, terminal_width=80, color=False)
+        settings = {**command.context_settings, "terminal_width": 78, "color": False}  # click's, of 80 columns
+        context = click.Context(command, info_name=name, parent=parent, **settings)
         return context, f"\n```text\n$ {context.command_path} --help\n{command.get_help(context).rstrip()}\n```\n"
 
     top, text = help_text(cli, "quicknet", None)

@@ -26,6 +26,7 @@ _PUBLIC = {
     "predict": "quicknet.lite.predict:predict",
     "export": "quicknet.deploy.export:export",
     "verify": "quicknet.lite.verify:verify",
+    "benchmark": "quicknet.compare.benchmark:benchmark",
     "doctor": "quicknet.data.doctor:examine",
 }
 
@@ -36,7 +37,15 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'quicknet' has no attribute {name!r}")
     module, _, attribute = _PUBLIC[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        from quicknet.core.errors import missing_extra
+
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        raise missing from error
 
 
 def __dir__() -> list[str]:

@@ -198,8 +198,8 @@ def test_a_process_warms_up_takes_turns_and_paces_frames_until_its_input_ends():
     serve(session, io.StringIO("".join(json.dumps(r) + "\n" for r in requests)), answers)
     warm, taken, paced = map(json.loads, answers.getvalue().splitlines())
     assert warm["memory_bytes"] > 1_000_000
-    # three to warm up, one at the burst's start that does not count
-    assert session.calls["network", 2] == len(taken["seconds"]) + 3 + 1
+    # three to warm up, one at the burst's start whose time does not count
+    assert session.calls["network", 2] == 3 + taken["calls"] == 3 + 1 + len(taken["seconds"])
     assert 0 < taken["cpu_s"] <= taken["wall_s"] + 0.05
     assert paced["frames"] == 10 == len(paced["latencies_s"]) + paced["dropped"]
 
@@ -258,14 +258,17 @@ def test_a_benchmark_has_every_case_with_ratios_and_shares_of_the_same_run(tiny_
     assert cases == set(itertools.product(present(), settings.threads, ("network", "whole"), (1, 4)))
     assert len(cases) == len(found.rows)
     macs = costs(QuickNetConfig(**read_model(tiny_onnx)[0].model.config)).macs
-    peak_of = {peak.threads: peak.gmacs_median for peak in found.peaks}
+    (core,) = [peak.gmacs_per_core_second for peak in found.peaks if peak.threads == 1]
     for row in found.rows:
         first = next(r for r in found.rows if (r.threads, r.path, r.batch) == (row.threads, row.path, row.batch))
         assert row.ratio == pytest.approx(row.images_per_second / first.images_per_second)
         assert row.images_per_second == pytest.approx(1000 * row.batch / row.median_ms)
         assert row.n >= 10 and row.median_ms <= row.p95_ms
         if row.path == "network":
-            assert row.peak_share == pytest.approx(macs * row.images_per_second / 1e9 / peak_of[row.threads])
+            gmacs = macs * row.batch / (row.cpu_ms / 1000) / 1e9
+            assert row.gmacs_per_core_second == pytest.approx(gmacs)
+            assert row.peak_share == pytest.approx(gmacs / core)
+            assert 0 < row.peak_share < 1
         else:
             assert row.peak_share is None
     assert {(s.runtime, s.n) for s in found.starts} == {(name, 1) for name in present()}

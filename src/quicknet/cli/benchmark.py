@@ -21,7 +21,7 @@ _HELP = """Measure MODELS, run folders or exported files, in every runtime prese
 Latency and throughput of the network alone (uint8 image to logits) and of the whole path (JPEG
 bytes to label), peak memory, cold start, and the share reached of the fp32 peak that a large
 matrix product has in the same run. Each variant is a process of its own, pinned to cores; all
-take turns, so ratios hold on a busy machine though milliseconds may not.
+take turns, so that ratios hold on a machine whose speed drifts.
 
 With --fps N, frames come in real time, as from a camera that keeps the newest only: a model
 holds N frames/s if at most 1% are dropped and 95% answered before the next comes. --cpu-share X
@@ -33,12 +33,15 @@ With --json:
   {"format": 1, "settings", "machine", "versions",
    "runtimes": {name: what it is}, "jpegs": {model: "WxH"},
    "models": [{"model", "name", "input", "parameters", "macs", "size_bytes"}],
-   "peaks": [{"threads", "n", "gmacs_median", "gmacs_best", "library"}],
+   "peaks": [{"threads", "n", "gmacs_median", "gmacs_best", "gmacs_per_core_second",
+     "library"}],
    "starts": [{"model", "runtime", "n", "median_s", "fastest_s", "slowest_s"}],
    "rows": [{"model", "runtime", "threads", "cores": pinned to, or null,
      "path": "network" or "whole", "batch", "n", "median_ms", "p95_ms",
-     "images_per_second": by the median, "cores_used": CPU time per time, "ratio": to the first of the same case,
-     "memory_bytes", "gmacs_per_second", "peak_share": 0..1, null on the whole path}]}
+     "images_per_second": by the median, "ratio": to the first of the same case,
+     "cpu_ms": CPU time of a call, all threads, "cores_used": CPU time per time,
+     "memory_bytes", "gmacs_per_core_second": by CPU time,
+     "peak_share": of one core's peak, 0..1; both null on the whole path}]}
 With --json and --fps:
   {"format": 1, "machine", "versions", "holds": all of them,
    "rows": [{"model", "runtime", "threads", "jpeg", "fps", "holds", "frames", "answered",
@@ -122,8 +125,9 @@ def _benchmark(models: Sequence[str], options: dict[str, Any]) -> None:
         _print(found)
     alone = [row.cores_used for row in found.rows if row.threads == 1]
     if alone and min(alone) < _SHARED_CORE and not quiet:
-        text = f"others had up to {100 * (1 - min(alone)):.0f}% of the core: milliseconds are too many, p95 most"
-        click.echo(f"quicknet: note: {text}; ratios hold", err=True)
+        taken = f"{100 * (1 - min(alone)):.0f}%"
+        note = f"other processes had up to {taken} of the core: compare CPU ms, or measure on an idle machine"
+        click.echo(f"quicknet: note: {note}", err=True)
     if png_path is not None and not quiet:
         click.echo(f"quicknet: note: the picture is {shown(str(png_path))}", err=True)
 
@@ -176,6 +180,10 @@ def _frame_line(row: FrameRow) -> str:
 # --- the tables ----------------------------------------------------------------------------
 
 
+_LEGEND = """\
+network: uint8 images to logits; whole: JPEG bytes to labels; MB: most memory so far
+CPU ms: CPU time of a call, which others on the machine do not change; ratio: images/s against the
+first model and runtime; share: multiply-adds per CPU time against those of the fp32 peak"""
 _MIN_COLUMNS = 100  # where output is no terminal
 
 
@@ -190,7 +198,8 @@ def _print(found: Benchmark) -> None:
     load = f"governor {governor}, load before {machine['load_1min']}"
     console.print(f"{machine['cpu']}, {machine['cores']} cores, {load}", soft_wrap=True)
     for peak in found.peaks:
-        speed = f"{peak.gmacs_median:.1f} G multiply-adds/s (best {peak.gmacs_best:.1f}), {peak.library}"
+        speed = f"{peak.gmacs_median:.1f} G multiply-adds/s (best {peak.gmacs_best:.1f}), "
+        speed += f"{peak.gmacs_per_core_second:.1f} per second of CPU time, {peak.library}"
         console.print(f"fp32 peak, threads {peak.threads}: {speed}", soft_wrap=True)
     for name, detail in found.runtimes.items():
         console.print(f"{name}: {shown(detail)}", soft_wrap=True)
@@ -199,7 +208,7 @@ def _print(found: Benchmark) -> None:
     for batch, threads in dict.fromkeys((row.batch, row.threads) for row in found.rows):
         rows = [row for row in found.rows if (row.batch, row.threads) == (batch, threads)]
         console.print(_speed_table(rows))
-    console.print("ratio: images/s against the first model and runtime; share: of the fp32 peak", soft_wrap=True)
+    console.print(_LEGEND, soft_wrap=True)
 
 
 def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Any:
@@ -227,7 +236,7 @@ def _model_table(found: Benchmark) -> Any:
 def _start_table(found: Benchmark) -> Any:
     from rich.text import Text
 
-    title = f"cold start, from starting Python to the first label, n = {found.settings.starts}"
+    title = f"cold start: Python to first label, n = {found.settings.starts}"
     table = _table(title, ("model", "runtime"), ("median s", "fastest", "slowest"))
     for start in found.starts:
         spread = (f"{seconds:.2f}" for seconds in (start.median_s, start.fastest_s, start.slowest_s))
@@ -241,11 +250,12 @@ def _speed_table(rows: Sequence[Row]) -> Any:
     first = rows[0]
     cores = "not pinned" if first.cores is None else f"pinned to {', '.join(map(str, first.cores))}"
     title = f"batch {first.batch}, threads {first.threads} ({cores})"
-    columns = ("median ms", "p95 ms", "images/s", "ratio", "share", "MB", "n")
+    columns = ("median ms", "p95 ms", "CPU ms", "images/s", "ratio", "share", "MB", "n")
     table = _table(title, ("model", "runtime", "path"), columns)
     for row in rows:
         share = "" if row.peak_share is None else f"{100 * row.peak_share:.0f}%"
-        figures = (f"{row.median_ms:.2f}", f"{row.p95_ms:.2f}", f"{row.images_per_second:,.0f}", f"{row.ratio:.2f}")
+        times = (f"{ms:.2f}" for ms in (row.median_ms, row.p95_ms, row.cpu_ms))
+        figures = (*times, f"{row.images_per_second:,.0f}", f"{row.ratio:.2f}")
         memory = f"{row.memory_bytes / 1e6:.0f}"
         table.add_row(Text(shown(row.model)), row.runtime, row.path, *figures, share, memory, str(row.n))
     return table

@@ -11,7 +11,7 @@ import click
 
 from quicknet import __version__
 from quicknet.cli.text import shown
-from quicknet.core.errors import QuickNetError, nearest
+from quicknet.core.errors import QuickNetError, missing_extra, nearest
 
 # verb → one line for `--help`; its command is `quicknet.cli.VERB:VERB`
 VERBS = {
@@ -98,6 +98,8 @@ def run(arguments: list[str]) -> int:
 
 def _line_and_code(error: BaseException) -> tuple[str, int]:
     """Return what to say of a failure, and the exit code."""
+    if isinstance(error, ModuleNotFoundError):
+        error = missing_extra(error) or error
     if isinstance(error, QuickNetError):
         return str(error), error.exit_code
     if isinstance(error, click.ClickException):

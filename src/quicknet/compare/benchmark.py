@@ -60,10 +60,12 @@ class BenchmarkSettings(Settings, frozen=True, kw_only=True):
 class Row(Settings, frozen=True, kw_only=True):
     """One case of one subject: `path` "network" (uint8 → logits) or "whole" (JPEG bytes → labels).
 
-    `cores_used` is CPU time per time: under 1 with one thread, other processes had part of the core.
-    `ratio` is its images/s over those of the first model and runtime in the same case.
-    `memory_bytes` is the most its process had resident, up to this batch. `peak_share` (network
-    only) is of the peak with as many threads, medians both, None where the MACs are not known.
+    `cpu_ms` is the mean CPU time of a call, all threads together: what other processes take of the
+    cores does not count in it. `cores_used` is CPU time per time: with one thread under 1 where
+    others had part of the core. `ratio` is its images/s over those of the first model and runtime
+    in the same case. `memory_bytes` is the most its process had resident, up to this batch.
+    `peak_share` (network only) is its multiply-adds per second of CPU time over those of the
+    matrix product on one core; None where the MACs are not known.
     """
 
     model: str
@@ -76,20 +78,22 @@ class Row(Settings, frozen=True, kw_only=True):
     median_ms: float
     p95_ms: float
     images_per_second: float
+    cpu_ms: float
     cores_used: float
     ratio: float
     memory_bytes: int
-    gmacs_per_second: float | None
+    gmacs_per_core_second: float | None
     peak_share: float | None
 
 
 class PeakRow(Settings, frozen=True, kw_only=True):
-    """The machine's fp32 peak in G multiply-adds/s, all threads together."""
+    """The machine's fp32 peak: G multiply-adds/s, all threads together, and per second of CPU time."""
 
     threads: int
     n: int
     gmacs_median: float
     gmacs_best: float
+    gmacs_per_core_second: float
     library: str
 
 
@@ -187,8 +191,12 @@ def _once_each(subjects: Sequence[Subject]) -> list[Subject]:
 
 
 def _peaks(subjects: Sequence[Subject]) -> list[Subject]:
-    """Return the matrix product with every number of threads that is used."""
-    threads = dict.fromkeys(subject.threads for subject in subjects)
+    """Return the matrix product on one core, which shares are of, and with every number of threads used.
+
+    Not with as many threads as the subject: BLAS threads that wait for one another spin, and on
+    a busy machine (load 9 on 2 cores) did 7 G multiply-adds per second of CPU time where one did 48.
+    """
+    threads = dict.fromkeys((1, *(subject.threads for subject in subjects)))
     return [Subject(model="", runtime="peak", threads=n) for n in threads]
 
 
@@ -213,7 +221,7 @@ class _Case:
     def __init__(self, child: Child, path: str, batch: int) -> None:
         self.child, self.path, self.batch = child, path, batch
         self.seconds: list[float] = []
-        self.wall_s = self.cpu_s = 0.0
+        self.calls, self.wall_s, self.cpu_s = 0, 0.0, 0.0
         self.memory_bytes = int(child.ask("warm", path=path, batch=batch)["memory_bytes"])
 
     @property
@@ -225,6 +233,7 @@ class _Case:
         """Take a turn."""
         answer = self.child.ask("burst", path=self.path, batch=self.batch, seconds=seconds)
         self.seconds += answer["seconds"]
+        self.calls += answer["calls"]
         self.wall_s += answer["wall_s"]
         self.cpu_s += answer["cpu_s"]
 
@@ -253,6 +262,7 @@ def _peak_row(case: _Case, library: str) -> PeakRow:
         n=len(case.seconds),
         gmacs_median=MACS / percentile(case.seconds, 0.5) / 1e9,
         gmacs_best=MACS / min(case.seconds) / 1e9,
+        gmacs_per_core_second=MACS * case.calls / case.cpu_s / 1e9,
         library=library,
     )
 
@@ -269,7 +279,7 @@ def _start_row(subject: Subject, seconds: Sequence[float]) -> StartRow:
 
 
 def _rows(measured: Sequence[_Case], facts: dict[str, ModelFacts], peaks: Sequence[PeakRow]) -> tuple[Row, ...]:
-    peak_of = {peak.threads: peak.gmacs_median for peak in peaks}
+    core = next(peak.gmacs_per_core_second for peak in peaks if peak.threads == 1)
     firsts: dict[tuple[str, int, int], float] = {}
     rows = []
     for case in measured:
@@ -277,7 +287,7 @@ def _rows(measured: Sequence[_Case], facts: dict[str, ModelFacts], peaks: Sequen
         if case.path == "peak":
             continue
         macs = facts[subject.model].macs if case.path == "network" else None
-        gmacs = macs * timing.images_per_second / 1e9 if macs else None
+        gmacs = macs * case.batch * case.calls / case.cpu_s / 1e9 if macs else None
         first = firsts.setdefault(case.key, timing.images_per_second)
         rows.append(
             Row(
@@ -286,11 +296,12 @@ def _rows(measured: Sequence[_Case], facts: dict[str, ModelFacts], peaks: Sequen
                 cores=tuple(case.child.cores) if case.child.cores else None,
                 path=case.path,
                 batch=case.batch,
+                cpu_ms=1000 * case.cpu_s / case.calls,
                 cores_used=case.cpu_s / case.wall_s,
                 ratio=timing.images_per_second / first,
                 memory_bytes=case.memory_bytes,
-                gmacs_per_second=gmacs,
-                peak_share=gmacs / peak_of[subject.threads] if gmacs else None,
+                gmacs_per_core_second=gmacs,
+                peak_share=gmacs / core if gmacs else None,
             )
         )
     return tuple(rows)

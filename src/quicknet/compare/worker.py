@@ -75,13 +75,7 @@ class Session:
             for _ in range(WARM_UP_CALLS):
                 call()
             return {"memory_bytes": peak_memory_bytes()}
-        wall_s, cpu_s = time.perf_counter(), time.process_time()
-        seconds = burst(call, request["seconds"], time.perf_counter)
-        return {
-            "seconds": seconds,
-            "wall_s": time.perf_counter() - wall_s,
-            "cpu_s": time.process_time() - cpu_s,
-        }
+        return _burst(call, request["seconds"])
 
     def _pace(self, fps: float, frames: int) -> dict[str, Any]:
         from quicknet.compare.frames import Clock, pace
@@ -92,6 +86,21 @@ class Session:
         die_with_parent()
         send_clock = Clock(time.perf_counter, time.sleep)
         return pace(lambda frame: call(), fps, frames, send_clock).to_dict()
+
+
+def _burst(call: Work, seconds: float) -> dict[str, Any]:
+    """Return a burst's seconds, and calls, time and CPU time of all of it."""
+    calls = 0
+
+    def counted() -> None:
+        nonlocal calls
+        call()
+        calls += 1
+
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    taken = burst(counted, seconds, time.perf_counter)
+    wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
+    return {"seconds": taken, "calls": calls, "wall_s": wall_s, "cpu_s": cpu_s}
 
 
 def make_session(spec: dict[str, Any]) -> Session:

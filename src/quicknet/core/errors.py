@@ -46,6 +46,25 @@ class CheckFailed(QuickNetError):
     exit_code = 1
 
 
+# package → the extra of quicknet-vision that brings it
+_EXTRAS = {
+    "torch": "train",
+    "tomli_w": "train",
+    "matplotlib": "report",
+    "optuna": "explore",
+}
+
+
+def missing_extra(error: ModuleNotFoundError) -> ToolError | None:
+    """Return what to say of a package that an extra brings; None for any other."""
+    package = (error.name or "").partition(".")[0]
+    if package not in _EXTRAS:
+        return None
+    return ToolError(
+        f"this needs {package}, which is not installed; run `pip install 'quicknet-vision[{_EXTRAS[package]}]'`"
+    )
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for the known word nearest to `word`, or the known ones.
 

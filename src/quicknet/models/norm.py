@@ -53,7 +53,8 @@ class BatchNorm2d(nn.BatchNorm2d):
         if not (self.uses_batch and distributed()):
             return super().forward(x)
         variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
-        mean, variance = self.batch_statistics(mean, variance, x.numel() // x.shape[1])
+        mean, variance, count = self.batch_statistics(mean, variance, x.numel() // x.shape[1])
+        self.update_running(mean, variance, count)
         scale = torch.rsqrt(variance + self.eps)
         if self.weight is not None:
             scale = scale * self.weight
@@ -61,35 +62,35 @@ class BatchNorm2d(nn.BatchNorm2d):
         y = (x - mean.view(shape)) * scale.view(shape)
         return y if self.bias is None else y + self.bias.view(shape)
 
-    def batch_statistics(self, mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Return the mean and biased variance (C,) to normalize by, and update the running ones.
+    def batch_statistics(self, mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor, float]:
+        """Return the mean and biased variance (C,) to normalize by, and how many values they are of.
 
         `mean`, `variance` (C,) are of this process's `count` values per channel. Raises
         TrainingError where all processes together have a single value per channel.
         """
-        total: Tensor | float = float(count)
+        total = float(count)
         if distributed():
             mean, variance, total = _over_processes(mean, variance, count)
-        if float(total) < 2:
+        if total < 2:
             raise TrainingError(
                 "batch norm has one value per channel to train on (one image, 1x1 at the last layer); "
                 "use a larger batch or larger images"
             )
-        if self.training and self.track_running_stats:
-            self._update_running(mean, variance, float(total))
-        return mean, variance
+        return mean, variance, total
 
     @torch.no_grad()
-    def _update_running(self, mean: Tensor, variance: Tensor, count: float) -> None:
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+    def update_running(self, mean: Tensor, variance: Tensor, count: float) -> None:
+        """Move the running statistics (in training, where there are some) towards a batch's."""
+        if not self.training or self.running_mean is None or self.running_var is None:
             return
+        assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         factor = self.momentum if self.momentum is not None else 1.0 / float(self.num_batches_tracked)
         self.running_mean.mul_(1 - factor).add_(mean, alpha=factor)
         self.running_var.mul_(1 - factor).add_(variance, alpha=factor * count / (count - 1))
 
 
-def _over_processes(mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def _over_processes(mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor, float]:
     """Join the processes' statistics, in double: a mean square less a squared mean loses digits.
 
     One message for all three.
@@ -102,4 +103,4 @@ def _over_processes(mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor,
     total = sums[-1].detach()
     joint_mean = sums[:channels] / total
     joint_variance = sums[channels:-1] / total - joint_mean.square()
-    return joint_mean.to(mean.dtype), joint_variance.clamp(min=0).to(mean.dtype), total.to(mean.dtype)
+    return joint_mean.to(mean.dtype), joint_variance.clamp(min=0).to(mean.dtype), float(total)

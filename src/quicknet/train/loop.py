@@ -7,6 +7,7 @@ network is in `models/`.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 
@@ -33,6 +34,10 @@ def fit(run: Run) -> Iterator[EpochRecord]:
     Raises TrainingError where the loss is no longer a number.
     """
     state = run.state
+    # What lives now lives to the end; looked through by the collector it costs 150 ms a time,
+    # about once in 100 steps (quicknet_s, 2 cores).
+    gc.collect()
+    gc.freeze()
     while state.epoch < run.recipe.train.epochs and not run.out_of_patience():
         run.model.train()
         for indices in run.remaining_batches():

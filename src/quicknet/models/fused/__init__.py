@@ -8,7 +8,8 @@ kernels cannot be built or do not apply, `models/quicknet.py` runs its plain pat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -88,15 +89,16 @@ def _slope(activation: Any, channels: int, like: Tensor) -> Tensor:
     return torch.full((channels,), slope, dtype=like.dtype)
 
 
-def _norm(layer: Any, kept: Kept) -> Norm:
-    """Return what normalizes a layer's kept output, and note its statistics."""
+def _norm(layer: Any, kept: Kept, updates: list[Callable[[], None]]) -> Norm:
+    """Return what normalizes a layer's kept output; adds the update of its running statistics."""
     bn: BatchNorm2d = layer.bn
     z, mean, variance = kept
     if mean is None or variance is None:
         mean, variance = bn.running_mean, bn.running_var
+        assert mean is not None and variance is not None  # `uses_batch` is true without running ones
     else:
-        mean, variance = bn.batch_statistics(mean, variance, z.numel() // z.shape[-1])
-    assert mean is not None and variance is not None  # `uses_batch` is true without running ones
+        mean, variance, count = bn.batch_statistics(mean, variance, z.numel() // z.shape[-1])
+        updates.append(functools.partial(bn.update_running, mean, variance, count))
     return Norm(mean, variance, bn.weight, bn.bias, _slope(layer.act, mean.numel(), z), bn.eps)
 
 
@@ -108,10 +110,14 @@ def forward_features(net: QuickNet, x: Tensor) -> Tensor:
     """
     stem = net.stem
     kept = autograd.stem(x, stem.conv.weight, stem.conv.stride[0], stem.bn.uses_batch)
-    norm = _norm(stem, kept)
+    updates: list[Callable[[], None]] = []
+    norm = _norm(stem, kept, updates)
     block: Any
     for block in net.blocks:
         weights = (block.depthwise.weight, block.pointwise.weight)
         kept = autograd.separable(kept.z, norm, weights, block.pool, block.bn.uses_batch)
-        norm = _norm(block, kept)
+        norm = _norm(block, kept, updates)
+    # All at once: among the kernels, which empty the caches, they took 1.4 ms a step, not 0.5.
+    for update in updates:
+        update()
     return autograd.output(kept.z, norm)

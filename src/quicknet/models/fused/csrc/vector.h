@@ -125,8 +125,8 @@ inline void advise_large_pages(void* p, size_t bytes) {
 #endif
 }
 
-// Scratch memory of one thread, kept between calls: fresh pages cost more than the work on
-// them. Two passes over the same requests: the first adds up, the second hands out.
+// Scratch memory of one thread, kept between calls: fresh pages cost more than the work on them.
+// Each `take` hands out the whole of it anew.
 class Arena {
  public:
   ~Arena() { std::free(base_); }

@@ -1,0 +1,197 @@
+"""The built wheel: what is in it, and that it classifies without torch."""
+
+import json
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import quicknet
+
+ROOT = Path(__file__).resolve().parent.parent
+LIGHT = ("core", "lite", "report", "data", "cli")
+
+
+def python(program: str, interpreter: str | Path = sys.executable, **options) -> str:
+    found = subprocess.run([str(interpreter), "-c", program], capture_output=True, text=True, timeout=120, **options)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+# --- what is imported when ----------------------------------------------------------------
+
+
+def light_modules() -> list[str]:
+    """Return every module that must do without torch."""
+    found = []
+    for part in LIGHT:
+        package = ROOT / "src" / "quicknet" / part
+        found += [
+            f"quicknet.{part}",
+            *(info.name for info in pkgutil.walk_packages([str(package)], f"quicknet.{part}.")),
+        ]
+    return [name for name in found if not name.startswith("quicknet.data.augment")]
+
+
+def test_the_light_modules_never_import_torch():
+    """In a fresh interpreter, since import-linter does not see imports inside of functions run at import."""
+    names = light_modules()
+    assert len(names) > 25
+    program = f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\n"
+    program += "print([name for name in ('torch', 'matplotlib', 'onnx', 'optuna') if name in sys.modules])"
+    assert python(program).strip() == "[]"
+
+
+def test_help_and_the_package_itself_import_next_to_nothing():
+    heavy = "('torch', 'numpy', 'PIL', 'rich', 'msgspec', 'onnxruntime', 'safetensors')"
+    report = f"print([name for name in {heavy} if name in sys.modules])"
+    assert python(f"import sys, quicknet\n{report}").strip() == "[]"
+    program = f"import sys\nfrom quicknet.cli.main import run\nassert run(['--help']) == 0\n{report}"
+    assert python(program).splitlines()[-1] == "[]"
+
+
+def test_every_public_name_is_there():
+    for name in quicknet.__all__:
+        assert getattr(quicknet, name) is not None
+    assert dir(quicknet) == sorted(quicknet.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'tarin'"):
+        _ = quicknet.tarin
+
+
+# --- the wheel ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path):
+    assert wheel.name == f"quicknet_vision-{quicknet.__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        metadata = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()
+    package = {name for name in names if name.startswith("quicknet/")}
+    assert {name for name in names - package if ".dist-info/" not in name} == set()
+    sources = {
+        str(path.relative_to(ROOT / "src"))
+        for path in (ROOT / "src" / "quicknet").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert package == sources  # py.typed, recipes, the style sheet, the kernels' source
+    for needed in ("py.typed", "train/recipes/fast.toml", "report/style.css"):
+        assert f"quicknet/{needed}" in package
+    assert any(name.startswith("quicknet/models/fused/") and name.endswith(".cpp") for name in package)
+    pictures = {".png", ".jpg", ".jpeg", ".bin", ".npy", ".npz", ".safetensors", ".gz", ".pkl", ".so"}
+    assert not {name for name in names if Path(name).suffix in pictures}
+    assert wheel.stat().st_size < 1_000_000
+    required = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE)
+    assert "torch" not in required
+    assert {"numpy", "pillow", "msgspec", "click"} <= set(required)
+
+
+@pytest.fixture(scope="module")
+def light(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` folder of an environment with the wheel and what it requires: no torch."""
+    folder = tmp_path_factory.mktemp("light") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=60)
+    command = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--quiet"]
+    constraints = ROOT / "constraints.txt"
+    installed = subprocess.run(
+        [*command, "--no-compile", "-c", str(constraints), str(wheel)], capture_output=True, text=True, timeout=280
+    )
+    assert installed.returncode == 0, installed.stderr
+    return folder / "bin"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("QUICKNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(light: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([str(light / "quicknet"), *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_the_light_environment_has_no_torch_and_the_command(light: Path, place: Path):
+    program = "import importlib.util as u, quicknet; print(u.find_spec('torch'), quicknet.__file__)"
+    torch, _, where = python(program, light / "python").strip().partition(" ")
+    assert torch == "None"
+    assert where.startswith(str(light.parent))
+    found = command(light, "--help")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "doctor" in found.stdout
+    for verb in re.findall(r"^  ([a-z]+)  ", found.stdout, re.MULTILINE):
+        assert command(light, verb, "--help").returncode == 0, verb
+
+
+def test_doctor_looks_over_a_folder_without_torch(light: Path, place: Path):
+    from PIL import Image
+
+    for name, colours in {"reds": ["red", "darkred"], "blues": ["blue", "navy"]}.items():
+        (place / "photos" / name).mkdir(parents=True)
+        for colour in colours:
+            Image.new("RGB", (64, 48), colour).save(place / "photos" / name / f"{colour}.jpg")
+    (place / "photos" / "reds" / "broken.jpg").write_bytes(b"no image")
+    found = command(light, "doctor", "photos", "--json")
+    assert found.returncode == 1
+    report = json.loads(found.stdout)
+    assert any("broken.jpg" in str(finding["groups"]) for finding in report["findings"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "run", "x.jpg"],
+        ["evaluate", "run", "photos"],
+        ["train", "photos"],
+    ],
+)
+def test_what_needs_torch_says_how_to_get_it(arguments: list[str], light: Path, place: Path):
+    (place / "run").mkdir()
+    (place / "run" / "card.json").write_text("{}")
+    found = command(light, *arguments)
+    assert (found.returncode, found.stdout) == (2, "")
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("quicknet: error: ")
+    assert "needs torch, which is not installed; run `pip install 'quicknet-vision[train]'`" in line
+
+
+def test_python_says_the_same(light: Path, place: Path):
+    program = """
+import quicknet
+for use in (lambda: quicknet.create_model, lambda: quicknet.train):
+    try:
+        use()
+    except quicknet.QuickNetError as error:
+        print(error)
+"""
+    lines = python(program, light / "python").splitlines()
+    assert len(lines) == 2
+    assert all("pip install 'quicknet-vision[train]'" in line for line in lines)
+
+
+def test_pictures_become_arrays_without_torch(light: Path, place: Path):
+    from PIL import Image
+
+    Image.new("RGB", (64, 48), "red").save(place / "red.png")
+    program = """
+from quicknet import PreprocessSpec
+from quicknet.lite.preprocess import load_image
+array = load_image("red.png", PreprocessSpec(size=32))
+print(array.shape, array.dtype, array[0, 0].tolist())
+"""
+    assert python(program, light / "python", env={**os.environ}) == "(32, 32, 3) uint8 [255, 0, 0]\n"
