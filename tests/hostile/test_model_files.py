@@ -88,7 +88,9 @@ def test_a_torch_checkpoint_is_never_unpickled(run_dir: Path, picture: Path, ref
     assert not Path("executed").exists()
 
 
-@pytest.mark.parametrize("verb", ["predict", "evaluate", "train --from", "train --teacher"])
+@pytest.mark.parametrize(
+    "verb", ["predict", "evaluate", "inspect", "export", "benchmark", "train --from", "train --teacher"]
+)
 def test_weights_that_were_altered_are_refused_by_every_verb(
     verb: str, run_dir: Path, picture: Path, tiny_data: Path, refused: Refused
 ):
@@ -98,6 +100,9 @@ def test_weights_that_were_altered_are_refused_by_every_verb(
     arguments = {
         "predict": ["predict", run_dir, picture],
         "evaluate": ["evaluate", run_dir, "--quiet"],
+        "inspect": ["inspect", run_dir],
+        "export": ["export", run_dir, "--quiet"],
+        "benchmark": ["benchmark", run_dir, "--quiet"],
         "train --from": ["train", tiny_data, "--from", run_dir, "--run", "new", "--quiet"],
         "train --teacher": ["train", tiny_data, "--teacher", run_dir, "--run", "new", "--quiet"],
     }[verb]
@@ -183,6 +188,14 @@ def test_a_card_of_terabytes_is_refused_by_its_size(run_dir: Path, picture: Path
     (run_dir / "card.json").unlink()
     os.mkfifo(run_dir / "card.json")  # reading it would wait for ever
     refused(["predict", run_dir, picture], "card.json")
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "inspect", "export", "benchmark", "verify"])
+def test_every_verb_refuses_what_is_no_model(verb: str, tmp_path: Path, picture: Path, refused: Refused):
+    (tmp_path / "empty").mkdir()
+    for name in ("none", "empty", "picture.png", "odd\x1b[2J\nname"):
+        line = refused([verb, name], name[:3], "; ", keeps=tmp_path)
+        assert line.isprintable()
 
 
 def test_places_that_hold_no_model(tmp_path: Path, run_dir: Path, picture: Path, refused: Refused):

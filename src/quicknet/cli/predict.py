@@ -55,7 +55,9 @@ Unreadable files are named on stderr, the others still done; the exit code is th
     show_default=True,
     help="What runs an exported file; auto is the fastest installed.",
 )
-@click.option("--threads", type=click.IntRange(1, 1024), help="Of the runtime of an exported file (default: all cores).")
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), help="Of the runtime of an exported file (default: all cores)."
+)
 @click.option("--quiet", is_flag=True, help="No notes; unreadable files are named all the same.")
 def predict(
     model: str,

@@ -201,14 +201,15 @@ class _stopping:
 def _live_line(run: Run, rate: Rate) -> str:
     """Return epoch, step, loss, accuracy, images/s and time left."""
     state, recipe = run.state, run.recipe.train
-    if state.seen == 0 or state.seconds <= 0:
+    # copies: the loop goes on meanwhile, and may begin another epoch
+    seen, seconds, correct, loss_sum = state.seen, state.seconds, state.correct, state.loss_sum
+    if seen == 0 or seconds <= 0:
         return ""
-    speed = state.seen / state.seconds
     left = rate.left(run.steps_done(), recipe.epochs * run.steps_per_epoch)
     return (
         f"epoch {state.epoch + 1}/{recipe.epochs}  step {state.step}/{run.steps_per_epoch}  "
-        f"loss {float(state.loss_sum) / state.seen:.3f}  acc {100 * float(state.correct) / state.seen:.1f}%  "
-        f"{speed:,.0f} img/s" + (f"  {duration(left)} left" if left is not None else "")
+        f"loss {float(loss_sum) / seen:.3f}  acc {100 * float(correct) / seen:.1f}%  "
+        f"{seen / seconds:,.0f} img/s" + (f"  {duration(left)} left" if left is not None else "")
     )
 
 

@@ -26,9 +26,7 @@ def check_logits(logits: Logits, labels: Labels | None = None) -> None:
     if labels is None:
         return
     if labels.shape != logits.shape[:1] or labels.dtype.kind not in "iu" or not len(labels):
-        raise DataError(
-            f"{logits.shape[0]} images need as many whole-number labels, at least one; got {labels.shape}"
-        )
+        raise DataError(f"{logits.shape[0]} images need as many whole-number labels, at least one; got {labels.shape}")
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise DataError(f"labels must lie in 0..{logits.shape[1] - 1}, got {labels.min()}..{labels.max()}")
 
@@ -98,9 +96,7 @@ def confusion_matrix(predicted: Labels, labels: Labels, classes: int) -> NDArray
     """
     for values in (predicted, labels):
         if values.shape != labels.shape or values.ndim != 1 or values.dtype.kind not in "iu":
-            raise DataError(
-                f"predicted {predicted.shape} and labels {labels.shape} must be equally many indices"
-            )
+            raise DataError(f"predicted {predicted.shape} and labels {labels.shape} must be equally many indices")
         if len(values) and (values.min() < 0 or values.max() >= classes):
             raise DataError(f"class indices must lie in 0..{classes - 1}")
     flat = labels.astype(np.int64) * classes + predicted.astype(np.int64)
@@ -141,9 +137,7 @@ def reliability(
     return [(int(n), float(c), float(a)) for n, c, a in zip(counts, confidences, accuracies, strict=True)]
 
 
-def expected_calibration_error(
-    probabilities: NDArray[np.float64], labels: Labels, bins: int = ECE_BINS
-) -> float:
+def expected_calibration_error(probabilities: NDArray[np.float64], labels: Labels, bins: int = ECE_BINS) -> float:
     """Return the mean gap between confidence and accuracy, weighted by images per bin.
 
     Source: Guo, Pleiss, Sun, Weinberger, "On calibration of modern neural networks", 2017, §2.

@@ -181,6 +181,4 @@ def read_names(handle: int, separator: bytes = b"\n") -> Iterator[str | None]:
         if not chunk:
             return
         if len(rest) > _NAME_LIMIT_BYTES:
-            raise DataError(
-                "standard input is no list of file names; give one name a line, or NUL-separated with -0"
-            )
+            raise DataError("standard input is no list of file names; give one name a line, or NUL-separated with -0")

@@ -74,13 +74,9 @@ def load_image(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8]:
     except MemoryError as error:
         raise DataError(f"not enough memory for the image ({name}); scale it down") from error
     except Image.DecompressionBombError as error:
-        raise DataError(
-            f"the image is over the limit of {MAX_PIXELS:,} pixels ({name}); scale it down"
-        ) from error
+        raise DataError(f"the image is over the limit of {MAX_PIXELS:,} pixels ({name}); scale it down") from error
     except UnidentifiedImageError as error:
-        raise DataError(
-            f"not a whole image of a known kind ({name}); use one of {', '.join(FORMATS)}"
-        ) from error
+        raise DataError(f"not a whole image of a known kind ({name}); use one of {', '.join(FORMATS)}") from error
     # Pillow's decoders raise SyntaxError, struct.error, zlib.error, KeyError and more on hostile files.
     except Exception as error:
         raise DataError(f"the image is damaged or cut short ({name}: {error}); replace the file") from error
@@ -229,9 +225,7 @@ def _resized(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
         scale = size / max(width, height)
         inner = (max(1, round(width * scale)), max(1, round(height * scale)))
         colour = (spec.fill,) * 3 + (255,)
-        canvas = Image.new(
-            spec.mode, (size, size), spec.fill if spec.mode == "L" else colour[: spec.channels]
-        )
+        canvas = Image.new(spec.mode, (size, size), spec.fill if spec.mode == "L" else colour[: spec.channels])
         canvas.paste(_scaled(image, inner, spec), ((size - inner[0]) // 2, (size - inner[1]) // 2))
         return canvas
     side = min(width, height)

@@ -122,15 +122,10 @@ def _curves(epochs: Sequence[dict[str, Any]]) -> str:
             ("train, as augmented", "train_accuracy"),
             ("validation", "val_accuracy"),
         ],
-        svg.Axes("Learning rate", "epoch", "learning rate", from_zero=True): [
-            ("learning rate", "learning_rate")
-        ],
+        svg.Axes("Learning rate", "epoch", "learning rate", from_zero=True): [("learning rate", "learning_rate")],
         svg.Axes("Speed", "epoch", "images per second", from_zero=True): [("images/s", "images_per_second")],
     }
-    charts = [
-        svg.line_chart([_curve(name, key, epochs) for name, key in keys], axes)
-        for axes, keys in lines.items()
-    ]
+    charts = [svg.line_chart([_curve(name, key, epochs) for name, key in keys], axes) for axes, keys in lines.items()]
     return _section("Training", f'<div class="charts">{"".join(charts)}</div>' if any(charts) else "")
 
 
@@ -175,8 +170,7 @@ def _pairs(counts: NDArray[np.int64], names: Sequence[str], most: int = 20) -> s
     np.fill_diagonal(off, 0)
     order = np.argsort(-off, axis=None, kind="stable")[:most]
     rows = [
-        f'<tr><td class="name">{_text(names[i])}</td><td class="name">{_text(names[j])}</td>'
-        f"<td>{off[i, j]:,}</td></tr>"
+        f'<tr><td class="name">{_text(names[i])}</td><td class="name">{_text(names[j])}</td><td>{off[i, j]:,}</td></tr>'
         for i, j in (divmod(int(flat), len(names)) for flat in order)
         if off[i, j]
     ]
@@ -265,9 +259,7 @@ def _facts(card: Card) -> str:
         facts.append(("data sha256", card.data.sha256))
     if card.training is not None:
         run = card.training
-        facts.append(
-            ("recipe", f"{run.recipe_name}, seed {run.seed}, {run.epochs} epochs, best {run.best_epoch}")
-        )
+        facts.append(("recipe", f"{run.recipe_name}, seed {run.seed}, {run.epochs} epochs, best {run.best_epoch}"))
         facts.append(("training time", f"{run.seconds / 60:,.1f} min"))
         facts.append(("recipe sha256", run.recipe_sha256))
     facts.append(("weights sha256", card.weights_sha256))

@@ -73,9 +73,7 @@ def reliability_chart(bins: Sequence[tuple[int, float, float]], axes: Axes) -> s
                 f'<rect class="bar" x="{left:.1f}" y="{top:.1f}" width="{width - 2:.1f}" '
                 f'height="{max(scale.y(0) - top, 1):.1f}"><title>{text}</title></rect>'
             )
-    body.append(
-        f'<line class="ideal" x1="{scale.x(0)}" y1="{scale.y(0)}" x2="{scale.x(1)}" y2="{scale.y(1)}"/>'
-    )
+    body.append(f'<line class="ideal" x1="{scale.x(0)}" y1="{scale.y(0)}" x2="{scale.x(1)}" y2="{scale.y(1)}"/>')
     return _figure(axes, "".join(body), "bars: accuracy of the images in each step of confidence", [])
 
 
@@ -131,9 +129,7 @@ def _grid(scale: _Scale, axes: Axes, x_percent: bool = False) -> str:
     for value in ticks(scale.y_low, scale.y_high, 5):
         y = scale.y(value)
         parts.append(f'<line class="grid" x1="{_LEFT}" y1="{y:.1f}" x2="{_WIDTH - _RIGHT}" y2="{y:.1f}"/>')
-        parts.append(
-            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(value, axes.percent)}</text>'
-        )
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(value, axes.percent)}</text>')
     for value in ticks(scale.x_low, scale.x_high, whole=not x_percent):
         text = _number(value, x_percent)
         parts.append(f'<text x="{scale.x(value):.1f}" y="{_HEIGHT - 18}" text-anchor="middle">{text}</text>')

@@ -58,7 +58,7 @@ def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
     recipe, state = run.recipe.train, run.state
     torch.manual_seed(run.step_seed())
     run.optimizer.zero_grad(run.model)
-    total = torch.zeros((), device=run.device)
+    total, correct = torch.zeros((), device=run.device), torch.zeros_like(state.correct)
     for chunk in np.array_split(indices, min(recipe.accumulate, len(indices))):
         mine = torch.from_numpy(run.world.part(chunk)).to(run.device)
         batch = run.augmenter.batch(mine, state.epoch, run.image_size())
@@ -67,7 +67,7 @@ def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
             losses = loss_of(run, logits, batch)
         (losses.sum() / len(indices)).backward()  # type: ignore[no-untyped-call]
         total += losses.detach().sum()
-        state.correct += (logits.detach().argmax(1) == batch.labels).sum()
+        correct += (logits.detach().argmax(1) == batch.labels).sum()
     run.world.sum_gradients(run.model.parameters())
     run.world.sum(total)
     if run.device.type == "cpu" or state.step % 50 == 0:
@@ -78,6 +78,7 @@ def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
     if run.ema is not None:
         run.ema.update(run.steps_done())
     state.loss_sum += total
+    state.correct += correct
     state.seen += len(indices)
     return total / len(indices)
 

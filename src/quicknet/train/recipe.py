@@ -7,6 +7,7 @@ the same thing with every default written out.
 from __future__ import annotations
 
 import importlib.resources
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -161,7 +162,7 @@ class Recipe(Settings, frozen=True, kw_only=True):
     def sha256(self) -> str:
         """Return the digest by which a card names the recipe; where the data lay is no part of it."""
         located = self.replace(data={**self.data.to_dict(), "source": ""})
-        return sha256_bytes(located.to_toml().encode())
+        return sha256_bytes(json.dumps(located.to_dict(), sort_keys=True).encode())
 
 
 def _without_none(value: Any) -> Any:
