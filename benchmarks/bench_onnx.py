@@ -300,8 +300,8 @@ def print_model(name: str, result: dict[str, Any]) -> None:
         )
     for label, row in result.get("start", {}).items():
         print(
-            f"  start to first prediction, {label}: {row['median_s']:.2f} s median, best {row['best_s']:.2f}, processor "
-            f"{row['processor_s']:.2f} s"
+            f"  start to first prediction, {label}: {row['median_s']:.2f} s median, best {row['best_s']:.2f}, "
+            f"processor {row['processor_s']:.2f} s"
         )
 
 

@@ -45,9 +45,7 @@ def settled(model: nn.Module, images: np.ndarray, data: Dataset, seed: int) -> n
             model.train()(pixels)
         model.eval()
         features = model.forward_head(model.forward_features(pixels), pre_logits=True)
-        targets = 4.0 * nn.functional.one_hot(
-            torch.from_numpy(np.array(data.split("train").labels)), len(data.classes)
-        )
+        targets = 4.0 * nn.functional.one_hot(torch.from_numpy(np.array(data.split("train").labels)), len(data.classes))
         wide = torch.cat([features, torch.ones(len(features), 1)], 1).double()
         ridge = wide.T @ wide + 1e-2 * torch.eye(wide.shape[1])
         solved = torch.linalg.solve(ridge, wide.T @ targets.double()).T.float()
@@ -57,7 +55,12 @@ def settled(model: nn.Module, images: np.ndarray, data: Dataset, seed: int) -> n
 
 
 def make_run(
-    folder: Path, source: Path, name: str = "quicknet_xs", request: DataRequest | None = None, seed: int = 0, **config: object
+    folder: Path,
+    source: Path,
+    name: str = "quicknet_xs",
+    request: DataRequest | None = None,
+    seed: int = 0,
+    **config: object,
 ) -> Path:
     """Write a run folder whose network was fitted to the training images at `source`."""
     data = load_data(source, request or DataRequest(quiet=True))

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import threading
@@ -14,8 +15,9 @@ from quicknet.core.errors import ConfigError, DataError, FormatError, ToolError
 from quicknet.data import DataRequest
 from quicknet.deploy.export import export
 from quicknet.lite import runtime
+from quicknet.lite.choice import Runner, faster, question, remembered
 from quicknet.lite.classifier import Classifier, load
-from quicknet.lite.runtime import OnnxClassifier, faster, present
+from quicknet.lite.runtime import OnnxClassifier, present
 from quicknet.lite.vectors import draw_vectors
 
 IMAGES = draw_vectors(32, 3, 40)
@@ -105,16 +107,22 @@ def test_the_choice_can_be_made_by_argument_and_environment(folder: Path, monkey
         OnnxClassifier(folder / "fused.onnx")
 
 
-def test_auto_measures_once_and_keeps_the_faster(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache of a user who has not measured yet."""
+    monkeypatch.delenv("QUICKNET_RUNTIME", raising=False)
+    monkeypatch.setenv("QUICKNET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_auto_measures_once_and_keeps_the_faster(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[list[str]] = []
 
-    def fake(runners: dict[str, runtime.Runner], image: np.ndarray, clock: object) -> str:
+    def fake(runners: dict[str, Runner], image: np.ndarray, clock: object) -> str:
         measured.append(sorted(runners))
         assert image.shape == (1, 32, 32, 3)
         return "second"
 
-    monkeypatch.delenv("QUICKNET_RUNTIME", raising=False)
-    monkeypatch.setattr(runtime, "_measured", {})
     monkeypatch.setattr(runtime, "present", lambda: ("first", "second"))
     opened = runtime._RUNNERS["onnxruntime"]
     monkeypatch.setattr(runtime, "_RUNNERS", {"first": opened, "second": opened})
@@ -123,15 +131,43 @@ def test_auto_measures_once_and_keeps_the_faster(folder: Path, monkeypatch: pyte
     assert measured == [["first", "second"]]
     OnnxClassifier(folder / "fused.onnx", threads=2)  # another question
     assert len(measured) == 2
+    (cache / "runtimes.json").write_text("[damaged")
+    assert OnnxClassifier(folder / "fused.onnx", threads=1).runtime == "second"
+    assert len(measured) == 3
+    assert len(json.loads((cache / "runtimes.json").read_text())) == 1
+
+
+def test_a_remembered_runtime_that_is_gone_is_not_used(folder: Path, cache: Path) -> None:
+    key = question("digest", 1, ("onnxruntime",))
+    assert key == question("digest", 1, ("onnxruntime",))
+    assert len({key, question("other", 1, ("onnxruntime",)), question("digest", 2, ("onnxruntime",))}) == 3
+    assert remembered(key, ("a", "b"), lambda: "a") == "a"
+    assert remembered(key, ("a", "b"), lambda: "b") == "a"
+    assert remembered(key, ("b", "c"), lambda: "b") == "b"
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("QUICKNET_CACHE", str(tmp_path / "file"))
+    assert remembered("key", ("a", "b"), lambda: "a") == "a"
+
+
+def test_auto_with_what_is_really_installed(folder: Path, cache: Path) -> None:
+    model = OnnxClassifier(folder / "fused.onnx", threads=1)
+    assert model.runtime in present()
+    assert np.abs(model.logits(IMAGES) - torch_logits(folder / "run", IMAGES)).max() <= 1e-4
 
 
 def test_the_faster_one_is_that_of_the_lower_median() -> None:
     now = [0.0]
-    calls = {"slow first": iter([9.0] * 3 + [1.0] * 50), "steady": iter([2.0] * 50), "one outlier": iter([2.0] * 50)}
+    calls = {"slow first": [9.0] * 3 + [1.0] * 50, "steady": [2.0] * 50, "outlier": [2.0] * 6 + [0.1] + [2.0] * 50}
+    left = {name: iter(values) for name, values in calls.items()}
 
-    def runner(name: str) -> runtime.Runner:
+    def runner(name: str) -> Runner:
         def run(images: np.ndarray) -> np.ndarray:
-            now[0] += next(calls[name])
+            now[0] += next(left[name])
             return images
 
         return run

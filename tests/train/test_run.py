@@ -268,10 +268,11 @@ def test_a_teacher_of_other_classes_is_refused(finished, tmp_path, tiny_cifar):
 
 def test_fine_tuning_starts_from_the_parents_features(finished, photos_dir, tmp_path):
     changes = [f"model.start_from={finished}", f"data.source={photos_dir}", "train.epochs=1", "optim.lr=1e-9"]
-    settings = training.load_recipe("fast", [*TINY, *changes])
+    settings = training.load_recipe("fast", [*TINY, *changes, "model.overrides={dropout = 0.1}"])
     run = training.start(settings, tmp_path / "run", CPU)
     parent, card = load_model(finished)
     assert run.data.classes == ("ants", "bees")
+    assert run.model.config.dropout == 0.1
     assert run.data.spec == card.preprocess
     assert torch.equal(run.model.stem.conv.weight, parent.stem.conv.weight)
     assert run.model.classifier.weight.shape == (2, 24)
@@ -279,6 +280,12 @@ def test_fine_tuning_starts_from_the_parents_features(finished, photos_dir, tmp_
     training.finish(run)
     child = read_card(tmp_path / "run" / "card.json")
     assert child.lineage[-1]["weights_sha256"] == card.weights_sha256
+
+
+def test_an_override_that_the_parents_weights_do_not_fit_is_refused(finished, tiny_cifar, tmp_path):
+    changes = (f"model.start_from={finished}", "model.overrides={widths = [8, 12, 16, 32]}")
+    with pytest.raises(CheckpointError, match="has shape"):
+        training.start(recipe(tiny_cifar, *changes), tmp_path / "run", CPU)
 
 
 def test_the_python_function_trains_and_goes_on(tiny_cifar, tmp_path):

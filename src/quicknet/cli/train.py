@@ -149,7 +149,7 @@ def _carry_out(run: Run, as_json: bool, quiet: bool) -> int:
     live = Live(lambda: _live_line(run, rate), stderr(), quiet or not run.world.main)
     for line in [*training.describe(run), f"run      {run.folder.path}"]:
         live.say(line)
-    with _stopping(run, live), contextlib.ExitStack() as last:
+    with _stopping(run), contextlib.ExitStack() as last:
         last.callback(training.leave)
         try:
             with live.running(), scalars(run) as to_tensorboard:
@@ -163,7 +163,11 @@ def _carry_out(run: Run, as_json: bool, quiet: bool) -> int:
         except KeyboardInterrupt:  # the second one
             return _stopped(run, "at once, what was saved before is whole")
     if run.world.main:
-        _print_result(run, training.finish(run), as_json)
+        try:
+            found = training.finish(run)
+        except KeyboardInterrupt:
+            return _stopped(run, "trained to the end, not yet measured")
+        _print_result(run, found, as_json)
     return 0
 
 
@@ -180,8 +184,8 @@ def _stopped(run: Run, how: str) -> int:
 class _stopping:
     """Ctrl-C and SIGTERM ask the run to stop after the step; a second one interrupts at once."""
 
-    def __init__(self, run: Run, live: Live) -> None:
-        self.run, self.live = run, live
+    def __init__(self, run: Run) -> None:
+        self.run = run
         self.before: list[tuple[int, Any]] = []
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -9,28 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from quicknet.core.errors import ToolError
-
-
-def expanded(name: str | Path) -> Path:
-    """Return the path with `~` resolved; as it is where there is no such user."""
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:
-        return Path(name)
-
-
-def user_cache(cache_dir: str | None = None) -> Path:
-    """Return the folder for downloads and decoded images.
-
-    `cache_dir`, else $QUICKNET_CACHE, else `quicknet` in $XDG_CACHE_HOME or ~/.cache.
-    """
-    named = cache_dir or os.environ.get("QUICKNET_CACHE")
-    return expanded(named) if named else _default_cache()
-
-
-def _default_cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "quicknet"
+from quicknet.core.places import default_cache, expanded, user_cache
 
 
 def search_places(name: str, cache_dir: str | None = None) -> list[Path]:
@@ -42,7 +21,7 @@ def search_places(name: str, cache_dir: str | None = None) -> list[Path]:
     keras = Path.home() / ".keras" / "datasets"
     named = os.environ.get("QUICKNET_DATA")
     places = [expanded(named)] if named else []
-    places += [Path("data"), user_cache(cache_dir), _default_cache(), Path.home() / "data", keras]
+    places += [Path("data"), user_cache(cache_dir), default_cache(), Path.home() / "data", keras]
     inside = [place / name for place in places]
     keras_3 = sorted(keras.glob("cifar-10*-target*")) if keras.is_dir() else []
     return [*places, *inside, *keras_3]

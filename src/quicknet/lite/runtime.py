@@ -1,8 +1,7 @@
 """An exported ONNX file as a classifier, by ONNX Runtime or OpenVINO: no torch.
 
 Bytes that were checked (`onnx_file`) go to the runtime; libraries of custom operators are never
-loaded. Where both runtimes are installed, `auto` measures both once in a process and keeps the
-faster.
+loaded. Where both runtimes are installed, `auto` measures both once and keeps the faster.
 """
 
 from __future__ import annotations
@@ -10,19 +9,18 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import statistics
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from quicknet.core.card import Card
 from quicknet.core.errors import ConfigError, DataError, FormatError, QuickNetError, ToolError
 from quicknet.core.machine import usable_cores
+from quicknet.lite.choice import Images, Logits, Runner, faster, question, remembered
 from quicknet.lite.onnx_file import OnnxFile, read_onnx
 from quicknet.lite.vectors import draw_vectors
 
@@ -32,25 +30,13 @@ VARIABLE = "QUICKNET_RUNTIME"
 # Images that one call of a runtime takes: the feature maps of a few stay in cache. quicknet_s on
 # one core, ms an image: 1.01 alone, 0.80 by 4, 1.10 by 16, 1.80 by 64.
 _CHUNK = 8
-_REPEATS = 15
-
-Images = NDArray[np.uint8]
-Logits = NDArray[np.float32]
-
-
-class Runner(Protocol):
-    """A compiled graph; called from any thread."""
-
-    def __call__(self, images: Images) -> Logits:
-        """Return (N, classes) for (N, H, W, C)."""
-        ...
 
 
 class OnnxClassifier:
     """What `quicknet export` wrote, ready to run (the interface of `lite/classifier.py`).
 
     `runtime` `auto` is what the environment variable QUICKNET_RUNTIME names, else the fastest
-    that is installed, measured; `threads` by default as many as there are cores. Threads may
+    that is installed, measured once on this machine; `threads` by default as many as there are cores. Threads may
     share one classifier. Raises FormatError for a file that is foreign, damaged or refused by the
     runtime, ToolError for a runtime that is not installed, ConfigError for one not known.
     """
@@ -147,12 +133,6 @@ def _checked_threads(threads: int | None) -> int:
     return threads
 
 
-# --- the choice ----------------------------------------------------------------------------
-
-_measured: dict[tuple[str, int], str] = {}
-_measuring = threading.Lock()
-
-
 def _choose(file: OnnxFile, runtime: str, threads: int) -> tuple[str, Runner]:
     """Return a runtime's name and the graph compiled by it."""
     if runtime == "auto":
@@ -162,32 +142,15 @@ def _choose(file: OnnxFile, runtime: str, threads: int) -> tuple[str, Runner]:
     names = present()
     if not names:
         raise ToolError("no runtime is installed; run `pip install onnxruntime`")
-    if len(names) == 1:
-        return names[0], open_runner(file, names[0], threads)
-    with _measuring:
-        key = (file.weights_sha256, threads)
-        if key in _measured:
-            return _measured[key], open_runner(file, _measured[key], threads)
-        runners = {name: open_runner(file, name, threads) for name in names}
+    runners: dict[str, Runner] = {}
+
+    def measure() -> str:
+        runners.update({name: open_runner(file, name, threads) for name in names})
         spec = file.card.preprocess
-        image = draw_vectors(spec.size, spec.channels, 1)
-        _measured[key] = faster(runners, image, time.perf_counter)
-        return _measured[key], runners[_measured[key]]
+        return faster(runners, draw_vectors(spec.size, spec.channels, 1), time.perf_counter)
 
-
-def faster(runners: dict[str, Runner], image: Images, clock: Callable[[], float]) -> str:
-    """Return the name of the runner whose median time on `image` is least; they run in turn.
-
-    In turn, so that a drift of the machine's speed meets them all; medians, since it is shared.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in runners}
-    for _ in range(_REPEATS):
-        for name, run in runners.items():
-            started = clock()
-            run(image)
-            seconds[name].append(clock() - started)
-    # the first calls allocate
-    return min(runners, key=lambda name: statistics.median(seconds[name][3:]))
+    chosen = names[0] if len(names) == 1 else remembered(question(file.weights_sha256, threads, names), names, measure)
+    return chosen, runners.get(chosen) or open_runner(file, chosen, threads)
 
 
 # --- the runtimes --------------------------------------------------------------------------

@@ -12,10 +12,11 @@ from quicknet.core.card import Card
 from quicknet.core.errors import CheckFailed, CheckpointError, DataError, FormatError
 from quicknet.core.machine import usable_cores
 from quicknet.core.settings import Settings
+from quicknet.lite.choice import Runner
 from quicknet.lite.evaluate import LabelledData
 from quicknet.lite.onnx_file import OnnxFile, looks_like_onnx, read_onnx
 from quicknet.lite.receipt import Predictions, class_order_sha256, recorded_predictions, unpack_classes
-from quicknet.lite.runtime import Runner, open_runner, present, run_chunks
+from quicknet.lite.runtime import open_runner, present, run_chunks
 from quicknet.lite.vectors import GENERATOR, draw_vectors, vectors_sha256
 
 TOLERANCE = 1e-4  # of a float logit; or 1e-5 of the largest, where logits pass 10

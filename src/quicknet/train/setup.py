@@ -16,7 +16,7 @@ from quicknet.data import DataRequest, load_data
 from quicknet.data.dataset import Dataset
 from quicknet.models import fused
 from quicknet.models.registry import base_config, create_model, model_from_record
-from quicknet.train.checkpoint import RunFolder, load_model, require_fit
+from quicknet.train.checkpoint import RunFolder, load_model, load_weights, require_fit
 from quicknet.train.distributed import World, join
 from quicknet.train.recipe import Recipe
 from quicknet.train.run import Parts, Run
@@ -54,7 +54,7 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
         _check_model(recipe)
     data = load_data(recipe.data.source, _request(recipe, parent))
     torch.manual_seed(recipe.train.seed)
-    model = _fresh_model(recipe, data) if parent is None else _inherited_model(parent, data)
+    model = _fresh_model(recipe, data) if parent is None else _inherited_model(parent, recipe, data)
     for _, size in recipe.train.sizes:
         _config_at(cast(Any, model).config, size)
     lineage: tuple[dict[str, Any], ...] = ()
@@ -125,12 +125,17 @@ def _fresh_model(recipe: Recipe, data: Dataset) -> nn.Module:
     return create_model(recipe.model.name, **{**recipe.model.overrides, **fixed})
 
 
-def _inherited_model(parent: tuple[nn.Module, Card], data: Dataset) -> nn.Module:
-    """Return the parent's network at the data's size; a fresh classifier for other classes."""
+def _inherited_model(parent: tuple[nn.Module, Card], recipe: Recipe, data: Dataset) -> nn.Module:
+    """Return the parent's network at the data's size, with the recipe's overrides (its dropout,
+    say); a fresh classifier for other classes.
+
+    Raises CheckpointError for an override that the parent's weights do not fit.
+    """
     model, card = parent
     config = _config_at(cast(Any, model).config, data.spec.size)
-    resized = model_from_record(card.model.replace(config=config.to_dict()))
-    resized.load_state_dict(model.state_dict())
+    changed = {**config.to_dict(), **recipe.model.overrides}
+    resized = model_from_record(card.model.replace(config=changed))
+    load_weights(resized, model.state_dict(), Path(str(recipe.model.start_from)))
     if data.classes != card.classes:
         cast(Any, resized).reset_classifier(len(data.classes))
     return resized
