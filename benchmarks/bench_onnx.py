@@ -1,7 +1,7 @@
 """The exported float network: is it the same classifier, and how fast is it on one core?
 
     python benchmarks/bench_onnx.py [--models quicknet_s quicknet] [--run RUN] [--rounds 12] [--json]
-                                    [--only accuracy|speed|start]
+                                    [--only accuracy|speed|profile|start]
 
 accuracy   torch and the exported file (ONNX Runtime) on all CIFAR-10 test images: max |Δlogit|, and
            how many images have another top-1. Without --run the weights are He's random ones with
@@ -12,6 +12,8 @@ speed      batch 1, one thread, in one process, in turn (A B C D A B C D ...): t
            takes uint8 and normalizes inside. All go through the same images in turn: the time of
            ONNX Runtime's PRelu depends on how often signs change, 1.1 ms (a smooth gradient) to
            1.7 ms (noise) for quicknet_s, so one image repeated would mislead.
+profile    where ONNX Runtime's time goes, by stage and kind of layer, and at which share of the peak;
+           by its own profiler, which adds about a microsecond to each of some 60 nodes.
 start      seconds from starting Python to the first prediction of an image file, of a fresh process;
            beside them the processor seconds, which other processes' load does not lengthen.
 
@@ -48,6 +50,7 @@ from quicknet.compare.costs import costs
 from quicknet.compare.peak import MACS, library, matrix_product
 from quicknet.compare.timing import burst, percentile
 from quicknet.core.card import Card, PreprocessSpec, read_card
+from quicknet.core.config import plan
 from quicknet.core.errors import QuickNetError
 from quicknet.core.machine import machine_card
 from quicknet.core.records import versions
@@ -197,6 +200,49 @@ def speed(run: Path, data: Dataset | None, rounds: int) -> dict[str, Any]:
     }
 
 
+def kind_of(node: str) -> str:
+    """Return the kind of layer that a node of the exported graph belongs to."""
+    for part, kind in (("negative_part", "PReLU"), ("rest", "PReLU"), ("pool", "pool"), ("depthwise", "depthwise")):
+        if part in node:
+            return kind
+    return "pointwise" if "pointwise" in node else "stem" if node.startswith("stem") else "rest"
+
+
+def profile(run: Path) -> dict[str, Any]:
+    """Microseconds of each stage's kinds of layers (the sum over their nodes of medians), and G multiply-adds/s."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level, options.enable_profiling = 1, 4, True
+    options.profile_file_prefix = str(run / "profile")
+    session = onnxruntime.InferenceSession(run / "m.onnx", options, providers=["CPUExecutionProvider"])
+    _, size, _, channels = session.get_inputs()[0].shape
+    for image in draw_vectors(size, channels):
+        for _ in range(25):
+            session.run(None, {"images": image[None]})
+    nodes: dict[str, list[float]] = {}
+    for event in json.loads(Path(session.end_profiling()).read_text()):
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            nodes.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event["dur"])
+    layers = plan(TorchClassifier(run).model.config)
+    rows: dict[str, dict[str, float]] = {}
+    for name, values in nodes.items():
+        kind = kind_of(name)
+        block = int(name[5:].split(".")[0]) if name.startswith("block") else None
+        layer = layers[0] if block is None else layers[block + 1]
+        inside = "stem " if kind == "PReLU" else ""
+        stage = inside if block is None else f"stage {layer.stage} "
+        row = rows.setdefault(f"{stage}{kind}", {"us": 0.0, "macs": 0.0})
+        row["us"] += percentile(values, 0.5)
+        per_pixel = {"stem": layer.in_channels * layer.kernel**2 * layer.out_channels}
+        per_pixel |= {"depthwise": layer.in_channels * layer.kernel**2}
+        per_pixel |= {"pointwise": layer.in_channels * layer.out_channels}
+        row["macs"] += per_pixel.get(kind, 0) * layer.side**2
+    call = matrix_product()
+    peak = MACS / min(burst(call, 1.0, time.perf_counter)) / 1e9
+    for row in rows.values():
+        row["share_of_peak"] = row.pop("macs") / max(row["us"], 1e-9) / 1e3 / peak
+    return {"peak_gmacs": peak, "rows": rows}
+
+
 def start(run: Path, repeats: int) -> dict[str, Any]:
     """Seconds of a fresh process until it has classified one image file, in turn with `auto`."""
     from PIL import Image
@@ -230,13 +276,13 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["quicknet_s", "quicknet"])
     parser.add_argument("--run", type=Path, help="a trained run folder in place of random networks")
     parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--only", choices=["accuracy", "speed", "start"])
+    parser.add_argument("--only", choices=["accuracy", "speed", "profile", "start"])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     card, results = machine_card(), {}
     data = None
-    if options.only != "start":
+    if options.only in (None, "accuracy", "speed"):
         data = cifar10(options.run)
     with tempfile.TemporaryDirectory() as temporary:
         for name in [str(options.run)] if options.run else options.models:
@@ -271,6 +317,8 @@ def measured(run: Path, data: Dataset | None, options: argparse.Namespace) -> di
         result["accuracy"] = accuracy(run, data)
     if options.only in (None, "speed"):
         result["speed"] = speed(run, data, options.rounds)
+    if options.only in (None, "profile") and TorchClassifier(run).card.model.family == "quicknet":
+        result["profile"] = profile(run)
     if options.only in (None, "start"):
         result["start"] = start(run, 7)
     return result
@@ -298,6 +346,12 @@ def print_model(name: str, result: dict[str, Any]) -> None:
             f"{found['times_default_export_best']:.2f}x, {100 * found['share_of_peak_best']:.0f}% of "
             f"{found['peak_best_gmacs']:.0f} G"
         )
+    if found := result.get("profile"):
+        total = sum(row["us"] for row in found["rows"].values())
+        print(f"  profile by ONNX Runtime, {total:.0f} us; peak {found['peak_gmacs']:.0f} G multiply-adds/s")
+        for label, row in found["rows"].items():
+            share = f"{100 * row['share_of_peak']:3.0f}% of the peak" if row["share_of_peak"] else ""
+            print(f"    {label:18} {row['us']:6.0f} us {100 * row['us'] / total:4.0f}%  {share}")
     for label, row in result.get("start", {}).items():
         print(
             f"  start to first prediction, {label}: {row['median_s']:.2f} s median, best {row['best_s']:.2f}, "

@@ -19,6 +19,12 @@ def _real_data(variable: str, *places: Path) -> Path | None:
     return next((place for place in candidates if place.is_dir()), None)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def chosen_runtime() -> None:
+    """Measuring which runtime is the faster takes seconds and leaves its answer in the user's cache."""
+    os.environ.setdefault("QUICKNET_RUNTIME", "onnxruntime")
+
+
 @pytest.fixture(scope="session")
 def cifar10_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real CIFAR-10 in its official binary layout (a `cifar-10-batches-bin` folder)."""

@@ -169,7 +169,12 @@ def plant_nodes(model: onnx.ModelProto) -> None:
     model.graph.node.extend([node] * 10_001)
 
 
+def plant_attributes(model: onnx.ModelProto) -> None:
+    model.graph.node[0].attribute.extend([onnx.AttributeProto()] * 1_000_001)
+
+
 PLANTS = {
+    plant_attributes: "over 1,000,000 parts",
     plant_custom_domain: "operators of 'evil.ops', which are not loaded",
     plant_custom_opset: "unknown operator set evil.ops 1",
     plant_new_opset: "unknown operator set ai.onnx 99",
@@ -196,6 +201,21 @@ PLANTS = {
 def test_hostile_graphs_are_refused_by_what_is_wrong(plant, text: str, model: onnx.ModelProto) -> None:
     plant(model)
     refused(model, text)
+
+
+def test_a_packed_list_is_bounded_before_it_is_read() -> None:
+    """The onnx package writes lists unpacked; protobuf allows both."""
+
+    def part(number: int, body: bytes) -> bytes:
+        return (
+            bytes([number << 3 | 2])
+            + bytes([len(body) % 128 | 128, len(body) // 128 % 128 | 128, len(body) >> 14])
+            + body
+        )
+
+    for count, text in ((100, "no QuickNet card"), (1025, "out of all proportion")):
+        graph = part(1, part(4, b"Relu") + part(5, part(8, b"\x01" * count)))
+        refused(b"\x08\x08" + part(7, graph) + part(8, b"\x10\x11"), text)
 
 
 def test_a_foreign_file_has_no_card(model: onnx.ModelProto) -> None:

@@ -179,6 +179,7 @@ def test_a_runtime_that_is_not_installed_is_named(folder: Path, monkeypatch: pyt
     monkeypatch.setattr(runtime, "present", lambda: ("onnxruntime",))
     with pytest.raises(ToolError, match=r"openvino is not installed.*quicknet-vision\[openvino\]"):
         OnnxClassifier(folder / "fused.onnx", "openvino")
+    monkeypatch.delenv("QUICKNET_RUNTIME", raising=False)
     monkeypatch.setattr(runtime, "present", lambda: ())
     with pytest.raises(ToolError, match="no runtime is installed"):
         OnnxClassifier(folder / "fused.onnx")

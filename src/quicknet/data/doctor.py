@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quicknet.core.card import PreprocessSpec
+from quicknet.core.places import user_cache
 from quicknet.core.settings import Settings
 from quicknet.data import contents
 from quicknet.data.cifar import Arrays, Cifar, read_cifar
 from quicknet.data.folders import Scan, decode_all, scan_folder
 from quicknet.data.listing import WHOLE, printable
 from quicknet.data.load import locate
-from quicknet.data.places import user_cache
 from quicknet.data.request import DataRequest
 from quicknet.data.similar import SIDE, groups_of, near_duplicates
 

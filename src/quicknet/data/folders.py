@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import DataError
+from quicknet.core.places import user_cache
 from quicknet.data import contents
 from quicknet.data.cache import Decoded, Pack, build_pack, decoding_digest, open_pack, pack_path
 from quicknet.data.dataset import Dataset, Split
 from quicknet.data.listing import WHOLE, Listing, class_order, list_images, printable
-from quicknet.data.places import user_cache
 from quicknet.data.progress import progress
 from quicknet.data.request import FOLDER_SIZE, DataRequest
 from quicknet.data.splits import content_keys, stratified_by_key

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import ConfigError, DataError, nearest
+from quicknet.core.places import expanded
 from quicknet.data import cifar, splits
 from quicknet.data.cifar import CIFARS, Arrays, Cifar
 from quicknet.data.dataset import Dataset, Split
-from quicknet.data.places import expanded
 from quicknet.data.request import DataRequest
 
 _CIFAR_SIZE = 32

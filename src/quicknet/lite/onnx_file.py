@@ -26,6 +26,8 @@ DIGEST_KEY = "quicknet.sha256"  # over the graph's bytes, then the card's: what 
 _LIMIT_BYTES = 512 << 20  # Darknet, the largest of the registry, is 28 MB
 _LIMIT_CARD_BYTES = 16 << 20
 _LIMIT_NODES = 10_000
+_LIMIT_FIELDS = 1_000_000  # about a second
+_LIMIT_NUMBERS_BYTES = 1 << 10  # of one packed list
 _LIMIT_DIMENSION = 1 << 24
 _LIMIT_ATTRIBUTE = 64  # of kernels, strides, paddings: padding of 10^6 would be a memory bomb
 _OPSETS = range(13, 22)
@@ -87,7 +89,7 @@ def parse_onnx(blob: bytes, path: Path) -> OnnxFile:
     if not blob:
         raise FormatError(f"the model file is empty ({path}); export it again")
     try:
-        model = _read_model(memoryview(blob))
+        model = _Walk().model(memoryview(blob))
     except _Broken as error:
         raise FormatError(f"{error} ({path}); use a file that `quicknet export` wrote") from error
     text = model.metadata.get(CARD_KEY)
@@ -170,25 +172,6 @@ def _varint(data: Buffer, at: int) -> tuple[int, int]:
     raise _Broken("the ONNX file is damaged or cut short")
 
 
-def fields(data: Buffer) -> Iterator[tuple[int, int | Buffer]]:
-    """Yield a message's fields: (number, integer or bytes). Raises _Broken for what is no message."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        number, wire = key >> 3, key & 7
-        if number == 0 or wire not in (0, 1, 2, 5):
-            raise _Broken("the ONNX file is damaged or no ONNX file at all")
-        if wire == 0:
-            value, at = _varint(data, at)
-            yield number, value
-            continue
-        length, at = _varint(data, at) if wire == 2 else ({1: 8, 5: 4}[wire], at)
-        if length > len(data) - at:
-            raise _Broken("the ONNX file is damaged or cut short")
-        yield number, data[at : at + length]
-        at += length
-
-
 def _bytes(value: int | Buffer) -> Buffer:
     if isinstance(value, int):
         raise _Broken("the ONNX file is damaged: a number where bytes belong")
@@ -206,6 +189,8 @@ def _numbers(value: int | Buffer) -> list[int]:
     """Return one entry of a repeated integer field, packed or not."""
     if isinstance(value, int):
         return [_number(value)]
+    if len(value) > _LIMIT_NUMBERS_BYTES:
+        raise _Broken("a list of numbers is out of all proportion")
     found, at = [], 0
     while at < len(value):
         number, at = _varint(value, at)
@@ -217,134 +202,158 @@ def _text(value: int | Buffer) -> str:
     return bytes(_bytes(value)).decode("utf-8", "replace")
 
 
-def _read_model(data: Buffer) -> _Model:
-    """ModelProto: ir_version 1, graph 7, opset_import 8, metadata_props 14, training 20, functions 25."""
-    graph: Buffer | None = None
-    metadata: dict[str, bytes] = {}
-    opsets: dict[str, int] = {}
-    for number, value in fields(data):
-        match number:
-            case 1:
-                if _number(value) not in _IR_VERSIONS:
-                    raise _Broken(f"ONNX IR version {_number(value)} is not known")
-            case 7:
-                if graph is not None:
-                    raise _Broken("the ONNX file holds two graphs")
-                graph = _bytes(value)
-            case 8:
-                entry = dict(fields(_bytes(value)))
-                opsets[_text(entry.get(1, memoryview(b"")))] = _number(entry.get(2, 0))
-            case 14:
-                pair = dict(fields(_bytes(value)))
-                key = _text(pair.get(1, memoryview(b"")))
-                if key in metadata:
-                    raise _Broken(f"the ONNX file says {key[:40]!r} twice")
-                metadata[key] = bytes(_bytes(pair.get(2, memoryview(b""))))
-            case 2 | 3 | 4 | 5 | 6:  # producer, domain, version, documentation
-                pass
-            case _:  # functions, training, and what later versions add
-                raise _Broken(f"the ONNX file has a part (field {number}) that QuickNet does not run")
-    odd = {name: version for name, version in opsets.items() if name or version not in _OPSETS}
-    if odd or not opsets:
-        named = ", ".join(f"{name[:40] or 'ai.onnx'} {version}" for name, version in odd.items()) or "none"
-        raise _Broken(f"unknown operator set {named}: known is ai.onnx {_OPSETS[0]} to {_OPSETS[-1]}")
-    if graph is None:
-        raise _Broken("the ONNX file holds no graph")
-    return _read_graph(graph, metadata)
+class _Walk:
+    """One reading of a file's messages, of at most `_LIMIT_FIELDS` fields all together: 512 MB of
+    empty ones would keep it busy for minutes.
+    """
 
+    def __init__(self) -> None:
+        self._left = _LIMIT_FIELDS
 
-def _read_graph(graph: Buffer, metadata: dict[str, bytes]) -> _Model:
-    """GraphProto: node 1, initializer 5, input 11, output 12; sparse initializers are refused."""
-    model = _Model(graph, metadata, {}, {})
-    nodes = 0
-    for number, value in fields(graph):
-        match number:
-            case 1:
-                nodes += 1
-                if nodes > _LIMIT_NODES:
-                    raise _Broken(f"the graph has over {_LIMIT_NODES:,} nodes")
-                _check_node(_bytes(value))
-            case 5:
-                _check_tensor(_bytes(value))
-            case 11 | 12:
-                name, declared = _value_info(_bytes(value))
-                (model.inputs if number == 11 else model.outputs)[name] = declared
-            case 2 | 10 | 13 | 16:  # name, documentation, value_info, metadata
-                pass
-            case _:
-                raise _Broken(f"the graph has a part (field {number}) that QuickNet does not run")
-    return model
+    def fields(self, data: Buffer) -> Iterator[tuple[int, int | Buffer]]:
+        """Yield a message's fields: (number, integer or bytes). Raises _Broken for what is no message."""
+        at = 0
+        while at < len(data):
+            key, at = _varint(data, at)
+            number, wire = key >> 3, key & 7
+            self._left -= 1
+            if self._left < 0:
+                raise _Broken(f"the ONNX file has over {_LIMIT_FIELDS:,} parts")
+            if number == 0 or wire not in (0, 1, 2, 5):
+                raise _Broken("the ONNX file is damaged or no ONNX file at all")
+            if wire == 0:
+                value, at = _varint(data, at)
+                yield number, value
+                continue
+            length, at = _varint(data, at) if wire == 2 else ({1: 8, 5: 4}[wire], at)
+            if length > len(data) - at:
+                raise _Broken("the ONNX file is damaged or cut short")
+            yield number, data[at : at + length]
+            at += length
 
+    def model(self, data: Buffer) -> _Model:
+        """ModelProto: ir_version 1, graph 7, opset_import 8, metadata_props 14, training 20, functions 25."""
+        graph: Buffer | None = None
+        metadata: dict[str, bytes] = {}
+        opsets: dict[str, int] = {}
+        for number, value in self.fields(data):
+            match number:
+                case 1:
+                    if _number(value) not in _IR_VERSIONS:
+                        raise _Broken(f"ONNX IR version {_number(value)} is not known")
+                case 7:
+                    if graph is not None:
+                        raise _Broken("the ONNX file holds two graphs")
+                    graph = _bytes(value)
+                case 8:
+                    entry = dict(self.fields(_bytes(value)))
+                    opsets[_text(entry.get(1, memoryview(b"")))] = _number(entry.get(2, 0))
+                case 14:
+                    pair = dict(self.fields(_bytes(value)))
+                    key = _text(pair.get(1, memoryview(b"")))
+                    if key in metadata:
+                        raise _Broken(f"the ONNX file says {key[:40]!r} twice")
+                    metadata[key] = bytes(_bytes(pair.get(2, memoryview(b""))))
+                case 2 | 3 | 4 | 5 | 6:  # producer, domain, version, documentation
+                    pass
+                case _:  # functions, training, and what later versions add
+                    raise _Broken(f"the ONNX file has a part (field {number}) that QuickNet does not run")
+        odd = {name: version for name, version in opsets.items() if name or version not in _OPSETS}
+        if odd or not opsets:
+            named = ", ".join(f"{name[:40] or 'ai.onnx'} {version}" for name, version in odd.items()) or "none"
+            raise _Broken(f"unknown operator set {named}: known is ai.onnx {_OPSETS[0]} to {_OPSETS[-1]}")
+        if graph is None:
+            raise _Broken("the ONNX file holds no graph")
+        return self._read_graph(graph, metadata)
 
-def _check_node(node: Buffer) -> None:
-    """NodeProto: op_type 4, attribute 5, domain 7."""
-    for number, value in fields(node):
-        match number:
-            case 4:
-                if _text(value) not in OPERATORS:
-                    raise _Broken(f"the graph uses the operator {_text(value)[:40]!r}, which QuickNet does not run")
-            case 5:
-                _check_attribute(_bytes(value))
-            case 7:
-                if _text(value) not in ("", "ai.onnx"):
-                    raise _Broken(f"the graph uses operators of {_text(value)[:40]!r}, which are not loaded")
-            case 1 | 2 | 3 | 6:  # inputs, outputs, name, documentation
-                pass
-            case _:
-                raise _Broken(f"a node has a part (field {number}) that QuickNet does not run")
+    def _read_graph(self, graph: Buffer, metadata: dict[str, bytes]) -> _Model:
+        """GraphProto: node 1, initializer 5, input 11, output 12; sparse initializers are refused."""
+        model = _Model(graph, metadata, {}, {})
+        nodes = 0
+        for number, value in self.fields(graph):
+            match number:
+                case 1:
+                    nodes += 1
+                    if nodes > _LIMIT_NODES:
+                        raise _Broken(f"the graph has over {_LIMIT_NODES:,} nodes")
+                    self._check_node(_bytes(value))
+                case 5:
+                    self._check_tensor(_bytes(value))
+                case 11 | 12:
+                    name, declared = self._value_info(_bytes(value))
+                    (model.inputs if number == 11 else model.outputs)[name] = declared
+                case 2 | 10 | 13 | 16:  # name, documentation, value_info, metadata
+                    pass
+                case _:
+                    raise _Broken(f"the graph has a part (field {number}) that QuickNet does not run")
+        return model
 
+    def _check_node(self, node: Buffer) -> None:
+        """NodeProto: op_type 4, attribute 5, domain 7."""
+        for number, value in self.fields(node):
+            match number:
+                case 4:
+                    if _text(value) not in OPERATORS:
+                        raise _Broken(f"the graph uses the operator {_text(value)[:40]!r}, which QuickNet does not run")
+                case 5:
+                    self._check_attribute(_bytes(value))
+                case 7:
+                    if _text(value) not in ("", "ai.onnx"):
+                        raise _Broken(f"the graph uses operators of {_text(value)[:40]!r}, which are not loaded")
+                case 1 | 2 | 3 | 6:  # inputs, outputs, name, documentation
+                    pass
+                case _:
+                    raise _Broken(f"a node has a part (field {number}) that QuickNet does not run")
 
-def _check_attribute(attribute: Buffer) -> None:
-    """AttributeProto: numbers, strings, and in `t` 5 one tensor; no subgraphs, no lists of tensors."""
-    for number, value in fields(attribute):
-        match number:
-            case 1 | 2 | 4 | 7 | 9 | 13 | 20:  # name, f, s, floats, strings, documentation, type
-                pass
-            case 3:  # i: a group count, a data type, an axis
-                if abs(_number(value)) > _LIMIT_DIMENSION:
-                    raise _Broken("a node has an attribute out of all proportion")
-            case 8:  # ints: kernels, strides, paddings, permutations
-                if any(abs(entry) > _LIMIT_ATTRIBUTE for entry in _numbers(value)):
-                    raise _Broken(f"a node has an attribute over {_LIMIT_ATTRIBUTE}")
-            case 5:
-                _check_tensor(_bytes(value))
-            case _:
-                raise _Broken(f"a node has an attribute (field {number}) that QuickNet does not run")
+    def _check_attribute(self, attribute: Buffer) -> None:
+        """AttributeProto: numbers, strings, and in `t` 5 one tensor; no subgraphs, no lists of tensors."""
+        for number, value in self.fields(attribute):
+            match number:
+                case 1 | 2 | 4 | 7 | 9 | 13 | 20:  # name, f, s, floats, strings, documentation, type
+                    pass
+                case 3:  # i: a group count, a data type, an axis
+                    if abs(_number(value)) > _LIMIT_DIMENSION:
+                        raise _Broken("a node has an attribute out of all proportion")
+                case 8:  # ints: kernels, strides, paddings, permutations
+                    if any(abs(entry) > _LIMIT_ATTRIBUTE for entry in _numbers(value)):
+                        raise _Broken(f"a node has an attribute over {_LIMIT_ATTRIBUTE}")
+                case 5:
+                    self._check_tensor(_bytes(value))
+                case _:
+                    raise _Broken(f"a node has an attribute (field {number}) that QuickNet does not run")
 
+    def _check_tensor(self, tensor: Buffer) -> None:
+        """TensorProto: dims 1, data_type 2, name 8, raw_data 9; external data (13, 14) is refused."""
+        dims: list[int] = []
+        kind, raw = 0, None
+        for number, value in self.fields(tensor):
+            match number:
+                case 1:
+                    dims += _numbers(value)
+                case 2:
+                    kind = _number(value)
+                case 9:
+                    raw = _bytes(value)
+                case 13 | 14:
+                    raise _Broken("the ONNX file keeps tensors in other files (external data), which are not read")
+                case 8 | 12:  # name, documentation
+                    pass
+                case _:
+                    raise _Broken(f"a tensor keeps its values in a form (field {number}) that QuickNet does not read")
+        if kind not in _ITEM_BYTES or len(dims) > 8 or not all(0 <= size <= _LIMIT_DIMENSION for size in dims):
+            raise _Broken("a tensor has a type or shape that QuickNet does not run")
+        if (len(raw) if raw is not None else 0) != math.prod(dims) * _ITEM_BYTES[kind]:
+            raise _Broken("a tensor does not have as many bytes as its shape says")
 
-def _check_tensor(tensor: Buffer) -> None:
-    """TensorProto: dims 1, data_type 2, name 8, raw_data 9; external data (13, 14) is refused."""
-    dims: list[int] = []
-    kind, raw = 0, None
-    for number, value in fields(tensor):
-        match number:
-            case 1:
-                dims += _numbers(value)
-            case 2:
-                kind = _number(value)
-            case 9:
-                raw = _bytes(value)
-            case 13 | 14:
-                raise _Broken("the ONNX file keeps tensors in other files (external data), which are not read")
-            case 8 | 12:  # name, documentation
-                pass
-            case _:
-                raise _Broken(f"a tensor keeps its values in a form (field {number}) that QuickNet does not read")
-    if kind not in _ITEM_BYTES or len(dims) > 8 or not all(0 <= size <= _LIMIT_DIMENSION for size in dims):
-        raise _Broken("a tensor has a type or shape that QuickNet does not run")
-    if (len(raw) if raw is not None else 0) != math.prod(dims) * _ITEM_BYTES[kind]:
-        raise _Broken("a tensor does not have as many bytes as its shape says")
-
-
-def _value_info(info: Buffer) -> tuple[str, tuple[int, tuple[int | None, ...]]]:
-    """ValueInfoProto → (name, (element type, shape)); None for a size that is left free."""
-    parts = dict(fields(info))
-    kind = dict(fields(_bytes(parts.get(2, memoryview(b"")))))
-    tensor = dict(fields(_bytes(kind.get(1, memoryview(b"")))))
-    shape: list[int | None] = []
-    for number, value in fields(_bytes(tensor.get(2, memoryview(b"")))):
-        if number != 1:
-            raise _Broken("the ONNX file is damaged: a shape that is none")
-        size = dict(fields(_bytes(value))).get(1)
-        shape.append(None if size is None else _number(size))
-    return _text(parts.get(1, memoryview(b""))), (_number(tensor.get(1, 0)), tuple(shape))
+    def _value_info(self, info: Buffer) -> tuple[str, tuple[int, tuple[int | None, ...]]]:
+        """ValueInfoProto → (name, (element type, shape)); None for a size that is left free."""
+        parts = dict(self.fields(info))
+        kind = dict(self.fields(_bytes(parts.get(2, memoryview(b"")))))
+        tensor = dict(self.fields(_bytes(kind.get(1, memoryview(b"")))))
+        shape: list[int | None] = []
+        for number, value in self.fields(_bytes(tensor.get(2, memoryview(b"")))):
+            if number != 1:
+                raise _Broken("the ONNX file is damaged: a shape that is none")
+            size = dict(self.fields(_bytes(value))).get(1)
+            shape.append(None if size is None else _number(size))
+        return _text(parts.get(1, memoryview(b""))), (_number(tensor.get(1, 0)), tuple(shape))
