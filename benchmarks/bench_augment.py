@@ -82,9 +82,7 @@ def steps(size: int, batch: int) -> dict[str, Callable[[int], object]]:
     return {**timed, **{name: variant(settings) for name, settings in VARIANTS.items()}}
 
 
-def measure(
-    timed: dict[str, Callable[[int], object]], batch: int, seconds: float
-) -> list[dict[str, float | str]]:
+def measure(timed: dict[str, Callable[[int], object]], batch: int, seconds: float) -> list[dict[str, float | str]]:
     """Return a row for each function: n, images/s by the median, 95th percentile in ms."""
     times: dict[str, list[float]] = {name: [] for name in timed}
     for repeat in range(10_000):

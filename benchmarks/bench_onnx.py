@@ -53,7 +53,7 @@ from quicknet.core.card import Card, PreprocessSpec, read_card
 from quicknet.core.config import plan
 from quicknet.core.errors import QuickNetError
 from quicknet.core.machine import machine_card
-from quicknet.core.records import versions
+from quicknet.core.records import versions, write_record
 from quicknet.data import DataRequest, Dataset, load_data
 from quicknet.data.augment import normalize
 from quicknet.deploy.export import export
@@ -66,6 +66,14 @@ from quicknet.train.checkpoint import RunFolder, TorchClassifier
 CIFAR_SPEC = PreprocessSpec(mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616))
 BURST_S = 0.15
 IMAGES = 100
+
+ROOT = Path(__file__).resolve().parent.parent
+# what is asked of the exported file, per network: times torch eager, times torch.onnx.export
+AIMS = {
+    "quicknet": {"times_torch": 3.3, "times_default_export": 1.6, "share_of_peak": 0.6},
+    "quicknet_s": {"times_torch": 5.5, "times_default_export": 2.4, "share_of_peak": 0.6},
+    "start_s": 0.5,
+}
 
 
 def random_run(folder: Path, name: str, data: Dataset | None) -> Path:
@@ -278,7 +286,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--only", choices=["accuracy", "speed", "profile", "start"])
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--record", action="store_true", help="write results/NNNN-onnx-runtime")
     options = parser.parse_args()
+    if options.record and (options.run or options.only):
+        parser.error("--record is for the whole of it, without --run and --only")
     torch.set_num_threads(1)
     card, results = machine_card(), {}
     data = None
@@ -296,6 +307,10 @@ def main() -> None:
     if options.json:
         print(json.dumps({"machine": card, "versions": versions(), "blas": library(), "models": results}, indent=1))
         return
+    if options.record:
+        command = f"python benchmarks/bench_onnx.py --rounds {options.rounds}"
+        fields = {"threads": 1, "aims": AIMS, "blas": library(), "models": results}
+        write_record(ROOT / "results", "onnx-runtime", command, fields)
     print(f"{card['cpu']}, {card['cores']} cores, load {card['load_1min']}; {versions()}; peak by {library()}")
     for name, result in results.items():
         print_model(name, result)

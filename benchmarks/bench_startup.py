@@ -17,7 +17,9 @@ import time
 from pathlib import Path
 
 from quicknet.core.machine import machine_card
+from quicknet.core.records import write_record
 
+ROOT = Path(__file__).resolve().parent.parent
 AIM = 2.0
 COMMANDS = {
     "import numpy": [sys.executable, "-c", "import numpy"],
@@ -29,12 +31,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--repeats", type=int, default=20, help="of each command, after one that warms the disk")
+    parser.add_argument("--record", action="store_true", help="write results/NNNN-startup")
     options = parser.parse_args()
     if options.repeats < 10:
         parser.error("--repeats must be at least 10, for a 95th percentile")
     machine = machine_card()
     rows = [summary(name, took) for name, took in measure(options.repeats).items()]
     ratio = rows[1]["median_ms"] / rows[0]["median_ms"]
+    if options.record:
+        command = f"python benchmarks/bench_startup.py --repeats {options.repeats}"
+        write_record(ROOT / "results", "startup", command, {"rows": rows, "ratio": ratio, "aim": AIM})
     if options.json:
         print(json.dumps({"rows": rows, "ratio": ratio, "aim": AIM, "machine": machine}, indent=1))
         return

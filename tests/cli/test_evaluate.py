@@ -33,16 +33,12 @@ def run_dir(data_dir: Path, tmp_path: Path) -> Path:
         data=data.record(),
     )
     folder.save_model(dict(model.state_dict()), card)
-    (folder.path / "recipe.toml").write_text(
-        f"[data]\nsource = {json.dumps(str(data_dir))}\nsplit_seed = 7\n"
-    )
+    (folder.path / "recipe.toml").write_text(f"[data]\nsource = {json.dumps(str(data_dir))}\nsplit_seed = 7\n")
     (folder.path / "log.jsonl").write_text('{"epoch": 1, "train_loss": 2.3}\n')
     return folder.path
 
 
-def test_the_table_names_protocol_split_n_and_interval(
-    run_dir: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_table_names_protocol_split_n_and_interval(run_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["evaluate", str(run_dir), "--quiet"]) == 0
     found = capfd.readouterr()
     first = found.out.splitlines()[0]
@@ -53,9 +49,7 @@ def test_the_table_names_protocol_split_n_and_interval(
     assert found.err == ""
 
 
-def test_json_is_one_object_with_the_documented_fields(
-    run_dir: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_json_is_one_object_with_the_documented_fields(run_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["evaluate", str(run_dir), "--split", "val", "--json", "--quiet"]) == 0
     found = json.loads(capfd.readouterr().out)
     assert (found["n"], found["split"], found["protocol"], found["data"]) == (
@@ -134,9 +128,7 @@ def test_bad_input_is_one_line_and_code_2(
     assert text in line
 
 
-def test_a_model_that_does_not_say_its_data_asks_for_it(
-    run_dir: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_that_does_not_say_its_data_asks_for_it(run_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (run_dir / "recipe.toml").unlink()
     card = read_card(run_dir / "card.json").replace(data=None)
     (run_dir / "card.json").write_text(card.to_json())

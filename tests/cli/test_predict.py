@@ -142,9 +142,7 @@ def test_a_reader_that_leaves_early_ends_it_quietly(pictures: Path, tmp_path: Pa
     names = tmp_path / "names"
     names.write_text(f"{pictures}/b.png\n" * 20_000)
     with names.open("rb") as listed, (tmp_path / "errors").open("wb") as errors:
-        process = subprocess.Popen(
-            [*PROGRAM, "predict", "m", "-"], stdin=listed, stdout=subprocess.PIPE, stderr=errors
-        )
+        process = subprocess.Popen([*PROGRAM, "predict", "m", "-"], stdin=listed, stdout=subprocess.PIPE, stderr=errors)
     assert process.stdout is not None
     assert process.stdout.readline()
     process.stdout.close()
@@ -152,9 +150,7 @@ def test_a_reader_that_leaves_early_ends_it_quietly(pictures: Path, tmp_path: Pa
     assert (tmp_path / "errors").read_bytes() == b""
 
 
-def test_a_folder_of_real_photographs(
-    model: Colours, photos_dir: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_of_real_photographs(model: Colours, photos_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     wanted = sorted(str(path) for path in (photos_dir / "val" / "ants").iterdir())
     assert run(["predict", "m", str(photos_dir / "val" / "ants"), "--json", "--batch", "4"]) == 0
     assert [json.loads(line)["name"] for line in capfd.readouterr().out.splitlines()] == wanted

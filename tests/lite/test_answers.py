@@ -110,9 +110,7 @@ def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
     assert f"no images in the folder ({tmp_path})" in found.error
 
 
-NAMES = st.lists(
-    st.binary(min_size=1, max_size=40).filter(lambda name: not set(name) & set(b"\0\r\n")), max_size=30
-)
+NAMES = st.lists(st.binary(min_size=1, max_size=40).filter(lambda name: not set(name) & set(b"\0\r\n")), max_size=30)
 
 
 @settings(max_examples=50, deadline=None)

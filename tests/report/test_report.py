@@ -51,9 +51,7 @@ def card(classes: tuple[str, ...], temperature: float | None = 1.5) -> Card:
         model=ModelRecord(family="quicknet", name="quicknet_xs", config={}),
         classes=classes,
         preprocess=PreprocessSpec(size=32),
-        data=DataRecord(
-            name="scenes", protocol="standard", counts={"train": 90, "test": 10}, sha256="ab" * 32
-        ),
+        data=DataRecord(name="scenes", protocol="standard", counts={"train": 90, "test": 10}, sha256="ab" * 32),
         training=TrainingRecord(
             recipe_sha256="cd" * 32, recipe_name="fast", seed=3, epochs=9, seconds=90.0, best_epoch=8
         ),
