@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _WIDTH, _HEIGHT = 400, 220  # small, so that the text is legible on a phone
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 20, 10, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 20, 10, 34
 _MOST_POINTS = 1000
 
 
