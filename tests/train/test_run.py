@@ -14,6 +14,7 @@ from quicknet.core.card import read_card
 from quicknet.core.errors import CheckpointError, ConfigError, DataError, ToolError, TrainingError
 from quicknet.core.files import sha256_file
 from quicknet.train.checkpoint import load_classifier, load_model
+from quicknet.train.run import resident
 
 CPU = torch.device("cpu")
 
@@ -132,6 +133,17 @@ def test_other_data_is_refused(tiny_cifar, tmp_path):
     other = write_cifar(tmp_path / "other", 40, seed=1)
     with pytest.raises(CheckpointError, match="other data"):
         training.resume(tmp_path / "run", CPU, str(other))
+
+
+def test_images_that_do_not_fit_are_read_where_they_lie(tmp_path):
+    on_disk = np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint8, (8, 32, 32, 3))
+    on_disk[:] = np.random.default_rng(0).integers(0, 256, on_disk.shape)
+    on_disk.flush()
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    here, there = resident(mapped, CPU), resident(mapped, CPU, budget_bytes=0)
+    assert torch.equal(here, there)
+    assert there.data_ptr() == mapped.ctypes.data  # no copy
+    assert here.data_ptr() != mapped.ctypes.data
 
 
 def test_two_runs_on_one_folder_are_refused(tmp_path):

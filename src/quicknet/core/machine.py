@@ -63,6 +63,14 @@ def _memory_bytes() -> int | None:
         return None
 
 
+def available_memory_bytes() -> int | None:
+    """Return the memory that could be had without swapping; None where the system does not tell."""
+    for line in (_read("/proc/meminfo") or "").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return _memory_bytes()
+
+
 def _read(path: str) -> str | None:
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace").strip()

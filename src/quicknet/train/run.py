@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch.nn import functional as F
 from quicknet import __version__
 from quicknet.core.card import Card, Metric, PreprocessSpec, TrainingRecord, Vectors
 from quicknet.core.errors import CheckpointError, TrainingError
+from quicknet.core.machine import available_memory_bytes
 from quicknet.data.augment import Augmenter
 from quicknet.data.dataset import Dataset
 from quicknet.lite import metrics
@@ -96,6 +98,23 @@ class Teacher:
         return logits
 
 
+def resident(images: NDArray[np.uint8], device: torch.device, budget_bytes: int | None = None) -> Tensor:
+    """Return the images on the training device, or mapped from disk where they do not fit there.
+
+    They fit within half of what memory is free (or `budget_bytes`). Where they do not, batches
+    are read and augmented on the CPU, and the loop moves them.
+    """
+    if budget_bytes is None:
+        cuda = device.type == "cuda"
+        free = torch.cuda.mem_get_info(device)[0] if cuda else available_memory_bytes()
+        budget_bytes = images.nbytes if free is None else free // 2
+    if images.nbytes <= budget_bytes:
+        return torch.from_numpy(np.array(images)).to(device)
+    with warnings.catch_warnings():  # of memory that torch must not write to, and does not
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return torch.from_numpy(images)
+
+
 @dataclasses.dataclass(slots=True)
 class Parts:
     """What `Run` is put together from (see `setup.py`)."""
@@ -118,12 +137,9 @@ class Run:
         self.device, self.world, self.lineage = parts.device, parts.world, parts.lineage
         train = self.data.split("train")
         self.train_size = len(train)
-        # A copy where the array is memory-mapped read-only: torch wants writable memory.
-        images = torch.from_numpy(np.array(train.images)).to(self.device)
-        labels = torch.from_numpy(np.array(train.labels)).to(self.device)
         self.augmenter = Augmenter(
-            images,
-            labels,
+            resident(train.images, self.device),
+            torch.from_numpy(np.array(train.labels)),
             self.data.spec,
             self.recipe.augment,
             self.recipe.train.seed,

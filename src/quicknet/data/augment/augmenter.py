@@ -31,6 +31,13 @@ class Batch:
     mix_labels: Tensor | None = None
     mix_weight: Tensor | None = None
 
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on `device`; itself where it is there already."""
+        if self.images.device == device:
+            return self
+        mixed = (None if t is None else t.to(device) for t in (self.mix_labels, self.mix_weight))
+        return Batch(self.images.to(device), self.labels.to(device), *mixed)
+
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], size: int | None = None) -> Tensor:
     """Return (images / 255 - mean) / std, resized to `size` where that is another.
