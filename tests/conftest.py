@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-# Before torch is imported anywhere: threads that wait for each other by spinning make a busy
-# machine ten times slower.
+# Before torch is imported, here and in every process that a test starts: the networks of tests
+# are tiny, and threads that wait for each other by spinning make a busy machine ten times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 ROOT = Path(__file__).resolve().parent.parent

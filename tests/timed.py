@@ -24,14 +24,9 @@ def write_run(folder: Path, name: str = "quicknet_xs", **config: object) -> Path
 
 
 def write_onnx(run: Path, out: Path) -> Path:
-    """Export a run folder, on one thread: on a busy machine more take ten times as long."""
+    """Export a run folder."""
     pytest.importorskip("onnx", reason="exporting needs the package onnx")
     from quicknet.deploy.export import export
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        export(run, out)
-    finally:
-        torch.set_num_threads(before)
+    export(run, out)
     return out

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from exported import make_run, write_pictures
 from quicknet.cli.main import run
@@ -17,14 +16,6 @@ from quicknet.lite.onnx_file import read_onnx
 from quicknet.lite.runtime import present
 
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from helpers import TINY, same_tensors, write_cifar
@@ -32,14 +31,6 @@ from quicknet.train.recipe import load_recipe
 
 EPOCHS = 12
 SETTINGS = [word for setting in (*TINY, f"train.epochs={EPOCHS}") for word in ("--set", setting)]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

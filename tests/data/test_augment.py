@@ -4,7 +4,6 @@ promises (the distributions, labels that fit the pixels, operations that do what
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +34,6 @@ EVERYTHING = AugmentSettings(
     cutmix=1.0,
     mix_prob=0.8,
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny batches gain nothing from threads and wait long for them where cores are busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def noise(count: int, side: int = 32, channels: int = 3, seed: int = 0) -> Tensor:

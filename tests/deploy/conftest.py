@@ -3,18 +3,9 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from exported import make_run, write_pictures
 from quicknet.data import DataRequest
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

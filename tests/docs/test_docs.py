@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import click
 import pytest
-import torch
 from PIL import Image
 
 from helpers import TINY
@@ -103,8 +102,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (place / "camera").mkdir()
     for number, path in enumerate(sorted((scenes / "test").glob("*/*.png"))[:3], 1):
         Image.open(path).save(place / "camera" / f"{number}.png")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QUICKNET_CACHE", str(place / "cache"))
         list(training.train(str(scenes), place / "demo" / "run", "demo", [*TINY, "train.epochs=1"], "cpu"))
@@ -113,7 +110,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         carry_out(place, "quicknet export runs/photos --out photos.onnx --data photos/")
         (place / "demo" / "scenes.onnx").write_bytes((place / "photos.onnx").read_bytes())
         yield place
-    torch.set_num_threads(threads)
 
 
 def carry_out(place: Path, line: str, code: int = 0) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import quicknet
 from exported import make_run, torch_logits, write_pictures
@@ -26,14 +25,11 @@ IMAGES = draw_vectors(32, 3, 40)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder and what was exported from it, in both formats."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("runtime")
     run = make_run(root / "run", write_pictures(root / "pictures"), request=DataRequest(size=32, quiet=True))
     export(run, root / "fused.onnx")
     if "openvino" in present():
         export(run, root / "plain.onnx", format="openvino")
-    torch.set_num_threads(before)
     return root
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from torch import nn
 
 from exported import make_run, write_pictures
@@ -23,14 +22,6 @@ from quicknet.lite.receipt import class_order_sha256
 from quicknet.lite.runtime import present
 from quicknet.lite.verify import Verification, verify
 from quicknet.train.checkpoint import load_model
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

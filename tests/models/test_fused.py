@@ -17,12 +17,6 @@ from quicknet.models.registry import create_model
 pytestmark = pytest.mark.skipif(not fused.available(), reason=fused.status())
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with threads(1):  # torch's small operations wait for each other's threads on a busy machine
-        yield
-
-
 @contextlib.contextmanager
 def threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()

@@ -43,7 +43,7 @@ With --json, shares being 0..1:
 @click.command(help=_HELP, short_help="Measure a model on a data set.")
 @click.argument("model")
 @click.argument("data", required=False)
-@click.option("--split", default="test", show_default=True, help="train, val or test.")
+@click.option("--split", default="test", show_default=True, help="train, val, test or all.")
 @click.option(
     "--protocol",
     type=click.Choice(["standard", "paper"]),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from quicknet.core.config import Layer, QuickNetConfig, plan
+from quicknet.core.config import QuickNetConfig, plan
 from quicknet.core.settings import Settings
 
 if TYPE_CHECKING:  # that module imports torch, which counting does without
@@ -67,17 +67,9 @@ def costs(config: QuickNetConfig | DarknetConfig, image_size: int | None = None)
 def _quicknet(config: QuickNetConfig) -> Iterator[_LayerCosts]:
     slopes = {"prelu": None, "prelu_shared": 1, "leaky_relu": 0, "relu": 0}[config.activation]
     for layer in plan(config):
-        weights = _weights(layer)
         beside = 2 * layer.out_channels + (layer.out_channels if slopes is None else slopes)
-        yield _LayerCosts(weights + beside, weights * layer.side**2, layer.out_channels * layer.side**2)
-
-
-def _weights(layer: Layer) -> int:
-    """Return how many weights a layer's convolutions have; each is used once per output pixel."""
-    taps = layer.kernel**2
-    if layer.kind == "stem":
-        return layer.in_channels * layer.out_channels * taps
-    return layer.in_channels * (taps + layer.out_channels)
+        pixels = layer.side**2
+        yield _LayerCosts(layer.weights + beside, layer.weights * pixels, layer.out_channels * pixels)
 
 
 def _darknet(config: DarknetConfig) -> Iterator[_LayerCosts]:

@@ -73,11 +73,6 @@ def layer_facts(card: Card) -> tuple[LayerFacts, ...]:
 
 def _convolution(config: QuickNetConfig, layer: Layer) -> LayerFacts:
     """Count one layer: its weights are used once a pixel; batch norm has two parameters a channel."""
-    taps = layer.kernel**2
-    if layer.kind == "stem":
-        weights = layer.in_channels * layer.out_channels * taps
-    else:
-        weights = layer.in_channels * (taps + layer.out_channels)
     slopes = {"prelu": layer.out_channels, "prelu_shared": 1}.get(config.activation, 0)
     return LayerFacts(
         name=layer.name,
@@ -86,8 +81,8 @@ def _convolution(config: QuickNetConfig, layer: Layer) -> LayerFacts:
         in_channels=layer.in_channels,
         out_channels=layer.out_channels,
         side=layer.side,
-        parameters=weights + 2 * layer.out_channels + slopes,
-        macs=weights * layer.side**2,
+        parameters=layer.weights + 2 * layer.out_channels + slopes,
+        macs=layer.weights * layer.side**2,
     )
 
 

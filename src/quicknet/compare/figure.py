@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from quicknet.compare.benchmark import Benchmark, Row
-from quicknet.core.errors import ToolError
+from quicknet.core.errors import require_package
 
 _COLOURS = {"network": "#4477aa", "whole": "#ee6677"}  # P. Tol's bright scheme: told apart by the colour-blind
 _LABELS = {"network": "network only", "whole": "JPEG to label"}
@@ -17,8 +16,7 @@ _BAR = 0.38
 
 def check_matplotlib() -> None:
     """Raise ToolError where matplotlib is missing: better before measuring than after."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ToolError("a PNG needs matplotlib, which is not installed; run `pip install 'quicknet-vision[report]'`")
+    require_package("matplotlib", "a PNG")
 
 
 def draw_latency(found: Benchmark) -> bytes:

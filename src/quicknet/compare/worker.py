@@ -104,7 +104,7 @@ def _burst(call: Work, seconds: float) -> dict[str, Any]:
 
 
 def make_session(spec: dict[str, Any]) -> Session:
-    """Return the session of a subject as `child.start` describes it."""
+    """Return the session of a subject as `Child` describes it."""
     if spec["subject"]["runtime"] == "peak":
         return PeakSession()
     return ModelSession(spec["subject"], Path(spec["jpegs"]))

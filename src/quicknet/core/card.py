@@ -1,4 +1,4 @@
-"""The card: what a model is, in one JSON schema for run folders, ONNX metadata and `.qnz`."""
+"""The card: what a model is, in one JSON schema for run folders and exported files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from quicknet.core.errors import FormatError
+from quicknet.core.errors import CheckpointError, FormatError
 from quicknet.core.files import read_json
 from quicknet.core.settings import Settings
 
@@ -18,6 +18,7 @@ FORMAT = 1
 _LIMIT_BYTES = 64 << 20
 
 Mode = Literal["L", "RGB", "RGBA"]
+CHANNELS: dict[Mode, int] = {"L": 1, "RGB": 3, "RGBA": 4}
 
 
 class PreprocessSpec(Settings, frozen=True, kw_only=True):
@@ -52,7 +53,7 @@ class PreprocessSpec(Settings, frozen=True, kw_only=True):
     @property
     def channels(self) -> int:
         """Channels of the array: 1, 3 or 4."""
-        return {"L": 1, "RGB": 3, "RGBA": 4}[self.mode]
+        return CHANNELS[self.mode]
 
 
 class ModelRecord(Settings, frozen=True, kw_only=True):
@@ -105,7 +106,7 @@ class Vectors(Settings, frozen=True, kw_only=True):
 
 
 class Card(msgspec.Struct, kw_only=True, frozen=True):
-    """What a model is and what was measured of it (DESIGN: one schema everywhere).
+    """What a model is and what was measured of it: one schema in run folders and exported files.
 
     `extra` holds fields that a newer minor version added; they are kept and passed on.
     """
@@ -173,6 +174,12 @@ def _check_values(card: Card, where: str) -> None:
     temperature = card.temperature
     if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
         raise FormatError(f"the card's temperature {temperature} is no positive number ({where})")
+
+
+def require_run_folder(path: Path) -> None:
+    """Raise CheckpointError for what is not a folder with a card in it."""
+    if not (path / "card.json").is_file():
+        raise CheckpointError(f"{path} is not a run folder (it has no card.json); name one that `quicknet train` wrote")
 
 
 def read_card(path: Path) -> Card:

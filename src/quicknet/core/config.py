@@ -58,7 +58,7 @@ class QuickNetConfig(Settings, frozen=True, kw_only=True):
         if self.stem_stride is not None and not 1 <= self.stem_stride <= 8:
             raise ConfigError(f"stem_stride {self.stem_stride} must lie in 1..8")
         check_image_size(self, self.image_size)
-        weights = sum(_weights(layer) for layer in plan(self)) + self.widths[-1] * self.num_classes
+        weights = sum(layer.weights for layer in plan(self)) + self.widths[-1] * self.num_classes
         if weights > MAX_WEIGHTS:
             raise ConfigError(
                 f"widths {self.widths} and depths {self.depths} make {weights:,} weights, "
@@ -99,13 +99,13 @@ class Layer(NamedTuple):
     stage: int  # 0 for the stem
     side: int
 
-
-def _weights(layer: Layer) -> int:
-    """Return how many weights the layer's convolutions have."""
-    taps = layer.kernel**2
-    if layer.kind == "stem":
-        return layer.in_channels * layer.out_channels * taps
-    return layer.in_channels * (taps + layer.out_channels)
+    @property
+    def weights(self) -> int:
+        """How many weights its convolutions have; each is used once per output pixel."""
+        taps = self.kernel**2
+        if self.kind == "stem":
+            return self.in_channels * self.out_channels * taps
+        return self.in_channels * (taps + self.out_channels)
 
 
 def plan(config: QuickNetConfig, image_size: int | None = None) -> tuple[Layer, ...]:

@@ -7,6 +7,7 @@ The text names what is wrong, where, and what to do; the command line prints it 
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 
 
@@ -51,17 +52,27 @@ _EXTRAS = {
     "torch": "train",
     "tomli_w": "train",
     "matplotlib": "report",
+    "onnx": "export",
+    "openvino": "openvino",
     "optuna": "explore",
 }
 
 
-def missing_extra(error: ModuleNotFoundError) -> ToolError | None:
-    """Return what to say of a package that an extra brings; None for any other."""
+def missing_extra(error: ModuleNotFoundError, what: str = "this") -> ToolError | None:
+    """Return what to say where `what` needs a package that an extra brings; None for any other package."""
     package = (error.name or "").partition(".")[0]
-    if package not in _EXTRAS:
-        return None
+    return _missing(package, what) if package in _EXTRAS else None
+
+
+def require_package(package: str, what: str) -> None:
+    """Raise ToolError, naming the extra, where `what` needs a package that is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise _missing(package, what)
+
+
+def _missing(package: str, what: str) -> ToolError:
     return ToolError(
-        f"this needs {package}, which is not installed; run `pip install 'quicknet-vision[{_EXTRAS[package]}]'`"
+        f"{what} needs {package}, which is not installed; run `pip install 'quicknet-vision[{_EXTRAS[package]}]'`"
     )
 
 

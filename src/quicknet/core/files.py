@@ -104,9 +104,13 @@ def read_json(path: Path, what: str, limit_bytes: int = 64 << 20) -> Any:
 
     Raises FormatError where it is not JSON, which has no NaN or Infinity, whatever Python says.
     """
-    blob = read_bounded(path, limit_bytes, what)
+    return parse_json(read_bounded(path, limit_bytes, what), what, path)
+
+
+def parse_json(text: bytes, what: str, path: Path) -> Any:
+    """Return the content of JSON text that lies in the file `path`. Raises FormatError as `read_json`."""
     try:
-        return json.loads(blob, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{what} is not JSON ({path}: {error}); restore it from a copy") from error
 

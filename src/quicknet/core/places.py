@@ -1,9 +1,14 @@
-"""Where this user's caches lie."""
+"""Where this user's caches lie, and a lock for those who write there."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from quicknet.core.errors import ToolError
 
 
 def expanded(name: str | Path) -> Path:
@@ -27,3 +32,25 @@ def default_cache() -> Path:
     """Return the cache folder where $QUICKNET_CACHE names none."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "quicknet"
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold `path` for one process at a time, waiting; the lock dies with its process.
+
+    Raises ToolError where the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise ToolError(
+            f"cannot write the cache ({path.parent}: {error.strerror or error}); "
+            "set QUICKNET_CACHE to a folder that can be written"
+        ) from error
+    with file:
+        # Some network file systems have no locks; two writers then do the same work twice,
+        # which atomic renames keep harmless.
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import ToolError
-from quicknet.data.places import locked
+from quicknet.core.places import locked
 
 _FORMAT = 1
 _HEAD_BYTES = 4096

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from quicknet.core.errors import FormatError
-from quicknet.core.files import read_json, sha256_file, write_atomically
+from quicknet.core.files import read_json, sha256_bytes, sha256_file, write_atomically
 from quicknet.data.progress import progress
 
 _LIMIT_BYTES = 1 << 30
@@ -49,11 +48,8 @@ def in_threads(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
 
 def index_path(cache: Path, root: Path) -> Path:
     """Return where what is known of the files below `root` is kept."""
-    return (
-        cache
-        / "index"
-        / f"{hashlib.sha256(str(root.resolve()).encode('utf-8', 'surrogateescape')).hexdigest()[:40]}.json"
-    )
+    name = sha256_bytes(os.fsencode(root.resolve()))[:40]
+    return cache / "index" / f"{name}.json"
 
 
 def read_index(path: Path) -> dict[str, Any]:
@@ -133,5 +129,5 @@ def _stamp(path: Path) -> list[int] | str:
 def _content(path: Path) -> Content:
     try:
         return Content(sha256_file(path))
-    except OSError as error:
-        return Content("", error.strerror or str(error))
+    except FormatError as error:  # who shows it names the file: the system's reason is enough
+        return Content("", getattr(error.__cause__, "strerror", None) or str(error))

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import IO
 
 from quicknet.core.errors import DataError, ToolError
-from quicknet.core.places import user_cache
+from quicknet.core.places import locked, user_cache
 from quicknet.data.cifar import Cifar
-from quicknet.data.places import locked, search_places
+from quicknet.data.places import search_places
 from quicknet.data.progress import progress
 
 BASE_URL = "https://www.cs.toronto.edu/~kriz"

@@ -111,7 +111,7 @@ def _mapped(kind: Cifar, arrays: Arrays, wanted: tuple[str, ...] | None) -> tupl
 
 
 def _protocol(arrays: Arrays, request: DataRequest) -> dict[str, Split]:
-    """Split by the protocol that is asked for (DESIGN §4)."""
+    """Split by the protocol that is asked for (`DataRequest` says what each is)."""
     rng = np.random.default_rng(request.split_seed)
     if request.protocol == "paper":
         images, labels = cifar.concatenated(arrays)

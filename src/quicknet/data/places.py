@@ -1,14 +1,10 @@
-"""Where data lies on this machine, and a lock for those who write there."""
+"""Where data lies on this machine."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from quicknet.core.errors import ToolError
 from quicknet.core.places import default_cache, expanded, user_cache
 
 
@@ -25,25 +21,3 @@ def search_places(name: str, cache_dir: str | None = None) -> list[Path]:
     inside = [place / name for place in places]
     keras_3 = sorted(keras.glob("cifar-10*-target*")) if keras.is_dir() else []
     return [*places, *inside, *keras_3]
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold `path` for one process at a time, waiting; the lock dies with its process.
-
-    Raises ToolError where the folder cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    except OSError as error:
-        raise ToolError(
-            f"cannot write the cache ({path.parent}: {error.strerror or error}); "
-            "set QUICKNET_CACHE to a folder that can be written"
-        ) from error
-    with file:
-        # Some network file systems have no locks; two writers then do the same work twice,
-        # which atomic renames keep harmless.
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

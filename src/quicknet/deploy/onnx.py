@@ -6,7 +6,6 @@ scaling, mean and std are inside.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -120,7 +119,6 @@ def assemble(graph: bytes, card: Card) -> bytes:
     model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="quicknet", producer_version=__version__)
     model.opset_import.append(helper.make_opsetid("", OPSET))
     model.graph.ParseFromString(graph)
-    digest = hashlib.sha256(graph + text).hexdigest()
-    for key, value in ((CARD_KEY, text.decode()), (DIGEST_KEY, digest)):
+    for key, value in ((CARD_KEY, text.decode()), (DIGEST_KEY, sha256_bytes(graph + text))):
         model.metadata_props.add(key=key, value=value)
     return bytes(model.SerializeToString(deterministic=True))

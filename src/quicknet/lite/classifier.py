@@ -11,8 +11,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from quicknet.core.card import Card
-from quicknet.core.errors import CheckpointError, ConfigError, FormatError, ToolError
+from quicknet.core.card import Card, require_run_folder
+from quicknet.core.errors import CheckpointError, ConfigError, FormatError, missing_extra
 from quicknet.lite.onnx_file import looks_like_onnx
 
 # what it is → (is it this?, "module:function" that opens it). Named, not imported: a run folder
@@ -24,7 +24,6 @@ _OPENERS: dict[str, tuple[Callable[[Path], bool], str]] = {
     ),
     "an exported ONNX file": (looks_like_onnx, "quicknet.lite.runtime:load_onnx"),
 }
-_NEEDS = {"torch": "a run folder"}
 
 
 @runtime_checkable
@@ -59,8 +58,8 @@ def load(path: str | Path, runtime: str = "auto", threads: int | None = None) ->
     options |= {} if threads is None else {"threads": threads}
     if not path.exists():
         raise CheckpointError(f"no model at {path}{_near(path)}; name a run folder or an exported file")
-    if path.is_dir() and not (path / "card.json").is_file():
-        raise CheckpointError(f"{path} is not a run folder (it has no card.json); name one that `quicknet train` wrote")
+    if path.is_dir():
+        require_run_folder(path)
     if options and path.is_dir():
         raise ConfigError(f"{' and '.join(options)} can be chosen for exported files only; {path} is a run folder")
     for accepts, opener in _OPENERS.values():
@@ -85,9 +84,7 @@ def _attribute(name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        if error.name not in _NEEDS:
+        missing = missing_extra(error, "a run folder")  # the other openers' packages are always there
+        if missing is None:
             raise
-        raise ToolError(
-            f"{_NEEDS[error.name]} needs {error.name}, which is not installed; "
-            "run `pip install 'quicknet-vision[train]'`"
-        ) from error
+        raise missing from error

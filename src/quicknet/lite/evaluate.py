@@ -17,6 +17,7 @@ from quicknet.core.files import folder_lock, sha256_file, write_atomically
 from quicknet.core.settings import Settings
 from quicknet.lite import metrics
 from quicknet.lite.classifier import Classifier
+from quicknet.lite.preprocess import check_images
 
 _BATCH = 250
 
@@ -192,12 +193,7 @@ def classify(
     Raises DataError where images have another shape or type than the model's, or logits are
     not finite.
     """
-    spec = classifier.card.preprocess
-    if images.dtype != np.uint8 or images.shape[1:] != (spec.size, spec.size, spec.channels):
-        raise DataError(
-            f"the model takes uint8 images (N, {spec.size}, {spec.size}, {spec.channels}), "
-            f"not {images.dtype} {images.shape}; decode them by the card's spec"
-        )
+    check_images(images, classifier.card.preprocess)
     found = np.empty((len(images), len(classifier.card.classes)), np.float32)
     for start in range(0, len(images), batch):
         rows = images[start : start + batch]
@@ -262,6 +258,21 @@ def _class_rows(classes: tuple[str, ...], confusion: NDArray[np.int64]) -> tuple
             recall=None if math.isnan(recall[index]) else float(recall[index]),
         )
         for index, name in enumerate(classes)
+    )
+
+
+def top1_metric(share: float, subject: Subject, n: int) -> Metric:
+    """Return an accuracy on n images as a card keeps it, with its 95% Wilson interval."""
+    low, high = metrics.wilson_interval(round(share * n), n)
+    return Metric(
+        name="top1",
+        value=share,
+        low=low,
+        high=high,
+        n=n,
+        split=subject.split,
+        protocol=subject.protocol,
+        file_sha256=subject.file_sha256,
     )
 
 

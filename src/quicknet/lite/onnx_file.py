@@ -9,7 +9,6 @@ could be read, and none is allowed.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import stat
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from quicknet.core.card import Card, card_from_dict
 from quicknet.core.errors import FormatError
-from quicknet.core.files import read_bounded, sha256_bytes
+from quicknet.core.files import parse_json, read_bounded, sha256_bytes
 
 CARD_KEY = "quicknet.card"
 DIGEST_KEY = "quicknet.sha256"  # over the graph's bytes, then the card's: what makes the receipt one piece
@@ -108,11 +107,7 @@ def parse_onnx(blob: bytes, path: Path) -> OnnxFile:
 def _card(text: bytes, path: Path) -> Card:
     if len(text) > _LIMIT_CARD_BYTES:
         raise FormatError(f"the card is {len(text):,} bytes, over the limit of {_LIMIT_CARD_BYTES:,} ({path})")
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"the card is not JSON ({path}: {error}); export the model again") from error
-    return card_from_dict(fields, str(path))
+    return card_from_dict(parse_json(text, "the card", path), str(path))
 
 
 def _check_interface(model: _Model, card: Card, path: Path) -> None:

@@ -84,6 +84,15 @@ def load_image(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8]:
     return np.array(array.reshape(spec.size, spec.size, spec.channels))
 
 
+def check_images(images: NDArray[Any], spec: PreprocessSpec) -> None:
+    """Raise DataError for a batch that is not (N, size, size, channels) uint8, as `load_image` gives each."""
+    if images.dtype != np.uint8 or images.shape[1:] != (spec.size, spec.size, spec.channels):
+        raise DataError(
+            f"the model takes uint8 images (N, {spec.size}, {spec.size}, {spec.channels}), "
+            f"not {images.dtype} {images.shape}; decode them by the card's spec"
+        )
+
+
 def to_mode(image: Image.Image, mode: Mode) -> Image.Image:
     """Return `image` in 8 bits per channel and colour mode L, RGB or RGBA.
 

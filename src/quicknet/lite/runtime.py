@@ -18,10 +18,11 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 
 from quicknet.core.card import Card
-from quicknet.core.errors import ConfigError, DataError, FormatError, QuickNetError, ToolError
+from quicknet.core.errors import ConfigError, FormatError, QuickNetError, ToolError
 from quicknet.core.machine import usable_cores
 from quicknet.lite.choice import Images, Logits, Runner, faster, question, remembered
 from quicknet.lite.onnx_file import OnnxFile, read_onnx
+from quicknet.lite.preprocess import check_images
 from quicknet.lite.vectors import draw_vectors
 
 Runtime = Literal["auto", "onnxruntime", "openvino"]
@@ -74,12 +75,7 @@ def load_onnx(path: Path, runtime: str = "auto", threads: int | None = None) -> 
 
 def run_chunks(run: Runner, images: Images, card: Card) -> Logits:
     """Return the logits of `images` by a few at a time. Raises DataError for what the card does not take."""
-    spec = card.preprocess
-    if images.dtype != np.uint8 or images.shape[1:] != (spec.size, spec.size, spec.channels):
-        raise DataError(
-            f"the model takes uint8 images (N, {spec.size}, {spec.size}, {spec.channels}), "
-            f"not {images.dtype} {images.shape}; decode them by the card's spec"
-        )
+    check_images(images, card.preprocess)
     found = np.empty((len(images), len(card.classes)), np.float32)
     for start in range(0, len(images), _CHUNK):
         chunk = np.ascontiguousarray(images[start : start + _CHUNK])

@@ -6,17 +6,15 @@ a CPU's rounding or a decoder. What is drawn may change only under a new version
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 from numpy.typing import NDArray
 
 from quicknet.core.errors import ConfigError
+from quicknet.core.files import sha256_bytes
 
 GENERATOR = 1
 COUNT = 16
 
-_KINDS = ("noise", "gradient", "discs", "stripes")  # and blends of any two of the last three
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
@@ -47,7 +45,7 @@ def draw_vectors(size: int, channels: int, n: int = COUNT) -> NDArray[np.uint8]:
 
 def vectors_sha256(vectors: NDArray[np.uint8]) -> str:
     """Return the hex SHA-256 of the images' bytes in C order."""
-    return hashlib.sha256(np.ascontiguousarray(vectors).tobytes()).hexdigest()
+    return sha256_bytes(vectors.tobytes())
 
 
 def _draw(index: int, size: int, channels: int) -> NDArray[np.uint8]:

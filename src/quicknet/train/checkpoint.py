@@ -29,11 +29,11 @@ from quicknet.core.files import (
     folder_lock,
     read_bounded,
     settle_pair,
-    sha256_file,
     write_atomically,
     write_pair,
 )
 from quicknet.core.settings import Settings
+from quicknet.lite.preprocess import check_images
 from quicknet.models.registry import model_from_record
 from quicknet.train.recipe import Recipe, load_recipe
 
@@ -239,15 +239,11 @@ class TorchClassifier:
         self.model = model.to(self.device)
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return float logits (N, classes) of uint8 images (N, H, W, C)."""
+        """Return (N, classes) float32 for (N, size, size, channels) uint8. Raises DataError for other images."""
         from quicknet.train.evaluate import predict_logits
 
+        check_images(images, self.card.preprocess)
         return predict_logits(self.model, images, self.card.preprocess, self.device)
-
-    @property
-    def file_sha256(self) -> str:
-        """Digest of the weights that answer."""
-        return sha256_file(self.source / "model.safetensors")
 
 
 def load_classifier(path: Path) -> TorchClassifier:

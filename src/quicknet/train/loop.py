@@ -1,7 +1,7 @@
 """The training loop. An epoch's record leaves it by `yield`; nothing else calls back.
 
 `fit` is the whole of it: batches → `step` (augment, forward, loss, backward, update) → record.
-What it works on is built in `run.py`, what a batch looks like in `data/augment.py`, what a
+What it works on is built in `run.py`, what a batch looks like in `data/augment/`, what a
 network is in `models/`.
 """
 
@@ -94,11 +94,10 @@ def loss_of(run: Run, logits: Tensor, batch: Batch) -> Tensor:
     if run.teacher is None:
         return losses
     settings = run.recipe.distill
-    warmth = settings.temperature
     with torch.no_grad():
-        target = F.log_softmax(run.teacher(batch.images).float() / warmth, 1)
-    student = F.log_softmax(logits / warmth, 1)
-    divergence = F.kl_div(student, target, reduction="none", log_target=True).sum(1) * warmth**2
+        target = F.log_softmax(run.teacher(batch.images).float() / settings.temperature, 1)
+    student = F.log_softmax(logits / settings.temperature, 1)
+    divergence = F.kl_div(student, target, reduction="none", log_target=True).sum(1) * settings.temperature**2
     return (1 - settings.weight) * losses + settings.weight * divergence
 
 

@@ -1,7 +1,7 @@
 """A run: everything the loop works on, built from a recipe or from a saved run.
 
 `Run` holds the data on its device, the networks, the optimizer and the counters; `start` and
-`resume` are its two doors.
+`resume` in `setup.py` are its two doors.
 """
 
 from __future__ import annotations

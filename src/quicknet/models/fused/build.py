@@ -7,7 +7,6 @@ nothing but a C++ compiler, and outlives an update of torch.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import platform
@@ -15,9 +14,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from quicknet.core.errors import ToolError
+from quicknet.core.places import default_cache, locked
 
 SOURCE = Path(__file__).resolve().parent / "csrc"
 _COMPILERS = ("c++", "g++", "clang++")
@@ -38,9 +39,11 @@ class Built:
 
 
 def cache_folder() -> Path:
-    """Return the per-user folder that compiled kernels are kept in."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "quicknet" / "fused"
+    """Return the per-user folder that compiled kernels are kept in.
+
+    $QUICKNET_CACHE does not move it: that may be shared, and what lies here is executed.
+    """
+    return default_cache() / "fused"
 
 
 def _cpu() -> str:
@@ -65,15 +68,6 @@ def key() -> str:
 def _compiler() -> str | None:
     named = os.environ.get("CXX")
     return shutil.which(named) if named else next(filter(None, map(shutil.which, _COMPILERS)), None)
-
-
-@contextlib.contextmanager
-def _one_builder(folder: Path) -> Iterator[None]:
-    """Let one process build and the others wait; the lock dies with its process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _compile(compiler: str, flags: tuple[str, ...], target: Path) -> str | None:
@@ -124,9 +118,12 @@ def ensure_built() -> Built:
         compiler = _compiler()
         if compiler is None:
             return Built(None, "fused kernels: no C++ compiler found, the plain path is used; install g++ or set CXX")
-        with _one_builder(folder):
+        with locked(folder / ".lock"):  # one process builds, the others wait
             if final.is_file():  # another process built it meanwhile
                 return Built(final, f"fused kernels: in use ({final})")
             return _build(compiler, folder, name)
     except OSError as error:
         return Built(None, f"fused kernels: not built, the plain path is used ({folder}: {error.strerror or error})")
+    except ToolError as error:
+        reason = getattr(error.__cause__, "strerror", None) or error
+        return Built(None, f"fused kernels: not built, the plain path is used ({folder}: {reason})")

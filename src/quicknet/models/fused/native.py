@@ -60,8 +60,8 @@ def _loaded() -> tuple[ctypes.CDLL | None, Built]:
 def _keep_freed_memory() -> None:
     """Have glibc keep what is freed: each step allocates the same tens of megabytes a layer.
 
-    Handed back to the system and mapped anew, their pages are zeroed at every step:
-    DESIGN §5 measured 160 → 212 images/s for plain torch.
+    Handed back to the system and mapped anew, their pages are zeroed at every step: without
+    that, plain torch (quicknet_s, channels_last, 2 threads) went from 160 to 212 images/s.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
