@@ -18,11 +18,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
+
 from quicknet.compare.benchmark import BenchmarkSettings, benchmark
 from quicknet.core.card import Card, Metric, read_card
 from quicknet.core.errors import QuickNetError, ToolError
-from quicknet.core.files import sha256_file
+from quicknet.core.files import sha256_file, write_atomically
 from quicknet.core.records import write_record
+from quicknet.train.checkpoint import read_tensors
 from quicknet.train.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,6 +71,17 @@ def accuracy(folders: list[Path]) -> dict[str, Any]:
         "file_bytes": (folders[0] / "model.safetensors").stat().st_size,
         "weights_sha256": [card.weights_sha256 for card, _ in runs],
     }
+
+
+def keep(folder: Path, run: Path, seed: int) -> None:
+    """Put a run's log, card and weights in fp16 beside its record: what another machine needs to
+    go on from, at half the bytes.
+    """
+    for name in ("log.jsonl", "card.json"):
+        write_atomically(folder / f"seed{seed}-{name}", (run / name).read_bytes())
+    tensors = read_tensors(run / "model.safetensors")
+    halved = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+    write_atomically(folder / f"seed{seed}-weights-fp16.safetensors", safetensors.torch.save(halved))
 
 
 def training_command(folders: list[Path]) -> str:
@@ -128,7 +142,11 @@ def main() -> int:
             found = benchmark(names, BenchmarkSettings())
             command = shlex.join(["quicknet", "benchmark", *names, "--threads", "1"])
             fields = {"kind": "latency", "benchmark": found.to_dict()}
-        print(write_record(ROOT / "results", options.name, command, fields))
+        record = write_record(ROOT / "results", options.name, command, fields)
+        print(record)
+        if options.kind == "accuracy":
+            for run, seed in zip(options.models, fields["seeds"], strict=True):
+                keep(record, run, seed)
     except QuickNetError as error:
         print(f"quicknet: error: {error}", file=sys.stderr)
         return error.exit_code

@@ -58,6 +58,14 @@ def test_help_and_the_package_itself_import_next_to_nothing():
 def test_every_public_name_is_there():
     for name in quicknet.__all__:
         assert getattr(quicknet, name) is not None
+
+
+def test_train_is_the_function_however_often_it_is_named():
+    """Python binds the subpackage to the same name at its first import: by `quicknet.load`, say."""
+    program = "import inspect, quicknet, quicknet.train.recipe\n"
+    program += "for _ in range(2): print(list(inspect.signature(quicknet.train).parameters)[:2])\n"
+    assert python(program).splitlines() == ["['source', 'run']"] * 2
+    assert python(program.replace(", quicknet.train.recipe", "")).splitlines() == ["['source', 'run']"] * 2
     assert dir(quicknet) == sorted(quicknet.__all__)
     with pytest.raises(AttributeError, match="no attribute 'tarin'"):
         _ = quicknet.tarin

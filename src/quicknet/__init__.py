@@ -20,13 +20,16 @@ _PUBLIC = {
     "list_models": "quicknet.models.registry:list_models",
     "load": "quicknet.lite.classifier:load",
     "load_data": "quicknet.data:load_data",
+    "DataRequest": "quicknet.data:DataRequest",
     "load_recipe": "quicknet.train.recipe:load_recipe",
     "train": "quicknet.train:train",
     "evaluate": "quicknet.lite.evaluate:evaluate",
     "predict": "quicknet.lite.predict:predict",
     "export": "quicknet.deploy.export:export",
     "verify": "quicknet.lite.verify:verify",
+    "PredictSettings": "quicknet.lite.predict:PredictSettings",
     "benchmark": "quicknet.compare.benchmark:benchmark",
+    "BenchmarkSettings": "quicknet.compare.benchmark:BenchmarkSettings",
     "doctor": "quicknet.data.doctor:examine",
 }
 

@@ -260,6 +260,23 @@ def test_bad_images_are_named_and_skipped_up_to_a_share(tmp_path, pictures):
         load_data(tmp_path, QUIET.replace(max_bad_share=0.04))
 
 
+def test_a_file_that_may_not_be_read_is_named_and_skipped(tmp_path, pictures, monkeypatch):
+    for name in ("cat", "dog"):
+        pictures(tmp_path / "pets" / name, 20)
+    kept = Path.open
+
+    def opened(path, *arguments, **options):
+        if path.parent.name == "cat" and path.name == "3.png":  # rights do not stop root, who may run this
+            raise PermissionError(13, "Permission denied", str(path))
+        return kept(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+    data = load_data(tmp_path / "pets", QUIET)
+    assert sum(len(split) for split in data.splits.values()) == 39
+    (note,) = [note for note in data.notes if "cannot be used" in note]
+    assert "1 of 40 images cannot be used: cat/3.png: Permission denied; they were skipped" in note
+
+
 def test_nothing_but_bad_images_is_an_error_even_where_all_may_be_bad(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -30,6 +30,18 @@ def test_elsewhere_a_line_every_30_seconds_with_rate_and_time_left(capsys):
     assert out == "" and err == "downloading: 40/100 MB, 1.0 MB/s, 60 s left\n"
 
 
+def test_what_has_no_known_end_shows_no_time_left(capsys, monkeypatch):
+    times = iter([0.0, 40.0])
+    progress._Lines("downloading", 0, "bytes", lambda: next(times)).advance(20_000_000)
+    assert capsys.readouterr().err == "downloading: 20 MB, 0.5 MB/s\n"
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress.progress("downloading", 0, "bytes") as advance:
+        advance(20_000_000)
+    assert "20 MB" in screen.getvalue() and "20/0" not in screen.getvalue()
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_quiet_and_short_work_show_nothing(monkeypatch, terminal):
     screen = Terminal() if terminal else io.StringIO()

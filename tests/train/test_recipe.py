@@ -6,7 +6,7 @@ import pytest
 
 from quicknet.core.errors import ConfigError, FormatError
 from quicknet.models.registry import create_model
-from quicknet.train.recipe import Recipe, list_recipes, load_recipe
+from quicknet.train.recipe import Recipe, default_recipe, list_recipes, load_recipe
 
 
 def test_the_shipped_recipes_load_and_begin_with_a_comment():
@@ -56,6 +56,8 @@ def test_the_digest_does_not_depend_on_where_the_data_lay():
         ("train.sizes=[[0.5, 24]]", "start at share 0"),
         ("train.epochs", "KEY=VALUE"),
         ("train.epochs.more=1", "no further settings"),
+        ("data.mode=CMYK", "data.mode"),
+        ("data.val_share=0.5", "val_share 0.5"),
     ],
 )
 def test_a_wrong_setting_is_named_with_the_mend(change, words):
@@ -81,3 +83,8 @@ def test_a_recipe_that_is_not_there_or_not_toml(tmp_path):
 def test_a_recipe_is_frozen():
     with pytest.raises(AttributeError):
         Recipe().name = "other"
+
+
+def test_a_folder_gets_the_recipe_for_photos():
+    assert default_recipe("cifar10") == default_recipe("cifar100") == "fast"
+    assert default_recipe("photos/") == default_recipe("data/cifar10") == "photos"

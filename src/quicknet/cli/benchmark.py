@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quicknet.cli.text import shown
+from quicknet.cli.text import make_table, shown
 from quicknet.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _frames(models: Sequence[str], options: dict[str, Any]) -> bool:
     machine = machine_card()
     threads = thread_counts((options["threads"] or "1").split(","))
     if len(threads) != 1:
-        raise ConfigError("--fps takes one number of --threads")
+        raise ConfigError("--fps takes one number of --threads; write such as --threads 1")
     settings = FrameSettings(
         fps=options["fps"],
         seconds=10.0 if options["seconds"] is None else options["seconds"],
@@ -211,21 +211,10 @@ def _print(found: Benchmark) -> None:
     console.print(_LEGEND, soft_wrap=True)
 
 
-def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Any:
-    from rich.table import Table
-
-    table = Table(title=title, box=None, title_justify="left", pad_edge=False)
-    for name in texts:
-        table.add_column(name, overflow="fold")
-    for name in numbers:
-        table.add_column(name, justify="right")
-    return table
-
-
 def _model_table(found: Benchmark) -> Any:
     from rich.text import Text
 
-    table = _table("models", ("model", "network"), ("input", "JPEG", "parameters", "MACs", "bytes"))
+    table = make_table("models", ("model", "network"), ("input", "JPEG", "parameters", "MACs", "bytes"))
     for model in found.models:
         counts = (f"{n:,}" if n is not None else "–" for n in (model.parameters, model.macs, model.size_bytes))
         names = (Text(shown(model.model)), Text(shown(model.name)))
@@ -237,7 +226,7 @@ def _start_table(found: Benchmark) -> Any:
     from rich.text import Text
 
     title = f"cold start: Python to first label, n = {found.settings.starts}"
-    table = _table(title, ("model", "runtime"), ("median s", "fastest", "slowest"))
+    table = make_table(title, ("model", "runtime"), ("median s", "fastest", "slowest"))
     for start in found.starts:
         spread = (f"{seconds:.2f}" for seconds in (start.median_s, start.fastest_s, start.slowest_s))
         table.add_row(Text(shown(start.model)), start.runtime, *spread)
@@ -251,7 +240,7 @@ def _speed_table(rows: Sequence[Row]) -> Any:
     cores = "not pinned" if first.cores is None else f"pinned to {', '.join(map(str, first.cores))}"
     title = f"batch {first.batch}, threads {first.threads} ({cores})"
     columns = ("median ms", "p95 ms", "CPU ms", "images/s", "ratio", "share", "MB", "n")
-    table = _table(title, ("model", "runtime", "path"), columns)
+    table = make_table(title, ("model", "runtime", "path"), columns)
     for row in rows:
         share = "" if row.peak_share is None else f"{100 * row.peak_share:.0f}%"
         times = (f"{ms:.2f}" for ms in (row.median_ms, row.p95_ms, row.cpu_ms))

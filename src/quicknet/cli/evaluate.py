@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from quicknet.cli.text import shown
+from quicknet.cli.text import make_table, shown
 from quicknet.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -97,20 +96,17 @@ def _load(classifier: Classifier, data: str | None, protocol: str | None, quiet:
     """Return the data, split as it was for training: else `val` and `paper`'s `test` would hold
     images that the model was trained on.
     """
-    from quicknet.core.settings import from_mapping
-    from quicknet.data import DataRequest, load_data
-    from quicknet.lite.receipt import split_settings
+    from quicknet.data import load_data
+    from quicknet.data.request import request_for
+    from quicknet.lite.receipt import SPLIT_SETTINGS, split_settings
 
     card, trained = classifier.card, _training_data(classifier.source)
     source = data or trained.get("source") or (card.data.name if card.data else None)
     if not source:
         raise ConfigError("the model does not say what it was trained on; name DATA: cifar10, cifar100 or a folder")
-    own = card.data.protocol if card.data else "standard"
-    fields = split_settings(card) | {key: trained[key] for key in ("split_seed", "val_share") if key in trained}
-    # a folder's card may name a protocol of its own; only CIFAR is split in different ways
-    fields["protocol"] = protocol or (own if own in ("standard", "paper") else "standard")
-    fields |= {"spec": card.preprocess.to_dict(), "classes": list(card.classes), "quiet": quiet}
-    dataset = load_data(source, from_mapping(DataRequest, fields, "evaluate"))
+    changes = split_settings(card) | {key: trained[key] for key in SPLIT_SETTINGS if key in trained}
+    changes |= {"quiet": quiet} | ({"protocol": protocol} if protocol else {})
+    dataset = load_data(source, request_for(card, changes))
     if card.data and dataset.sha256 == card.data.sha256 and dataset.protocol != card.data.protocol:
         raise DataError(
             f"the model was trained on this data by protocol {card.data.protocol}; by {dataset.protocol} it "
@@ -124,11 +120,9 @@ def _training_data(source: Path) -> dict[str, Any]:
     path = source / "recipe.toml"
     if not path.is_file():
         return {}
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("data", {})
-    except ValueError as error:
-        raise ConfigError(f"the recipe is damaged ({path}: {error}); restore it from a copy") from error
-    return table if isinstance(table, dict) else {}
+    from quicknet.train.recipe import load_recipe  # torch is there: a run folder was opened
+
+    return load_recipe(str(path)).data.to_dict()
 
 
 def _write_html(
@@ -180,15 +174,11 @@ def _print(found: Evaluation) -> None:
 
 
 def _class_table(found: Evaluation) -> Any:
-    from rich.table import Table
     from rich.text import Text
 
     rows = sorted(enumerate(found.classes), key=lambda entry: 2.0 if entry[1].recall is None else entry[1].recall)
     title = "classes, worst first" + (f" ({_CLASS_ROWS} of {len(rows)})" if len(rows) > _CLASS_ROWS else "")
-    table = Table(title=title, box=None, title_justify="left", pad_edge=False)
-    table.add_column("class", overflow="fold")
-    for name in ("images", "recall", "precision"):
-        table.add_column(name, justify="right")
+    table = make_table(title, ("class",), ("images", "recall", "precision"))
     table.add_column("mostly taken for", overflow="fold")
     for index, row in rows[:_CLASS_ROWS]:
         counts = [0 if other == index else count for other, count in enumerate(found.confusion[index])]

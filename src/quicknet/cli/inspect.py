@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quicknet.cli.text import shown
+from quicknet.cli.text import make_table, shown
 
 if TYPE_CHECKING:
     from quicknet.compare.facts import LayerFacts, ModelFacts
@@ -94,21 +94,10 @@ def _card_lines(card: Card, facts: ModelFacts) -> list[str]:
     return lines
 
 
-def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Any:
-    from rich.table import Table
-
-    table = Table(title=title, box=None, title_justify="left", pad_edge=False)
-    for name in texts:
-        table.add_column(name, overflow="fold")
-    for name in numbers:
-        table.add_column(name, justify="right")
-    return table
-
-
 def _metric_table(metrics: Sequence[Metric]) -> Any:
     from rich.text import Text
 
-    table = _table("metrics", ("metric", "split", "protocol", "measured on"), ("value", "95% interval", "n"))
+    table = make_table("metrics", ("metric", "split", "protocol", "measured on"), ("value", "95% interval", "n"))
     for metric in metrics:
         interval = ""
         if metric.low is not None and metric.high is not None:
@@ -121,7 +110,7 @@ def _metric_table(metrics: Sequence[Metric]) -> Any:
 def _layer_table(layers: Sequence[LayerFacts]) -> Any:
     total = sum(layer.macs for layer in layers)
     columns = ("kernel", "channels", "output", "parameters", "MACs", "share")
-    table = _table("layers", ("layer", "kind"), columns)
+    table = make_table("layers", ("layer", "kind"), columns)
     for layer in layers:
         sides = f"{layer.out_channels}x{layer.side}x{layer.side}"
         channels = f"{layer.in_channels}→{layer.out_channels}"
@@ -134,7 +123,7 @@ def _layer_table(layers: Sequence[LayerFacts]) -> Any:
 def _file_table(files: dict[str, int]) -> Any:
     from rich.text import Text
 
-    table = _table("files", ("file",), ("bytes",))
+    table = make_table("files", ("file",), ("bytes",))
     for name, size in files.items():
         table.add_row(Text(shown(name)), f"{size:,}")
     return table

@@ -1,6 +1,9 @@
-"""Text from outside (file names, class names) on a terminal."""
+"""Text from outside (file names, class names) and tables on a terminal."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 
 def shown(text: str) -> str:
@@ -11,3 +14,15 @@ def shown(text: str) -> str:
     """
     plain = text.encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in plain)
+
+
+def make_table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Any:
+    """Return an empty rich table whose first columns hold text and whose others numbers."""
+    from rich.table import Table
+
+    table = Table(title=title, box=None, title_justify="left", pad_edge=False)
+    for name in texts:
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table

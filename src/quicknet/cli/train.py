@@ -94,7 +94,7 @@ def _settings(
     shortcuts: dict[str, Any],
 ) -> Recipe:
     """Return the recipe that the command line describes."""
-    from quicknet.train.recipe import load_recipe
+    from quicknet.train.recipe import default_recipe, load_recipe
 
     keys = {
         "start_from": "model.start_from",
@@ -111,8 +111,7 @@ def _settings(
     values = {keys[name]: value for name, value in given.items() if value is not None}
     for value in values.values():
         _require_unicode(str(value))
-    name = recipe or ("fast" if data in (None, "cifar10", "cifar100") else "photos")
-    settings = load_recipe(name, changes, values)
+    settings = load_recipe(recipe or default_recipe(data or "cifar10"), changes, values)
     if not settings.data.source:
         raise ConfigError("no DATA given; name cifar10, cifar100 or a folder with one folder of pictures per class")
     return settings
@@ -131,11 +130,13 @@ def _free_folder(settings: Recipe) -> Path:
 
     A recipe may come from anywhere: nothing in its name leads out of runs/.
     """
+    from quicknet.train.checkpoint import RunFolder
+
     words = (Path(settings.data.source).resolve().name or "data", settings.model.name, settings.name)
     base = Path("runs") / re.sub(r"[^\w.-]", "_", "-".join(words))[:100]
     for number in range(1, 10_000):
         folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        if not (folder / "last.json").exists() and not (folder / "card.json").exists():
+        if not RunFolder(folder).exists():
             return folder
     raise ConfigError(f"{base} and its 10,000 neighbours are taken; name a folder with --run")
 

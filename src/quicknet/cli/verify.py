@@ -63,19 +63,17 @@ def verify(file: Path, data: str | None, as_json: bool, quiet: bool) -> int:
 
 def _load(file: Path, data: str, quiet: bool) -> Dataset:
     """Return the data, read and split as the receipt says."""
-    from quicknet.core.settings import from_mapping
-    from quicknet.data import DataRequest, load_data
+    from quicknet.data import load_data
+    from quicknet.data.request import request_for
     from quicknet.lite.onnx_file import read_onnx
     from quicknet.lite.receipt import recorded_predictions, split_settings
 
     card = read_onnx(file).card
     recorded = recorded_predictions(card)
-    protocol = recorded.protocol if recorded else card.data.protocol if card.data else "standard"
-    fields = split_settings(card)
-    fields |= {"spec": card.preprocess.to_dict(), "classes": list(card.classes), "quiet": quiet}
-    # a folder's receipt may name a protocol of its own; only CIFAR is split in different ways
-    fields["protocol"] = protocol if protocol in ("standard", "paper") else "standard"
-    return load_data(data, from_mapping(DataRequest, fields, "verify"))
+    changes = split_settings(card) | {"quiet": quiet}
+    if recorded is not None:
+        changes["protocol"] = recorded.protocol
+    return load_data(data, request_for(card, changes))
 
 
 def _print(found: Verification) -> None:

@@ -149,7 +149,7 @@ def card_from_dict(fields: Any, where: str) -> Card:
     that are repeated.
     """
     if not isinstance(fields, Mapping):
-        raise FormatError(f"the card is not a JSON object ({where})")
+        raise FormatError(f"the card is not a JSON object ({where}); restore it from a copy")
     version = fields.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise FormatError(f"card format {version} is newer than this QuickNet reads, {FORMAT} ({where}); update")
@@ -160,7 +160,7 @@ def card_from_dict(fields: Any, where: str) -> Card:
     try:
         card = msgspec.convert({k: v for k, v in fields.items() if k in known}, Card)
     except msgspec.ValidationError as error:
-        raise FormatError(f"the card does not hold: {error} ({where})") from error
+        raise FormatError(f"the card does not hold: {error} ({where}); restore it from a copy") from error
     _check_values(card, where)
     return card.replace(extra=extra)
 
@@ -168,12 +168,14 @@ def card_from_dict(fields: Any, where: str) -> Card:
 def _check_values(card: Card, where: str) -> None:
     """Refuse what no training writes and every user of the card would stumble over."""
     if len(set(card.classes)) != len(card.classes) or not all(card.classes) or not card.classes:
-        raise FormatError(f"the card's class names are missing or repeated ({where})")
+        raise FormatError(f"the card's class names are missing or repeated ({where}); restore it from a copy")
     if any(0xD800 <= ord(letter) < 0xE000 for name in card.classes for letter in name):
-        raise FormatError(f"the card's class names are not all Unicode text ({where})")
+        raise FormatError(f"the card's class names are not all Unicode text ({where}); restore it from a copy")
     temperature = card.temperature
     if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
-        raise FormatError(f"the card's temperature {temperature} is no positive number ({where})")
+        raise FormatError(
+            f"the card's temperature {temperature} is no positive number ({where}); restore it from a copy"
+        )
 
 
 def require_run_folder(path: Path) -> None:

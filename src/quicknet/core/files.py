@@ -94,9 +94,11 @@ def read_bounded(path: Path, limit_bytes: int, what: str) -> bytes:
             )
         return path.read_bytes()
     except OSError as error:
-        raise FormatError(f"cannot read {what} ({path}: {error.strerror or error})") from error
+        raise FormatError(
+            f"cannot read {what} ({path}: {error.strerror or error}); check its name and rights"
+        ) from error
     except ValueError as error:  # a NUL in the name
-        raise FormatError(f"cannot read {what} ({path}: {error})") from error
+        raise FormatError(f"cannot read {what} ({path}: {error}); check its name") from error
 
 
 def read_json(path: Path, what: str, limit_bytes: int = 64 << 20) -> Any:

@@ -14,7 +14,7 @@ _LINE_EVERY_S = 30.0
 def progress(label: str, total: int, unit: str, quiet: bool = False) -> Iterator[Callable[[int], None]]:
     """Yield `advance(n)`, which shows how many of `total` are done, the rate and the time left.
 
-    `unit` "bytes" is shown as megabytes. Nothing is shown with `quiet`, nor off a terminal for
+    `unit` "bytes" is shown as megabytes, `total` 0 as unknown. Nothing is shown with `quiet`, nor off a terminal for
     work that ends within 30 s.
     """
     if quiet:
@@ -35,13 +35,13 @@ def _live(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + shown),
+        TextColumn("{task.completed:,.0f}" + (f"/{total / scale:,.0f} " if total else " ") + shown),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
     started, done = time.monotonic(), 0
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total / scale, rate="")
+        task = bar.add_task(label, total=total / scale if total else None, rate="")
 
         def advance(n: int) -> None:
             nonlocal done
@@ -68,10 +68,9 @@ class _Lines:
             return
         self._shown = now
         rate = self._done / (now - self._started)
-        left_s = (self._total - self._done) / rate
-        print(
-            f"{self._label}: {self._done / self._scale:,.0f}/{self._total / self._scale:,.0f} {self._unit}, "
-            f"{rate / self._scale:,.1f} {self._unit}/s, {left_s:,.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
+        of = left = ""
+        if self._total:
+            of = f"/{self._total / self._scale:,.0f}"
+            left = f", {(self._total - self._done) / rate:,.0f} s left"
+        done = f"{self._label}: {self._done / self._scale:,.0f}{of} {self._unit}"
+        print(f"{done}, {rate / self._scale:,.1f} {self._unit}/s{left}", file=sys.stderr, flush=True)

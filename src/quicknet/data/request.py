@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from quicknet.core.card import Mode, PreprocessSpec
+from quicknet.core.card import CHANNELS, Card, Mode, PreprocessSpec
 from quicknet.core.errors import ConfigError
-from quicknet.core.settings import Settings
+from quicknet.core.settings import Settings, from_mapping
 
 Protocol = Literal["standard", "paper"]
 
@@ -54,7 +55,7 @@ class DataRequest(Settings, frozen=True, kw_only=True):
         """Return the spec to decode by; its mean and std are placeholders unless `spec` was given."""
         if self.spec is not None:
             return self.spec
-        channels = {"L": 1, "RGB": 3, "RGBA": 4}[self.mode]
+        channels = CHANNELS[self.mode]
         return PreprocessSpec(
             size=self.size or own_size,
             mode=self.mode,
@@ -62,3 +63,13 @@ class DataRequest(Settings, frozen=True, kw_only=True):
             mean=(0.5,) * channels,
             std=(0.25,) * channels,
         )
+
+
+def request_for(card: Card, changes: Mapping[str, Any]) -> DataRequest:
+    """Return what to ask of data for a trained model: its preprocessing, classes and protocol, with `changes`.
+
+    Raises ConfigError for a protocol or a change that means nothing.
+    """
+    own = card.data.protocol if card.data is not None else "standard"
+    fields = {"spec": card.preprocess.to_dict(), "classes": list(card.classes), "protocol": own}
+    return from_mapping(DataRequest, {**fields, **changes}, "how the model's data is read")

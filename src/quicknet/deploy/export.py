@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -14,27 +13,25 @@ from numpy.typing import NDArray
 from torch import nn
 
 from quicknet import __version__
-from quicknet.core.card import Card, Metric, PreprocessSpec, Vectors, read_card
-from quicknet.core.errors import CheckFailed, CheckpointError, ToolError
+from quicknet.core.card import Card, PreprocessSpec, Vectors, read_card, require_run_folder
+from quicknet.core.errors import CheckFailed, ToolError, require_package
 from quicknet.core.files import sha256_bytes, sha256_file, write_atomically
-from quicknet.core.settings import Settings, from_mapping
-from quicknet.data import DataRequest, Dataset, load_data
+from quicknet.core.settings import Settings
+from quicknet.data import Dataset, load_data
+from quicknet.data.request import request_for
 from quicknet.deploy.fold import fold
-from quicknet.lite import metrics
-from quicknet.lite.evaluate import LabelledData, classify
+from quicknet.lite.evaluate import LabelledData, classify, top1_metric
 from quicknet.lite.onnx_file import parse_onnx
-from quicknet.lite.receipt import Predictions, class_order_sha256, pack_classes
+from quicknet.lite.receipt import SPLIT_SETTINGS, Predictions, class_order_sha256, pack_classes
 from quicknet.lite.vectors import GENERATOR, draw_vectors, vectors_sha256
-from quicknet.lite.verify import Measured, Verification, receipt_split, verify_file
+from quicknet.lite.verify import Verification, receipt_split, verify_file
 from quicknet.train.checkpoint import RunFolder, TorchClassifier
+from quicknet.train.recipe import DataSettings
 
 Format = Literal["onnx", "openvino"]
 
-# package → the extra that installs it
-_TOOLS: dict[str, tuple[tuple[str, str], ...]] = {
-    "onnx": (("onnx", "export"),),
-    "openvino": (("onnx", "export"), ("openvino", "openvino")),
-}
+# format → the packages that making and verifying it takes
+_TOOLS = {"onnx": ("onnx",), "openvino": ("onnx", "openvino")}
 # Float32 torch against the float64 network on the same images. Trained networks differ by 1e-5;
 # what this must find (another normalization, other weights) differs by 0.1 and more.
 _SAME_NETWORK = 1e-2
@@ -88,9 +85,9 @@ def export(
     """
     run = Path(run)
     out = default_path(run, format) if out is None else Path(out)
-    _require_tools(format)
-    if not (run / "card.json").is_file():
-        raise CheckpointError(f"{run} is not a run folder (it has no card.json); name one that `quicknet train` wrote")
+    for package in _TOOLS[format]:
+        require_package(package, f"the format {format}")
+    require_run_folder(run)
     if out.is_dir():
         raise ToolError(f"{out} is a folder; name a file with --out")
     parent = TorchClassifier(run)
@@ -104,7 +101,9 @@ def export(
     found = verify_file(parse_onnx(assemble(graph, card), out), data, advance)
     found.require()
     if found.measured is not None:
-        card = card.replace(metrics=(*card.metrics, _own_metric(found.measured, found.weights_sha256)))
+        seen = found.measured
+        own = top1_metric(seen.top1, seen.n, seen.split, seen.protocol, found.weights_sha256)
+        card = card.replace(metrics=(*card.metrics, own))
     blob = assemble(graph, card)
     verify_file(parse_onnx(blob, out)).require()
     write_atomically(out, blob)
@@ -130,15 +129,6 @@ def _described(out: Path, format: Format, found: Verification) -> Exported:  # n
         top1=measured.top1 if measured else None,
         different=measured.different if measured else None,
     )
-
-
-def _require_tools(format: Format) -> None:  # noqa: A002
-    for package, extra in _TOOLS[format]:
-        if importlib.util.find_spec(package) is None:
-            raise ToolError(
-                f"the format {format} needs {package}, which is not installed; "
-                f"run `pip install 'quicknet-vision[{extra}]'`"
-            )
 
 
 # --- the card ------------------------------------------------------------------------------
@@ -182,12 +172,9 @@ def reference_logits(model: nn.Module, images: NDArray[np.uint8], spec: Preproce
 
 
 def _split_settings(run: Path) -> dict[str, Any]:
-    """Return how the run's data was split: by the recipe, else the defaults."""
-    defaults = {"split_seed": 0, "val_share": 0.1}
-    if not (run / "recipe.toml").is_file():
-        return defaults
-    settings = RunFolder(run).read_recipe().data.to_dict()
-    return {key: settings.get(key, value) for key, value in defaults.items()}
+    """Return how the run's data was read and split: by the recipe, else the defaults."""
+    settings = RunFolder(run).read_recipe().data if (run / "recipe.toml").is_file() else DataSettings()
+    return {key: getattr(settings, key) for key in SPLIT_SETTINGS}
 
 
 def _with_receipt(
@@ -217,31 +204,10 @@ def _with_receipt(
     return card.replace(lineage=(*card.lineage[:-1], step))
 
 
-def _own_metric(measured: Measured, weights_sha256: str) -> Metric:
-    """Return the accuracy of the file's own graph, as a card keeps it."""
-    low, high = metrics.wilson_interval(round(measured.top1 * measured.n), measured.n)
-    return Metric(
-        name="top1",
-        value=measured.top1,
-        split=measured.split,
-        protocol=measured.protocol,
-        n=measured.n,
-        file_sha256=weights_sha256,
-        low=low,
-        high=high,
-    )
-
-
 def load_run_data(run: Path, source: str, quiet: bool) -> Dataset:
     """Return the data that `source` names, decoded and split as the run was trained on it.
 
     Raises CheckpointError for what is no run folder, DataError.
     """
-    if not (run / "card.json").is_file():
-        raise CheckpointError(f"{run} is not a run folder (it has no card.json); name one that `quicknet train` wrote")
-    card = read_card(run / "card.json")
-    protocol = card.data.protocol if card.data else "standard"
-    fields: dict[str, Any] = {"spec": card.preprocess.to_dict(), "classes": list(card.classes), "quiet": quiet}
-    # a folder's card may name a protocol of its own; only CIFAR is split in different ways
-    fields["protocol"] = protocol if protocol in ("standard", "paper") else "standard"
-    return load_data(source, from_mapping(DataRequest, fields | _split_settings(run), "export"))
+    require_run_folder(run)
+    return load_data(source, request_for(read_card(run / "card.json"), _split_settings(run) | {"quiet": quiet}))

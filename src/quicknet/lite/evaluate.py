@@ -114,22 +114,11 @@ class Evaluation(Subject, frozen=True, kw_only=True):
 
     def metrics(self) -> tuple[Metric, ...]:
         """Return the figures as a card keeps them."""
-        values = {"top1": self.top1, "top5": self.top5, "nll": self.nll, "ece": self.ece}
-        values |= {"nll_calibrated": self.nll_calibrated, "ece_calibrated": self.ece_calibrated}
-        return tuple(
-            Metric(
-                name=name,
-                value=value,
-                split=self.split,
-                protocol=self.protocol,
-                n=self.n,
-                file_sha256=self.file_sha256,
-                low=self.top1_low if name == "top1" else None,
-                high=self.top1_high if name == "top1" else None,
-            )
-            for name, value in values.items()
-            if value is not None
-        )
+        top1 = top1_metric(self.top1, self.n, self.split, self.protocol, self.file_sha256)
+        others = {"top5": self.top5, "nll": self.nll, "ece": self.ece}
+        others |= {"nll_calibrated": self.nll_calibrated, "ece_calibrated": self.ece_calibrated}
+        found = {name: value for name, value in others.items() if value is not None}
+        return (top1, *(top1.replace(name=name, value=value, low=None, high=None) for name, value in found.items()))
 
 
 def evaluate(
@@ -261,7 +250,7 @@ def _class_rows(classes: tuple[str, ...], confusion: NDArray[np.int64]) -> tuple
     )
 
 
-def top1_metric(share: float, subject: Subject, n: int) -> Metric:
+def top1_metric(share: float, n: int, split: str, protocol: str, file_sha256: str) -> Metric:
     """Return an accuracy on n images as a card keeps it, with its 95% Wilson interval."""
     low, high = metrics.wilson_interval(round(share * n), n)
     return Metric(
@@ -270,9 +259,9 @@ def top1_metric(share: float, subject: Subject, n: int) -> Metric:
         low=low,
         high=high,
         n=n,
-        split=subject.split,
-        protocol=subject.protocol,
-        file_sha256=subject.file_sha256,
+        split=split,
+        protocol=protocol,
+        file_sha256=file_sha256,
     )
 
 

@@ -16,6 +16,8 @@ from quicknet.core.files import sha256_bytes
 from quicknet.core.settings import Settings, from_mapping
 
 _LIMIT_IMAGES = 1 << 26
+# fields of DataRequest that say how a run's data was read and split, beside its protocol
+SPLIT_SETTINGS = ("split_seed", "val_share", "max_bad_share")
 
 
 class Predictions(Settings, frozen=True, kw_only=True):
@@ -86,12 +88,9 @@ def recorded_predictions(card: Card) -> Predictions | None:
 
 
 def split_settings(card: Card) -> dict[str, Any]:
-    """Return how the data of the card's run was split, where it has no official splits.
-
-    The fields are those of `DataRequest`: `split_seed`, `val_share`; none for what is no export.
-    """
+    """Return SPLIT_SETTINGS of the card's run, as far as its export recorded them; none for what is no export."""
     step = _last_export(card)
-    return {key: step[key] for key in ("split_seed", "val_share") if key in step}
+    return {key: step[key] for key in SPLIT_SETTINGS if key in step}
 
 
 def _last_export(card: Card) -> dict[str, Any]:

@@ -21,7 +21,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 def splitmix64(seed: int, count: int) -> NDArray[np.uint64]:
     """Return `count` 64-bit numbers of the SplitMix64 sequence that `seed` starts.
 
-    Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014, §5.
+    Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
 
     >>> [hex(int(value)) for value in splitmix64(0, 2)]
     ['0xe220a8397b1dcdaf', '0x6e789e6aa1b965f4']

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from quicknet.core.config import MAX_WEIGHTS
+from quicknet.core.config import MAX_IMAGE_SIZE, MAX_WEIGHTS, MIN_IMAGE_SIZE
 from quicknet.core.errors import ConfigError
 from quicknet.core.settings import Settings, from_mapping
 from quicknet.models.dropout import Dropout
@@ -37,8 +37,11 @@ class DarknetConfig(Settings, frozen=True, kw_only=True):
             raise ConfigError(f"pools {self.pools} must lie in 0..{len(self.widths) - 1}")
         if not 1 <= self.in_channels <= 16 or not 1 <= self.num_classes <= 100_000:
             raise ConfigError("1 to 16 input channels and 1 to 100,000 classes")
-        if not 16 <= self.image_size <= 1024 or self.image_size >> self.pools < 1:
-            raise ConfigError(f"image size {self.image_size} is too small for {self.pools} poolings, or over 1024")
+        if not MIN_IMAGE_SIZE <= self.image_size <= MAX_IMAGE_SIZE or self.image_size >> self.pools < 1:
+            raise ConfigError(
+                f"image size {self.image_size} is too small for {self.pools} poolings, or outside "
+                f"{MIN_IMAGE_SIZE}..{MAX_IMAGE_SIZE} pixels"
+            )
         layers = zip((self.in_channels, *self.widths), self.widths, strict=False)
         weights = sum(9 * width * out for width, out in layers) + self.widths[-1] * self.num_classes
         if weights > MAX_WEIGHTS:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from quicknet.core.card import ModelRecord
 from quicknet.core.errors import ConfigError, nearest
@@ -20,20 +20,6 @@ MODELS = {
     "darknet": "quicknet.models.darknet:darknet",
     "darknet_32": "quicknet.models.darknet:darknet_32",
 }
-
-
-class Network(Protocol):
-    """What every family offers beyond `nn.Module`: see `QuickNet` for what each does."""
-
-    config: Any
-    num_features: int
-    feature_info: list[dict[str, Any]]
-
-    def forward_features(self, x: Tensor) -> Tensor: ...  # noqa: D102
-
-    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor: ...  # noqa: D102
-
-    def reset_classifier(self, num_classes: int) -> None: ...  # noqa: D102
 
 
 def list_models(pattern: str = "*") -> list[str]:

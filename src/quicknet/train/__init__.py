@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from quicknet.train.checkpoint import EpochRecord, RunFolder
 from quicknet.train.distributed import leave
 from quicknet.train.finish import finish
 from quicknet.train.loop import Interrupted, fit
-from quicknet.train.recipe import Recipe, list_recipes, load_recipe
+from quicknet.train.recipe import Recipe, default_recipe, list_recipes, load_recipe
 from quicknet.train.run import Run
 from quicknet.train.setup import choose_device, describe, resume, start
 
@@ -37,21 +40,33 @@ __all__ = [
 
 
 def train(
-    source: str, run: str | Path, recipe: str = "fast", changes: Sequence[str] = (), device: str = "auto"
+    source: str | Path, run: str | Path, recipe: str | None = None, changes: Sequence[str] = (), device: str = "auto"
 ) -> Iterator[EpochRecord]:
     """Train on `source` into the folder `run`, or go on where that was left; yields each epoch.
 
-    `recipe` is a shipped name or a .toml file, `changes` are `KEY=VALUE` settings. When the
-    iterator ends, the folder holds the finished classifier. Raises QuickNetError.
+    `recipe` is a shipped name or a .toml file (None: `fast` for CIFAR, `photos` for a folder),
+    `changes` are `KEY=VALUE` settings; a run that goes on keeps its own. When the iterator ends,
+    the folder holds the finished classifier. Raises QuickNetError.
     """
-    folder = RunFolder(Path(run))
+    source, folder = str(source), RunFolder(Path(run))
     chosen = choose_device(device)
     with folder.lock():
         if (folder.path / "last.json").exists():
             current = resume(folder.path, chosen, source)
         else:
-            settings = load_recipe(recipe, changes)
-            located = settings.replace(data={**settings.data.to_dict(), "source": source})
-            current = start(located, folder.path, chosen)
+            settings = load_recipe(recipe or default_recipe(source), changes, {"data.source": source})
+            current = start(settings, folder.path, chosen)
         yield from fit(current)
         finish(current)
+
+
+class _Package(types.ModuleType):
+    """This package, called as its function: Python binds a subpackage to its name in the parent, so
+    that from its first import on `quicknet.train` is the package.
+    """
+
+    __call__ = staticmethod(train)
+    __signature__ = inspect.signature(train)  # which would take the first argument for `self`
+
+
+sys.modules[__name__].__class__ = _Package

@@ -188,14 +188,20 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> N
             raise CheckpointError(f"{where} lacks the tensor {name!r}; it belongs to another network")
         if tensors[name].shape != tensor.shape:
             raise CheckpointError(
-                f"{where}: {name!r} has shape {tuple(tensors[name].shape)}, the network wants {tuple(tensor.shape)}"
+                f"{where}: {name!r} has shape {tuple(tensors[name].shape)}, the network wants {tuple(tensor.shape)}; "
+                "it belongs to another network"
             )
         if tensors[name].dtype != tensor.dtype:
-            raise CheckpointError(f"{where}: {name!r} is {tensors[name].dtype}, the network wants {tensor.dtype}")
+            raise CheckpointError(
+                f"{where}: {name!r} is {tensors[name].dtype}, the network wants {tensor.dtype}; "
+                "it belongs to another network"
+            )
         if not bool(torch.isfinite(tensors[name]).all()):
             raise CheckpointError(f"{where}: {name!r} holds values that are no numbers; restore the file from a copy")
     if surplus := sorted(tensors.keys() - wanted.keys()):
-        raise CheckpointError(f"{where} holds tensors the network has no place for, such as {surplus[0]!r}")
+        raise CheckpointError(
+            f"{where} holds tensors the network has no place for, such as {surplus[0]!r}; it belongs to another network"
+        )
     model.load_state_dict(tensors)
 
 

@@ -17,6 +17,8 @@ from quicknet.core.errors import ConfigError, nearest
 from quicknet.core.files import read_bounded, sha256_bytes
 from quicknet.core.settings import Settings, from_mapping
 from quicknet.data.augment import AugmentSettings
+from quicknet.data.cifar import CIFARS
+from quicknet.data.request import DataRequest
 
 _LIMIT_BYTES = 1 << 20
 
@@ -30,20 +32,29 @@ class ModelSettings(Settings, frozen=True, kw_only=True):
 
 
 class DataSettings(Settings, frozen=True, kw_only=True):
-    """Which data and how it is split; `size` None is the source's own."""
+    """Which data, how it is decoded and split (`quicknet.data.DataRequest`).
+
+    None is for `size` the source's own, for `mode` (L, which is grey, RGB or RGBA) RGB, for
+    `resize` shorter; for all three, with `model.start_from`, what the parent has.
+    """
 
     source: str = ""
     protocol: Literal["standard", "paper"] = "standard"
     size: int | None = None
-    resize: Literal["shorter", "stretch", "pad"] = "shorter"
+    mode: Literal["L", "RGB", "RGBA"] | None = None
+    resize: Literal["shorter", "stretch", "pad"] | None = None
     split_seed: int = 0
     val_share: float = 0.1
     max_bad_share: float = 0.05
 
     def __post_init__(self) -> None:
-        """Refuse shares that leave nothing."""
-        if not 0 < self.val_share < 0.5 or not 0 <= self.max_bad_share < 1:
-            raise ConfigError("data.val_share must lie in 0..0.5, data.max_bad_share in 0..1")
+        """Refuse what no data set can meet."""
+        self.request()
+
+    def request(self) -> DataRequest:
+        """Return what to ask of the source. Raises ConfigError."""
+        fields = {key: value for key, value in self.to_dict().items() if key != "source" and value is not None}
+        return from_mapping(DataRequest, fields, "the recipe's [data]")
 
 
 class OptimSettings(Settings, frozen=True, kw_only=True):
@@ -175,6 +186,11 @@ def list_recipes() -> list[str]:
     """Return the names of the recipes that come with QuickNet."""
     folder = importlib.resources.files("quicknet.train") / "recipes"
     return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def default_recipe(source: str) -> str:
+    """Return the recipe for data that names none: `fast` for CIFAR by name, `photos` for a folder."""
+    return "fast" if source in CIFARS else "photos"
 
 
 def load_recipe(name: str, changes: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Recipe:

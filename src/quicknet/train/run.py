@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quicknet import __version__
-from quicknet.core.card import Card, Metric, PreprocessSpec, TrainingRecord, Vectors
+from quicknet.core.card import Card, PreprocessSpec, TrainingRecord, Vectors
 from quicknet.core.errors import CheckpointError, TrainingError
 from quicknet.core.machine import available_memory_bytes
 from quicknet.data.augment import Augmenter
 from quicknet.data.dataset import Dataset
 from quicknet.lite import metrics
+from quicknet.lite.evaluate import top1_metric
 from quicknet.lite.vectors import GENERATOR, draw_vectors, vectors_sha256
 from quicknet.models.registry import model_record
 from quicknet.train.checkpoint import RunFolder, load_weights
@@ -247,7 +248,6 @@ class Run:
     def card(self, validation: Validation) -> Card:
         """Return the card of the weights to use as they are now."""
         state, recipe = self.state, self.recipe
-        low, high = metrics.wilson_interval(round(validation.accuracy * validation.n), validation.n)
         vectors = draw_vectors(self.data.spec.size, self.data.spec.channels)
         logits = predict_logits(self.best_model, vectors, self.data.spec, self.device)
         return Card(
@@ -263,18 +263,7 @@ class Run:
                 seconds=sum(r["seconds"] for r in state.history) + state.seconds,
                 best_epoch=state.best_epoch,
             ),
-            metrics=(
-                Metric(
-                    name="top1",
-                    value=validation.accuracy,
-                    low=low,
-                    high=high,
-                    split="val",
-                    protocol=self.data.protocol,
-                    n=validation.n,
-                    file_sha256="",
-                ),
-            ),
+            metrics=(top1_metric(validation.accuracy, validation.n, "val", self.data.protocol, ""),),
             vectors=Vectors(
                 generator=GENERATOR,
                 sha256=vectors_sha256(vectors),

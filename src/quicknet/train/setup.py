@@ -11,13 +11,12 @@ from torch import nn
 from quicknet.core.card import Card
 from quicknet.core.config import MAX_IMAGE_SIZE
 from quicknet.core.errors import CheckpointError, ConfigError, ToolError
-from quicknet.core.settings import from_mapping
 from quicknet.data import DataRequest, load_data
 from quicknet.data.dataset import Dataset
 from quicknet.models import fused
 from quicknet.models.registry import base_config, create_model, model_from_record
 from quicknet.train.checkpoint import RunFolder, load_model, load_weights, require_fit
-from quicknet.train.distributed import World, join
+from quicknet.train.distributed import join
 from quicknet.train.recipe import Recipe
 from quicknet.train.run import Parts, Run
 
@@ -46,6 +45,7 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
         raise CheckpointError(
             f"{folder} holds a run already; go on with --resume {folder}, or name another folder with --run"
         )
+    _check_overrides(recipe)
     world = join(device)
     parent = load_model(Path(recipe.model.start_from)) if recipe.model.start_from else None
     if parent is not None:  # whatever network the recipe names, this is the one
@@ -62,7 +62,7 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
         card = parent[1]
         step = {"step": "fine-tune", "from": card.model.name, "weights_sha256": card.weights_sha256}
         lineage = (*card.lineage, step)
-    run = Run(_parts(recipe, run_folder, data, model, device, world, lineage))
+    run = Run(Parts(recipe, run_folder, data, model, _teacher(recipe, data), device, world, lineage))
     if world.main:
         run_folder.write_recipe(recipe)
         run_folder.write_log([])
@@ -81,24 +81,46 @@ def resume(folder: Path, device: torch.device, source: str | None = None) -> Run
         recipe = recipe.replace(data={**recipe.data.to_dict(), "source": source})
     model = model_from_record(saved.model)
     require_fit(model, saved.classes, saved.preprocess, folder / "last.json")
-    request = _request(recipe, None).replace(spec=saved.preprocess.to_dict(), classes=saved.classes)
+    request = recipe.data.request().replace(spec=saved.preprocess.to_dict(), classes=saved.classes)
     data = load_data(recipe.data.source, request)
-    run = Run(_parts(recipe, run_folder, data, model, device, join(device), saved.lineage))
+    run = Run(Parts(recipe, run_folder, data, model, _teacher(recipe, data), device, join(device), saved.lineage))
     run.restore()
     return run
 
 
 def _request(recipe: Recipe, parent: tuple[nn.Module, Card] | None) -> DataRequest:
-    """Return what to ask of the data: a parent's preprocessing, save a size that was asked for."""
-    settings = recipe.data.to_dict()
-    settings.pop("source")
-    request = from_mapping(DataRequest, settings, "data settings")
+    """Return what to ask of the data: a parent's preprocessing, save a size that was asked for.
+
+    Raises ConfigError for another mode or way to resize than the parent has learned with.
+    """
+    request = recipe.data.request()
     if parent is None:
         return request
     spec = parent[1].preprocess
+    for key in ("mode", "resize"):
+        asked, learned = getattr(recipe.data, key), getattr(spec, key)
+        if asked not in (None, learned):
+            raise ConfigError(
+                f"data.{key} is {asked}, {recipe.model.start_from} has learned with {learned}; leave it out"
+            )
     if recipe.data.size is not None:
         spec = spec.replace(size=recipe.data.size)
     return request.replace(spec=spec.to_dict())
+
+
+# what the data decides of a network → how to have another
+_BY_DATA = {
+    "num_classes": "leave it out",
+    "image_size": "set data.size",
+    "in_channels": "set data.mode to L, RGB or RGBA",
+}
+
+
+def _check_overrides(recipe: Recipe) -> None:
+    """Raise ConfigError for an override that would not be followed."""
+    decided = sorted(_BY_DATA.keys() & recipe.model.overrides.keys())
+    if decided:
+        raise ConfigError(f"model.overrides.{decided[0]} follows from the data; {_BY_DATA[decided[0]]}")
 
 
 def _check_model(recipe: Recipe) -> None:
@@ -117,12 +139,8 @@ def _config_at(config: Any, size: int) -> Any:
 
 
 def _fresh_model(recipe: Recipe, data: Dataset) -> nn.Module:
-    fixed = {
-        "num_classes": len(data.classes),
-        "image_size": data.spec.size,
-        "in_channels": data.spec.channels,
-    }
-    return create_model(recipe.model.name, **{**recipe.model.overrides, **fixed})
+    decided = {"num_classes": len(data.classes), "image_size": data.spec.size, "in_channels": data.spec.channels}
+    return create_model(recipe.model.name, **recipe.model.overrides, **decided)
 
 
 def _inherited_model(parent: tuple[nn.Module, Card], recipe: Recipe, data: Dataset) -> nn.Module:
@@ -141,29 +159,22 @@ def _inherited_model(parent: tuple[nn.Module, Card], recipe: Recipe, data: Datas
     return resized
 
 
-def _parts(
-    recipe: Recipe,
-    folder: RunFolder,
-    data: Dataset,
-    model: nn.Module,
-    device: torch.device,
-    world: World,
-    lineage: tuple[dict[str, Any], ...],
-) -> Parts:
-    teacher = None
-    if recipe.distill.teacher is not None:
-        teacher = load_model(Path(recipe.distill.teacher))
-        if teacher[1].preprocess.mode != data.spec.mode:
-            raise ConfigError(
-                f"the teacher {recipe.distill.teacher} takes {teacher[1].preprocess.mode} images, "
-                f"not {data.spec.mode}; name another with --teacher"
-            )
-        if teacher[1].classes != data.classes:
-            raise ConfigError(
-                f"the teacher {recipe.distill.teacher} knows other classes than {data.name}; "
-                "distillation needs the same classes in the same order"
-            )
-    return Parts(recipe, folder, data, model, teacher, device, world, lineage)
+def _teacher(recipe: Recipe, data: Dataset) -> tuple[nn.Module, Card] | None:
+    """Return the recipe's teacher, if it names one. Raises ConfigError where it does not fit the data."""
+    if recipe.distill.teacher is None:
+        return None
+    model, card = load_model(Path(recipe.distill.teacher))
+    if card.preprocess.mode != data.spec.mode:
+        raise ConfigError(
+            f"the teacher {recipe.distill.teacher} takes {card.preprocess.mode} images, "
+            f"not {data.spec.mode}; name another with --teacher"
+        )
+    if card.classes != data.classes:
+        raise ConfigError(
+            f"the teacher {recipe.distill.teacher} knows other classes than {data.name}; "
+            "distillation needs the same classes in the same order"
+        )
+    return model, card
 
 
 def describe(run: Run) -> list[str]:

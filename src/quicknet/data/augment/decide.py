@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from quicknet.data.augment import trivial
-from quicknet.data.augment.draws import Draws, Stream, beta_quantile
+from quicknet.data.augment.draws import Draws, Stream, beta_quantile, sample
 from quicknet.data.augment.ops import box_edges
 from quicknet.data.augment.settings import REFERENCE_SIDE, AugmentSettings
 
@@ -34,7 +34,7 @@ def flips(settings: AugmentSettings, seed: int, epoch: int, indices: Tensor, dra
         case "random":
             return draws.coin(Stream.FLIP)
         case "alternating":
-            return Draws(seed, 0, indices).coin(Stream.FLIP) ^ bool(epoch % 2)
+            return (sample(seed, 0, indices, Stream.FLIP) < 0.5) ^ bool(epoch % 2)
 
 
 def matrices(settings: AugmentSettings, draws: Draws, side: int) -> Tensor | None:

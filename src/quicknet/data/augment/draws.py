@@ -2,7 +2,7 @@
 
 A counter-based generator: no state to save, no order to keep, the same number for an image
 whatever batch, process or resumed run asks for it. Source: the generator and the finalizer of
-SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators", §4),
+SplitMix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"),
 started once per (seed, epoch, stream) and then indexed.
 """
 
