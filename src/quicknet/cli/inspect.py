@@ -87,7 +87,8 @@ def _card_lines(card: Card, facts: ModelFacts) -> list[str]:
     calibrated = "not calibrated" if card.temperature is None else f"temperature {card.temperature:.4f}"
     lines.append(f"probabilities: {calibrated}")
     for step in card.lineage:
-        lines.append(f"made from: {json.dumps(step, ensure_ascii=False)}")
+        short = {key: value for key, value in step.items() if not (isinstance(value, str) and len(value) > 80)}
+        lines.append(f"made from: {json.dumps(short, ensure_ascii=False)}")
     for label, text in (("licence", card.licence), ("notes", card.notes)):
         if text:
             lines.append(f"{label}: {text}")
