@@ -2,6 +2,7 @@
 
     python benchmarks/record.py accuracy NAME RUN...      runs of one recipe, a seed each
     python benchmarks/record.py latency NAME MODEL...     measured now, in turn
+    python benchmarks/record.py frames NAME MODEL...      60 frames/s under CPU quotas, JPEG 640x480
     python benchmarks/record.py demo                      what `make demo` left in demo/
 
 Accuracy is not measured here: each finished run's card holds what it reached on `test`, by whom
@@ -21,6 +22,7 @@ from typing import Any
 import safetensors.torch
 
 from quicknet.compare.benchmark import BenchmarkSettings, benchmark
+from quicknet.compare.realtime import FrameSettings, hold_frames
 from quicknet.core.card import Card, Metric, read_card
 from quicknet.core.errors import QuickNetError, ToolError
 from quicknet.core.files import sha256_file, write_atomically
@@ -124,9 +126,18 @@ def demo() -> dict[str, Any]:
     }
 
 
+def frames(models: list[Path]) -> list[dict[str, Any]]:
+    """Return how 60 frames/s go with several shares of one core, whole path from 640x480 JPEG."""
+    rows = []
+    for share in (1.0, 0.5, 0.4, 0.3, 0.2, 0.1):
+        settings = FrameSettings(fps=60, seconds=5, cpu_share=share, jpeg=(640, 480))
+        rows += [row.to_dict() for row in hold_frames(models, settings)]
+    return rows
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("kind", choices=["accuracy", "latency", "demo"])
+    parser.add_argument("kind", choices=["accuracy", "latency", "frames", "demo"])
     parser.add_argument("name", nargs="?", default="demo")
     parser.add_argument("models", nargs="*", type=Path)
     options = parser.parse_args()
@@ -137,6 +148,10 @@ def main() -> int:
             command, fields = "make demo && python benchmarks/record.py demo", demo()
         elif options.kind == "accuracy":
             command, fields = training_command(options.models), accuracy(options.models)
+        elif options.kind == "frames":
+            names = [str(model) for model in options.models]
+            command = shlex.join(["python", "benchmarks/record.py", "frames", options.name, *names])
+            fields = {"kind": "frames", "rows": frames(options.models)}
         else:
             names = [str(model) for model in options.models]
             found = benchmark(names, BenchmarkSettings())
