@@ -5,6 +5,7 @@ Kept free of imports that a first prediction does not need: its start is the col
 
 from __future__ import annotations
 
+import abc
 import json
 import os
 import sys
@@ -49,20 +50,20 @@ def send(answers: TextIO, answer: dict[str, Any]) -> None:
     answers.flush()
 
 
-class Session:
+class Session(abc.ABC):
     """What every subject answers; `work` makes the call that is measured."""
 
     def first(self) -> str:
         """Do what ends the cold start."""
         return ""
 
+    @abc.abstractmethod
     def work(self, path: str, batch: int) -> Work:
         """Return the call of a case: `path` is "network", "whole" or "peak"."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return what the subject is."""
-        raise NotImplementedError
 
     def answer(self, verb: str, request: dict[str, Any]) -> dict[str, Any]:
         """Return the answer to one request."""
