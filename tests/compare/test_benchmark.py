@@ -187,6 +187,9 @@ class Counting(Session):
 
         return call
 
+    def describe(self):
+        return {"runtime": "counting"}
+
 
 def test_a_process_warms_up_takes_turns_and_paces_frames_until_its_input_ends():
     session, answers = Counting(), io.StringIO()
