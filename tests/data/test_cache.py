@@ -173,12 +173,12 @@ def test_a_cache_that_cannot_be_written_names_the_mend(folder, monkeypatch, tmp_
 
 
 _BUILD = """
-import sys, time
+import os, sys, time
 import quicknet.lite.preprocess as preprocess
 from quicknet.data import DataRequest, load_data
 real = preprocess.load_image
 def slow(source, spec):
-    print("decoding", flush=True)
+    os.write(1, b"decoding\\n")  # whole, though several threads come here at once
     time.sleep(0.05)
     return real(source, spec)
 preprocess.load_image = slow
