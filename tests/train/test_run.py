@@ -13,6 +13,7 @@ from quicknet import train as training
 from quicknet.core.card import read_card
 from quicknet.core.errors import CheckpointError, ConfigError, DataError, ToolError, TrainingError
 from quicknet.core.files import sha256_file
+from quicknet.deploy.export import export
 from quicknet.train.checkpoint import load_classifier, load_model
 from quicknet.train.run import resident
 
@@ -267,6 +268,19 @@ def test_a_student_learns_from_a_teacher(finished, tiny_cifar, tmp_path):
     run = training.start(recipe(tiny_cifar, *changes), tmp_path / "student", CPU)
     losses = [record.train_loss for record in training.fit(run)]
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_an_exported_teacher_answers_as_its_run_does(finished, tiny_cifar, tmp_path):
+    """A file takes uint8, which the student's normalized view is turned back into."""
+    file = export(finished, tmp_path / "teacher.onnx").path
+    runs = [
+        training.start(recipe(tiny_cifar, f"distill.teacher={teacher}"), tmp_path / f"run{i}", CPU)
+        for i, teacher in enumerate((finished, file))
+    ]
+    images = runs[0].augmenter.batch(torch.arange(16), 0).images
+    with torch.no_grad():
+        of_run, of_file = (run.teacher(images) for run in runs)
+    torch.testing.assert_close(of_file, of_run, rtol=0, atol=1e-3)
 
 
 def test_a_teacher_of_other_classes_is_refused(finished, tmp_path, tiny_cifar):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--run", "run_name", help="Folder for the run (default: runs/DATA-MODEL-RECIPE).")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run; DATA only if it moved.")
 @click.option("--from", "start_from", help="Start from the weights of this run folder (fine-tuning).")
-@click.option("--teacher", help="Distil from the model of this run folder.")
+@click.option("--teacher", help="Distil from the model of this run folder or exported file.")
 @click.option("--epochs", type=int, help="Short for --set train.epochs=N.")
 @click.option("--batch-size", type=int, help="Short for --set train.batch_size=N.")
 @click.option("--size", type=int, help="Image side in pixels; short for --set data.size=N.")

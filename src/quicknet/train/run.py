@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from quicknet import __version__
-from quicknet.core.card import Card, PreprocessSpec, TrainingRecord, Vectors
+from quicknet.core.card import Card, TrainingRecord, Vectors
 from quicknet.core.errors import CheckpointError, TrainingError
 from quicknet.core.machine import available_memory_bytes
 from quicknet.data.augment import Augmenter
@@ -35,6 +34,7 @@ from quicknet.train.ema import Ema
 from quicknet.train.evaluate import predict_logits
 from quicknet.train.optim import Optimizer
 from quicknet.train.recipe import Recipe
+from quicknet.train.teacher import Teacher
 
 # of State, what last.json holds as it is
 _COUNTERS = ("epoch", "step", "seen", "seconds", "best_accuracy", "best_epoch")
@@ -80,25 +80,6 @@ class Meter:
         self.state = state
 
 
-class Teacher:
-    """A frozen network that sees the student's own view, in its own scale and size."""
-
-    def __init__(self, model: nn.Module, spec: PreprocessSpec, student: PreprocessSpec, device: torch.device) -> None:
-        self.model = model.to(device).eval().requires_grad_(False)
-        self.size = spec.size
-        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
-        own_mean, own_std = torch.tensor(student.mean), torch.tensor(student.std)
-        self.scale = (own_std / std).view(1, -1, 1, 1).to(device)
-        self.shift = ((own_mean - mean) / std).view(1, -1, 1, 1).to(device)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return the teacher's logits of the student's normalized images."""
-        if images.shape[-1] != self.size:
-            images = F.interpolate(images, size=self.size, mode="bilinear", antialias=True)
-        logits: Tensor = self.model(images * self.scale + self.shift)
-        return logits
-
-
 def resident(images: NDArray[np.uint8], device: torch.device, budget_bytes: int | None = None) -> Tensor:
     """Return the images on the training device, or mapped from disk where they do not fit there.
 
@@ -124,7 +105,7 @@ class Parts:
     folder: RunFolder
     data: Dataset
     model: nn.Module
-    teacher: tuple[nn.Module, Card] | None
+    teacher: Teacher | None
     device: torch.device
     world: World
     lineage: tuple[dict[str, Any], ...] = ()
@@ -154,10 +135,7 @@ class Run:
         self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if compiled else self.model
         self.optimizer = Optimizer(self.model, self.recipe.optim)
         self.ema = Ema(self.model, self.recipe.train.ema_decay) if self.recipe.train.ema_decay else None
-        self.teacher: Teacher | None = None
-        if parts.teacher is not None:
-            model, card = parts.teacher
-            self.teacher = Teacher(model, card.preprocess, self.data.spec, self.device)
+        self.teacher = parts.teacher
         self.state = State(self._zero(torch.int64), self._zero(torch.float32))
         self.meter = Meter()
         self.stop_requested = False

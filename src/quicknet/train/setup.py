@@ -19,6 +19,7 @@ from quicknet.train.checkpoint import RunFolder, load_model, load_weights, requi
 from quicknet.train.distributed import join
 from quicknet.train.recipe import Recipe
 from quicknet.train.run import Parts, Run
+from quicknet.train.teacher import Teacher, open_teacher
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -62,7 +63,7 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
         card = parent[1]
         step = {"step": "fine-tune", "from": card.model.name, "weights_sha256": card.weights_sha256}
         lineage = (*card.lineage, step)
-    run = Run(Parts(recipe, run_folder, data, model, _teacher(recipe, data), device, world, lineage))
+    run = Run(Parts(recipe, run_folder, data, model, _teacher(recipe, data, device), device, world, lineage))
     if world.main:
         run_folder.write_recipe(recipe)
         run_folder.write_log([])
@@ -83,7 +84,9 @@ def resume(folder: Path, device: torch.device, source: str | None = None) -> Run
     require_fit(model, saved.classes, saved.preprocess, folder / "last.json")
     request = recipe.data.request().replace(spec=saved.preprocess.to_dict(), classes=saved.classes)
     data = load_data(recipe.data.source, request)
-    run = Run(Parts(recipe, run_folder, data, model, _teacher(recipe, data), device, join(device), saved.lineage))
+    run = Run(
+        Parts(recipe, run_folder, data, model, _teacher(recipe, data, device), device, join(device), saved.lineage)
+    )
     run.restore()
     return run
 
@@ -159,22 +162,9 @@ def _inherited_model(parent: tuple[nn.Module, Card], recipe: Recipe, data: Datas
     return resized
 
 
-def _teacher(recipe: Recipe, data: Dataset) -> tuple[nn.Module, Card] | None:
+def _teacher(recipe: Recipe, data: Dataset, device: torch.device) -> Teacher | None:
     """Return the recipe's teacher, if it names one. Raises ConfigError where it does not fit the data."""
-    if recipe.distill.teacher is None:
-        return None
-    model, card = load_model(Path(recipe.distill.teacher))
-    if card.preprocess.mode != data.spec.mode:
-        raise ConfigError(
-            f"the teacher {recipe.distill.teacher} takes {card.preprocess.mode} images, "
-            f"not {data.spec.mode}; name another with --teacher"
-        )
-    if card.classes != data.classes:
-        raise ConfigError(
-            f"the teacher {recipe.distill.teacher} knows other classes than {data.name}; "
-            "distillation needs the same classes in the same order"
-        )
-    return model, card
+    return None if recipe.distill.teacher is None else open_teacher(Path(recipe.distill.teacher), data, device)
 
 
 def describe(run: Run) -> list[str]:
