@@ -7,7 +7,6 @@ rename. A reader sees the old file or the new one, never a part.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from quicknet.core.errors import CheckpointError, FormatError, ToolError
+from quicknet.core.lock import lock_file
 
 _CHUNK = 1 << 20
 
@@ -186,7 +186,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
         ) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(file, wait=False)
             # its holder may have removed the folder since it was opened
             taken = not _is_at(file.fileno(), folder / ".lock")
         except BlockingIOError:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from quicknet.core.errors import ToolError
+from quicknet.core.lock import lock_file
 
 
 def expanded(name: str | Path) -> Path:
@@ -52,5 +52,5 @@ def locked(path: Path) -> Iterator[None]:
         # Some network file systems have no locks; two writers then do the same work twice,
         # which atomic renames keep harmless.
         with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_file(file, wait=True)
         yield
