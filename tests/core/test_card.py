@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from quicknet.core.card import (
     Card,
     DataRecord,
+    IntegerRecord,
     Metric,
     ModelRecord,
     PreprocessSpec,
+    Vectors,
     card_from_dict,
     read_card,
 )
@@ -38,6 +40,22 @@ def test_a_card_survives_json(classes, temperature, n):
     assert card_from_dict(json.loads(written.to_json()), "test") == written
 
 
+@given(st.floats(1e-12, 1e12), st.lists(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=3).map(tuple), max_size=3))
+def test_an_integer_networks_record_survives_json(scale, rows):
+    vectors = Vectors(generator=1, sha256="c" * 64, logits=(), integers=tuple(rows))
+    written = card(integer=IntegerRecord(bits="w7a8", logit_scale=scale), vectors=vectors)
+    assert card_from_dict(json.loads(written.to_json()), "test") == written
+
+
+def test_a_card_from_before_integer_networks_is_read():
+    fields = card(vectors=Vectors(generator=1, sha256="c" * 64, logits=((0.5, 1.0),))).to_dict()
+    del fields["integer"], fields["vectors"]["integers"]
+    read = card_from_dict(fields, "old")
+    assert read.integer is None
+    assert read.vectors.integers is None
+    assert read.vectors.logits == ((0.5, 1.0),)
+
+
 def test_unknown_fields_of_a_newer_minor_version_are_passed_on(tmp_path):
     fields = {**card().to_dict(), "minor": 7, "watermark": {"by": "someone"}}
     (tmp_path / "card.json").write_text(json.dumps(fields))
@@ -58,6 +76,11 @@ def test_unknown_fields_of_a_newer_minor_version_are_passed_on(tmp_path):
         ({"preprocess": {"std": [0, 0, 0]}}, "std must be positive"),
         ({"preprocess": {"mode": "L"}}, "need 1 values"),
         ({"temperature": "hot"}, "does not hold"),
+        ({"integer": {"bits": "w7a8", "logit_scale": 0}}, "logit scale 0.0 is no positive"),
+        ({"integer": {"bits": "w7a8", "logit_scale": -1.0}}, "logit scale -1.0"),
+        ({"integer": {"bits": "w7a8"}}, "does not hold"),
+        ({"vectors": {"generator": 1, "sha256": "", "logits": [], "integers": [[2**31]]}}, "pass 32 bits"),
+        ({"vectors": {"generator": 1, "sha256": "", "logits": [], "integers": [[0.5]]}}, "does not hold"),
     ],
 )
 def test_a_card_that_does_not_hold_is_refused(change, words):

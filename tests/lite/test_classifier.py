@@ -47,7 +47,7 @@ def test_the_fake_of_the_tests_is_a_classifier() -> None:
 
 
 def test_the_light_part_does_not_import_torch() -> None:
-    modules = ["classifier", "evaluate", "metrics", "predict", "preprocess", "vectors"]
+    modules = ["classifier", "evaluate", "metrics", "predict", "preprocess", "qnz", "vectors"]
     code = "".join(f"import quicknet.lite.{module}\n" for module in modules)
     code += "import quicknet.report.html, sys\nassert 'torch' not in sys.modules\n"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

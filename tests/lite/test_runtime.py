@@ -103,6 +103,12 @@ def test_the_choice_can_be_made_by_argument_and_environment(folder: Path, monkey
         OnnxClassifier(folder / "fused.onnx")
 
 
+def test_the_environment_may_name_what_runs_qnz_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUICKNET_RUNTIME", "engine-portable")
+    monkeypatch.setattr(runtime, "present", lambda: ("onnxruntime",))
+    assert OnnxClassifier(folder / "fused.onnx").runtime == "onnxruntime"
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache of a user who has not measured yet."""

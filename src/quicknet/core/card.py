@@ -98,11 +98,22 @@ class TrainingRecord(Settings, frozen=True, kw_only=True):
 
 
 class Vectors(Settings, frozen=True, kw_only=True):
-    """Test vectors: images drawn by `lite/vectors.py` (by version), and their float logits."""
+    """Test vectors: images drawn by `lite/vectors.py` (by version), and their float logits.
+
+    `integers` are an integer network's own logits, which every implementation meets exactly.
+    """
 
     generator: int
     sha256: str
     logits: tuple[tuple[float, ...], ...]
+    integers: tuple[tuple[int, ...], ...] | None = None
+
+
+class IntegerRecord(Settings, frozen=True, kw_only=True):
+    """What a `.qnz` says of its integer network: the width class, and the real value of a logit of 1."""
+
+    bits: str
+    logit_scale: float
 
 
 class Card(msgspec.Struct, kw_only=True, frozen=True):
@@ -122,6 +133,7 @@ class Card(msgspec.Struct, kw_only=True, frozen=True):
     temperature: float | None = None
     lineage: tuple[dict[str, Any], ...] = ()
     vectors: Vectors | None = None
+    integer: IntegerRecord | None = None
     versions: dict[str, str] = {}
     licence: str = ""
     notes: str = ""
@@ -176,6 +188,12 @@ def _check_values(card: Card, where: str) -> None:
         raise FormatError(
             f"the card's temperature {temperature} is no positive number ({where}); restore it from a copy"
         )
+    scale = card.integer.logit_scale if card.integer else 1.0
+    if not (math.isfinite(scale) and scale > 0):
+        raise FormatError(f"the card's logit scale {scale} is no positive number ({where}); restore it from a copy")
+    integers = (card.vectors.integers or ()) if card.vectors else ()
+    if any(not -(1 << 31) <= value < 1 << 31 for row in integers for value in row):
+        raise FormatError(f"the card's integer logits pass 32 bits ({where}); restore it from a copy")
 
 
 def require_run_folder(path: Path) -> None:

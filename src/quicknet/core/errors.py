@@ -55,6 +55,7 @@ _EXTRAS = {
     "onnx": "export",
     "openvino": "openvino",
     "optuna": "explore",
+    "av": "video",
 }
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from quicknet.core.card import Card, require_run_folder
 from quicknet.core.errors import CheckpointError, ConfigError, FormatError, missing_extra
 from quicknet.lite.onnx_file import looks_like_onnx
+from quicknet.lite.qnz import looks_like_qnz
 
 # what it is → (is it this?, "module:function" that opens it). Named, not imported: a run folder
 # needs torch, which the light part must do without.
@@ -22,6 +23,7 @@ _OPENERS: dict[str, tuple[Callable[[Path], bool], str]] = {
         Path.is_dir,
         "quicknet.train.checkpoint:load_classifier",
     ),
+    "a .qnz file": (looks_like_qnz, "quicknet.lite.qnz:load_qnz"),
     "an exported ONNX file": (looks_like_onnx, "quicknet.lite.runtime:load_onnx"),
 }
 
@@ -48,10 +50,11 @@ class Classifier(Protocol):
 def load(path: str | Path, runtime: str = "auto", threads: int | None = None) -> Classifier:
     """Return the classifier in a run folder or an exported file, told apart by content.
 
-    `runtime` (`auto`, `onnxruntime`, `openvino`) and `threads` are for exported files, as
-    `OnnxClassifier` says. Raises CheckpointError where nothing is at `path` or a folder is no
-    run, FormatError for any other file, ToolError where what opens it is not installed,
-    ConfigError where a run folder is given `runtime` or `threads`.
+    `runtime` and `threads` are for exported files, as `OnnxClassifier` (`auto`, `onnxruntime`,
+    `openvino`) and `QnzClassifier` (`auto`, `engine`, `engine-portable`, `reference`) say.
+    Raises CheckpointError where nothing is at `path` or a folder is no run, FormatError for any
+    other file, ToolError where what opens it is not installed, ConfigError where a run folder is
+    given `runtime` or `threads`.
     """
     path = Path(path)
     options: dict[str, Any] = {"runtime": runtime} if runtime != "auto" else {}

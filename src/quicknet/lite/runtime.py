@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 
 from quicknet.core.card import Card
 from quicknet.core.errors import ConfigError, FormatError, QuickNetError, ToolError
-from quicknet.core.machine import usable_cores
 from quicknet.lite.choice import Images, Logits, Runner, faster, question, remembered
 from quicknet.lite.onnx_file import OnnxFile, read_onnx
+from quicknet.lite.options import OnnxRuntime, checked_threads, environment_runtime
 from quicknet.lite.preprocess import check_images
 from quicknet.lite.vectors import draw_vectors
-
-Runtime = Literal["auto", "onnxruntime", "openvino"]
-VARIABLE = "QUICKNET_RUNTIME"
 
 # Images that one call of a runtime takes: the feature maps of a few stay in cache. quicknet_s on
 # one core, ms an image: 1.01 alone, 0.80 by 4, 1.10 by 16, 1.80 by 64.
@@ -47,7 +43,7 @@ class OnnxClassifier:
         if not file.intact:
             raise FormatError(f"{path} was changed or damaged since its export (sha256 differs); export it again")
         self.file = file
-        self.threads = _checked_threads(threads)
+        self.threads = checked_threads(threads)
         self.runtime, self._run = _choose(file, runtime, self.threads)
 
     @property
@@ -91,7 +87,7 @@ def present() -> tuple[str, ...]:
 def open_runner(file: OnnxFile, name: str, threads: int) -> Runner:
     """Return a file's graph, compiled by the runtime `name`. Raises FormatError, ToolError, ConfigError."""
     if name not in _RUNNERS:
-        raise ConfigError(f"no runtime is called {name!r}; use {', '.join(get_args(Runtime))}")
+        raise ConfigError(f"no runtime is called {name!r}; use {', '.join(get_args(OnnxRuntime))}")
     if name not in present():
         extra = " with `pip install 'quicknet-vision[openvino]'`" if name == "openvino" else ""
         raise ToolError(f"the runtime {name} is not installed; install it{extra} or choose another with --runtime")
@@ -121,18 +117,10 @@ def _line(error: Exception) -> str:
     return text[:200]
 
 
-def _checked_threads(threads: int | None) -> int:
-    if threads is None:
-        return usable_cores()
-    if not 1 <= threads <= 1024:
-        raise ConfigError(f"threads {threads} must lie in 1..1024")
-    return threads
-
-
 def _choose(file: OnnxFile, runtime: str, threads: int) -> tuple[str, Runner]:
     """Return a runtime's name and the graph compiled by it."""
     if runtime == "auto":
-        runtime = os.environ.get(VARIABLE, "").strip() or "auto"
+        runtime = environment_runtime(OnnxRuntime)
     if runtime != "auto":
         return runtime, open_runner(file, runtime, threads)
     names = present()

@@ -1,0 +1,17 @@
+"""Time as an argument, so that what waits can be tested without waiting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Clock(NamedTuple):
+    """Seconds now, from any start, and a wait of so many seconds."""
+
+    now: Callable[[], float]
+    sleep: Callable[[float], object]
+
+
+SYSTEM_CLOCK = Clock(time.perf_counter, time.sleep)

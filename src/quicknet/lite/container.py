@@ -1,0 +1,136 @@
+"""The container of a `.qnz`: a table of sections, each with its digest, and a digest over all.
+
+FORMAT.md, "Bytes". Here are bytes only; what a section means is its reader's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from quicknet.core.errors import FormatError
+
+MAGIC = b"\x89QNZ\r\n\x1a\n"
+MAJOR, MINOR = 1, 0
+LIMIT_BYTES = 512 << 20
+REQUIRED = ("CARD", "NETW", "TENS")
+
+_HEADER = struct.Struct("<8sHHIQ8s")  # magic, major, minor, sections, length of the file, zeros
+_ENTRY = struct.Struct("<4sIQQ32s8s")  # kind, flags, offset, length, sha256, zeros
+_DIGEST_BYTES = 32
+_MAX_SECTIONS = 64
+_SKIPPABLE = 1
+
+_DAMAGED = "it is damaged or was not written by QuickNet: export it again"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One section of a file; `data` looks into the file's bytes."""
+
+    kind: str
+    offset: int
+    size_bytes: int
+    sha256: str
+    skippable: bool
+    data: memoryview
+
+
+def pack_sections(sections: Mapping[str, bytes], skippable: Collection[str] = ()) -> bytes:
+    """Return the file that holds `sections`, kind (four letters) → bytes, in their order.
+
+    A reader may skip those named in `skippable` if it does not know them. Raises FormatError for
+    sections that no reader would take: by count, kind or size.
+    """
+    offset = _HEADER.size + _ENTRY.size * len(sections)
+    length = offset + sum(map(len, sections.values())) + _DIGEST_BYTES
+    if not 1 <= len(sections) <= _MAX_SECTIONS or length > LIMIT_BYTES:
+        raise FormatError(
+            f"{len(sections)} sections of {length:,} bytes are no .qnz file: at most {_MAX_SECTIONS} of "
+            f"{LIMIT_BYTES:,} bytes; use a smaller network"
+        )
+    head = [_HEADER.pack(MAGIC, MAJOR, MINOR, len(sections), length, b"")]
+    for kind, data in sections.items():
+        letters = kind.encode("ascii", "replace")
+        if not _is_kind(letters):
+            raise FormatError(f"{kind!r} cannot name a section of a .qnz file; use four ASCII letters")
+        flags = _SKIPPABLE if kind in skippable else 0
+        head.append(_ENTRY.pack(letters, flags, offset, len(data), hashlib.sha256(data).digest(), b""))
+        offset += len(data)
+    body = b"".join([*head, *sections.values()])
+    return body + hashlib.sha256(body).digest()
+
+
+def read_sections(blob: bytes, where: str, known: Collection[str] = REQUIRED) -> dict[str, Section]:
+    """Return a file's sections by kind, in order, after every check of FORMAT.md's "A reader refuses".
+
+    Nothing is copied or allocated by a number from the file. `known` are the kinds that need no
+    permission to be skipped. Raises FormatError naming what is wrong and `where`, the file.
+    """
+    count = _check_header(blob, where)
+    sections = {}
+    for section in _entries(blob, count, where):
+        if section.kind in sections:
+            raise FormatError(f"two sections are called {section.kind} ({where}); {_DAMAGED}")
+        if section.kind not in known and not section.skippable:
+            raise FormatError(f"this QuickNet does not know the section {section.kind!r} ({where}); update QuickNet")
+        sections[section.kind] = section
+    for kind in REQUIRED:
+        if kind not in sections:
+            raise FormatError(f"the section {kind} is missing ({where}); {_DAMAGED}")
+    for section in sections.values():
+        if hashlib.sha256(section.data).hexdigest() != section.sha256:
+            raise FormatError(f"the sha256 of the section {section.kind} differs ({where}); {_DAMAGED}")
+    if hashlib.sha256(memoryview(blob)[:-_DIGEST_BYTES]).digest() != blob[-_DIGEST_BYTES:]:
+        raise FormatError(f"the sha256 of the whole file differs ({where}); {_DAMAGED}")
+    return sections
+
+
+def _check_header(blob: bytes, where: str) -> int:
+    """Return the number of sections of a file whose table and digest fit into it."""
+    if not blob.startswith(MAGIC):
+        raise FormatError(f"the file does not begin as a .qnz file ({where}); use one that `quicknet export` wrote")
+    if len(blob) < _HEADER.size:
+        raise FormatError(f"the file is cut short after {len(blob)} bytes ({where}); copy or export it again")
+    _, major, _, count, length, zeros = _HEADER.unpack_from(blob)
+    if major > MAJOR:
+        raise FormatError(f".qnz version {major} is newer than this QuickNet reads, {MAJOR} ({where}); update QuickNet")
+    if major != MAJOR:
+        raise FormatError(f".qnz version {major} is none that there was ({where}); {_DAMAGED}")
+    if len(blob) > LIMIT_BYTES:
+        raise FormatError(f"the file has {len(blob):,} bytes, over the limit of {LIMIT_BYTES:,} ({where}); {_DAMAGED}")
+    if length != len(blob):
+        raise FormatError(f"the file has {len(blob):,} bytes, its header says {length:,} ({where}); copy it again")
+    if not 1 <= count <= _MAX_SECTIONS or length < _HEADER.size + count * _ENTRY.size + _DIGEST_BYTES:
+        raise FormatError(f"the file cannot hold the {count:,} sections that its header says ({where}); {_DAMAGED}")
+    if any(zeros):
+        raise FormatError(f"the header has bytes set that must be zero ({where}); {_DAMAGED}")
+    return int(count)
+
+
+def _entries(blob: bytes, count: int, where: str) -> Iterator[Section]:
+    """Yield the sections of a table that covers the file without holes."""
+    offset, end = _HEADER.size + count * _ENTRY.size, len(blob) - _DIGEST_BYTES
+    for index in range(count):
+        letters, flags, begin, length, digest, zeros = _ENTRY.unpack_from(blob, _HEADER.size + index * _ENTRY.size)
+        if not _is_kind(letters):
+            raise FormatError(f"section {index + 1} has no name of four letters ({where}); {_DAMAGED}")
+        kind = letters.decode()
+        if flags & ~_SKIPPABLE or any(zeros):
+            raise FormatError(f"the table has bytes set for {kind} that must be zero ({where}); {_DAMAGED}")
+        if begin != offset or length > end - offset:
+            raise FormatError(
+                f"the section {kind} lies at {begin:,} with {length:,} bytes, where {offset:,} to {end:,} are free "
+                f"({where}); {_DAMAGED}"
+            )
+        data = memoryview(blob)[begin : begin + length]
+        yield Section(kind, begin, length, digest.hex(), bool(flags & _SKIPPABLE), data)
+        offset += length
+    if offset != end:
+        raise FormatError(f"{end - offset:,} bytes belong to no section ({where}); {_DAMAGED}")
+
+
+def _is_kind(letters: bytes) -> bool:
+    return len(letters) == 4 and letters.isalpha()  # of bytes: ASCII letters

@@ -1,0 +1,34 @@
+"""What may be asked of whatever runs an exported file, `.qnz` or ONNX: a runtime and a number of threads."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, get_args
+
+from quicknet.core.errors import ConfigError
+from quicknet.core.machine import usable_cores
+
+VARIABLE = "QUICKNET_RUNTIME"
+
+OnnxRuntime = Literal["auto", "onnxruntime", "openvino"]
+QnzRuntime = Literal["auto", "engine", "engine-portable", "reference"]
+
+
+def environment_runtime(own: object) -> str:
+    """Return the runtime that QUICKNET_RUNTIME names for a kind of file, by default `auto`.
+
+    A name that is not of `own` (OnnxRuntime, QnzRuntime) but of the other kind counts as `auto`:
+    one setting serves both. A name of neither is returned for the caller to refuse.
+    """
+    named = os.environ.get(VARIABLE, "").strip() or "auto"
+    others = {*get_args(OnnxRuntime), *get_args(QnzRuntime)} - set(get_args(own))
+    return "auto" if named in others else named
+
+
+def checked_threads(threads: int | None) -> int:
+    """Return `threads`, by default as many as there are cores. Raises ConfigError outside 1..1024."""
+    if threads is None:
+        return usable_cores()
+    if not 1 <= threads <= 1024:
+        raise ConfigError(f"threads {threads} must lie in 1..1024")
+    return threads
