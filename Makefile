@@ -12,6 +12,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,report,export,dev]'
 	$(BIN)/python -m quicknet.models.fused
+	$(BIN)/python -m quicknet.engine
 	touch $@
 
 setup: $(VENV)/.done
@@ -42,3 +43,6 @@ docs results: setup
 
 clean:
 	rm -rf $(VENV) build dist demo
+
+# `make engine` and `make engine-wasm`: the engine without Python, into build/engine/.
+include src/quicknet/engine/engine.mk

@@ -6,6 +6,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import quicknet
 
 ROOT = Path(__file__).resolve().parent.parent
-LIGHT = ("core", "lite", "report", "data", "cli")
+LIGHT = ("core", "engine", "lite", "report", "data", "cli")
 
 
 def python(program: str, interpreter: str | Path = sys.executable, **options) -> str:
@@ -85,7 +86,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path):
-    assert wheel.name == f"quicknet_vision-{quicknet.__version__}-py3-none-any.whl"
+    platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+    assert wheel.name == f"quicknet_vision-{quicknet.__version__}-py3-none-{platform}.whl"
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         metadata = archive.read(next(name for name in names if name.endswith("/METADATA"))).decode()
@@ -96,12 +98,13 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path):
         for path in (ROOT / "src" / "quicknet").rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
-    assert package == sources  # py.typed, recipes, the style sheet, the kernels' source
+    assert package - sources == {"quicknet/engine/_engine.so"}
+    assert sources <= package  # py.typed, recipes, the style sheet, the sources in C
     for needed in ("py.typed", "train/recipes/fast.toml", "report/style.css"):
         assert f"quicknet/{needed}" in package
     assert any(name.startswith("quicknet/models/fused/") and name.endswith(".cpp") for name in package)
     pictures = {".png", ".jpg", ".jpeg", ".bin", ".npy", ".npz", ".safetensors", ".gz", ".pkl", ".so"}
-    assert not {name for name in names if Path(name).suffix in pictures}
+    assert {name for name in names if Path(name).suffix in pictures} == {"quicknet/engine/_engine.so"}
     assert wheel.stat().st_size < 1_000_000
     required = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE)
     assert "torch" not in required
@@ -144,6 +147,14 @@ def test_the_light_environment_has_no_torch_and_the_command(light: Path, place: 
     assert "doctor" in found.stdout
     for verb in re.findall(r"^  ([a-z]+)  ", found.stdout, re.MULTILINE):
         assert command(light, verb, "--help").returncode == 0, verb
+
+
+def test_the_wheels_own_engine_is_used(light: Path, place: Path):
+    """Not one that is compiled at first use: who installs a wheel may have no compiler."""
+    program = "import quicknet.engine as e; print(e.available(), e.status())"
+    found = python(program, light / "python", env={"PATH": "", "HOME": str(place)})
+    assert found.startswith("True ")
+    assert "site-packages/quicknet/engine/_engine.so" in found
 
 
 def test_doctor_looks_over_a_folder_without_torch(light: Path, place: Path):

@@ -1,0 +1,5 @@
+"""`python -m quicknet.engine`: build the engine now and say in one line what came of it."""
+
+from quicknet.engine import status
+
+print(status())

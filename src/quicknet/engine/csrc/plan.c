@@ -1,0 +1,178 @@
+/* Memory: what the engine needs and where it lies. One function walks through the network twice, first to
+ * count, then to place and pack; so the two never differ. */
+#include <string.h>
+
+#include "engine.h"
+
+/* Fewer pixels in a tile load the weights too often, more push them out of the first cache. */
+enum { TILE_PIXELS = 28 };
+/* For each thread: enough that they end together, few enough that taking them costs little. */
+enum { PARTS_OF_ROWS = 4 };
+
+typedef struct {
+    uint8_t *base; /* NULL: only count */
+    uint64_t used;
+} arena;
+
+static void *take(arena *memory, uint64_t bytes) {
+    uint64_t at = memory->used;
+    memory->used += (bytes + QN_ALIGN - 1) / QN_ALIGN * QN_ALIGN;
+    return memory->base ? memory->base + at : NULL;
+}
+
+static qn_map describe_map(int32_t side, int32_t channels, int32_t ring, int32_t zero) {
+    qn_map map = {side, qn_round_up(channels, QN_CHANNELS), ring, 0, zero};
+    map.row_bytes = (side + 2 * ring) * map.channels;
+    return map;
+}
+
+static uint64_t map_bytes(const qn_map *map) {
+    return (uint64_t)map->row_bytes * (uint64_t)(map->side + 2 * map->ring) + QN_ALIGN;
+}
+
+/* The sizes of stage i: from the layer, and the next one's pool and kernel. */
+static void describe_stage(qn_stage *stage, const qn_net *net, int32_t i) {
+    const qn_layer *layer = &net->layer[i], *next = i + 1 < net->layers ? layer + 1 : NULL;
+    stage->is_stem = i == 0;
+    stage->pool = next && next->pool;
+    stage->side = layer->side, stage->kernel = layer->kernel, stage->stride = layer->stride;
+    stage->in_channels = layer->in_channels, stage->out_channels = layer->out_channels;
+    int32_t rows = (TILE_PIXELS + layer->side - 1) / layer->side;
+    if (rows > layer->side) rows = layer->side;
+    if (stage->pool) rows = qn_round_up(rows, 2);
+    stage->tile_rows = rows;
+    stage->tiles = ((stage->pool ? layer->side / 2 * 2 : layer->side) + rows - 1) / rows;
+    stage->in = describe_map(layer->in_side, layer->in_channels, layer->kernel / 2, layer->in_zero);
+    stage->out = describe_map(stage->pool ? layer->side / 2 : layer->side, layer->out_channels,
+                              next ? next->kernel / 2 : 0, layer->zero);
+}
+
+static void place_matrix(arena *memory, qn_stage *stage, const qn_layer *layer, const qn_kernels *kernels) {
+    qn_matrix *m = &stage->matrix;
+    int32_t rows = stage->is_stem ? layer->kernel : 1;
+    int32_t row = stage->is_stem ? layer->kernel * layer->in_channels : layer->in_channels;
+    int32_t steps = (row + 15) / 16, row_bytes = layer->in_side * layer->in_channels;
+    m->steps = rows * steps;
+    m->out_channels = stage->out.channels;
+    m->sums = layer->sums, m->shift = layer->shift, m->zero = layer->zero, m->top = layer->top;
+    uint64_t outs = (uint64_t)m->out_channels;
+    int32_t *step_at = take(memory, (uint64_t)m->steps * sizeof *step_at);
+    m->weight = take(memory, (uint64_t)m->steps * 16 * outs);
+    m->bias = take(memory, outs * sizeof *m->bias);
+    m->positive = take(memory, outs * sizeof *m->positive);
+    m->negative = take(memory, outs * sizeof *m->negative);
+    m->step_at = step_at;
+    if (!memory->base) return;
+    for (int32_t s = 0; s < m->steps; s++) step_at[s] = s / steps * row_bytes + s % steps * 16;
+    kernels->pack_matrix(m, layer);
+}
+
+static void place_depthwise(arena *memory, qn_stage *stage, const qn_layer *layer, const qn_kernels *kernels) {
+    qn_depthwise *d = &stage->depthwise;
+    d->kernel = layer->kernel, d->channels = stage->in.channels;
+    d->zero = layer->middle_zero, d->top = layer->middle_top;
+    uint64_t channels = (uint64_t)d->channels;
+    d->weight = take(memory, channels * (uint64_t)kernels->depthwise_bytes(layer->kernel));
+    d->bias = take(memory, channels * sizeof *d->bias);
+    d->multiplier = take(memory, channels * sizeof *d->multiplier);
+    if (memory->base) kernels->pack_depthwise(d, layer);
+}
+
+/* A team shares a stage by rows where there are many tiles; else each part is some of the output channels of a
+ * tile, and repeats its depthwise, which is 2-5% of such a stage. Returns the number of parts. */
+static size_t share_stage(qn_stage *stage, const qn_kernels *kernels, int threads) {
+    int32_t blocks = (stage->out.channels + kernels->matrix_block - 1) / kernels->matrix_block;
+    int32_t many = PARTS_OF_ROWS * threads;
+    stage->row_parts = stage->tiles < many ? stage->tiles : many;
+    stage->channel_parts = stage->tiles >= many ? 1 : blocks < threads ? blocks : threads;
+    return (size_t)stage->row_parts * (size_t)stage->channel_parts;
+}
+
+/* Pixels before a pool lie side by side, the others where the padded map wants them. */
+static void place_offsets(arena *memory, qn_stage *stage) {
+    int32_t pixels = stage->tile_rows * stage->side;
+    stage->out_at = take(memory, (uint64_t)pixels * sizeof *stage->out_at);
+    if (!memory->base) return;
+    for (int32_t p = 0; p < pixels; p++) {
+        int32_t row = p / stage->side, column = p % stage->side;
+        stage->out_at[p] =
+            stage->pool ? p * stage->out.channels : row * stage->out.row_bytes + column * stage->out.channels;
+    }
+}
+
+static void place_head(arena *memory, qn_head *head, const qn_net *net) {
+    const qn_layer *last = &net->layer[net->layers - 1];
+    head->features = qn_round_up(net->features, QN_CHANNELS), head->classes = net->classes;
+    head->narrow = (int64_t)last->side * last->side * last->top <= INT16_MAX;
+    head->weight = take(memory, (uint64_t)head->classes * (uint64_t)head->features * sizeof *head->weight);
+    head->bias = take(memory, (uint64_t)head->classes * sizeof *head->bias);
+    if (!memory->base) return;
+    for (int32_t k = 0; k < head->classes; k++) {
+        const uint8_t *from = net->head_weight + 2 * (size_t)k * (size_t)net->features;
+        int16_t *to = head->weight + (size_t)k * (size_t)head->features;
+        for (int32_t c = 0; c < head->features; c++) to[c] = c < net->features ? qn_i16(from + 2 * (size_t)c) : 0;
+        head->bias[k] = qn_i32(net->head_bias + 4 * (size_t)k);
+    }
+}
+
+/* The largest of what the stages need at a time, in bytes. */
+typedef struct {
+    uint64_t map, tile, before_pool, scratch;
+} needs;
+
+static void raise_to(uint64_t *largest, uint64_t bytes) { *largest = bytes > *largest ? bytes : *largest; }
+
+static void add_needs(needs *all, const qn_stage *stage, const qn_kernels *kernels) {
+    uint64_t pixels = (uint64_t)stage->tile_rows * (uint64_t)stage->side;
+    uint64_t image_rows = (uint64_t)((stage->tile_rows - 1) * stage->stride + stage->kernel);
+    uint64_t tile = stage->is_stem ? image_rows * (uint64_t)(stage->in.side * stage->in_channels)
+                                   : pixels * (uint64_t)stage->in.channels;
+    raise_to(&all->map, map_bytes(&stage->out));
+    raise_to(&all->tile, tile + QN_ALIGN);
+    if (stage->pool) raise_to(&all->before_pool, pixels * (uint64_t)stage->out.channels);
+    raise_to(&all->scratch, kernels->matrix_scratch(stage->matrix.steps, (int32_t)pixels));
+}
+
+static void place_workspaces(arena *memory, qn_engine *engine, const needs *all) {
+    uint64_t features = (uint64_t)engine->head.features;
+    engine->workspaces = take(memory, (uint64_t)engine->threads * sizeof *engine->workspaces);
+    for (int32_t i = 0; i < engine->threads; i++) {
+        qn_workspace space;
+        space.map[0] = take(memory, all->map);
+        space.map[1] = take(memory, all->map);
+        space.tile = take(memory, all->tile);
+        space.before_pool = take(memory, all->before_pool);
+        space.scratch = take(memory, all->scratch);
+        space.sums = take(memory, features * sizeof *space.sums);
+        space.narrow_sums = take(memory, features * sizeof *space.narrow_sums);
+        if (memory->base) engine->workspaces[i] = space;
+    }
+}
+
+size_t qn_plan(qn_engine *engine, const qn_net *net, const qn_kernels *kernels, int threads, uint8_t *memory) {
+    arena all = {memory, 0};
+    needs need = {0, 0, 0, 0};
+    const qn_layer *last = &net->layer[net->layers - 1];
+    memset(engine, 0, sizeof *engine);
+    engine->kernels = kernels, engine->threads = threads, engine->layers = net->layers;
+    engine->image_side = net->side, engine->image_channels = net->channels;
+    engine->last_pixels = last->side * last->side;
+    take(&all, sizeof *engine);
+    engine->team = take(&all, qn_team_bytes(threads));
+    engine->stages = take(&all, (uint64_t)net->layers * sizeof *engine->stages);
+    for (int32_t i = 0; i < net->layers; i++) {
+        qn_stage stage = {0};
+        describe_stage(&stage, net, i);
+        stage.first_item = engine->items;
+        engine->items += share_stage(&stage, kernels, threads);
+        place_matrix(&all, &stage, &net->layer[i], kernels);
+        if (i > 0) place_depthwise(&all, &stage, &net->layer[i], kernels);
+        place_offsets(&all, &stage);
+        add_needs(&need, &stage, kernels);
+        if (memory) engine->stages[i] = stage;
+    }
+    engine->items++; /* the head */
+    place_head(&all, &engine->head, net);
+    place_workspaces(&all, engine, &need);
+    return all.used <= SIZE_MAX ? (size_t)all.used : 0;
+}

@@ -1,0 +1,133 @@
+/* The kernels in plain C11, for any CPU: also what the others are compared with in doubt.
+ *
+ * The dot products are of 16-bit numbers that add up in 32 bits, because compilers know that form on
+ * every CPU (SSE2's pmaddwd, NEON's smlal): a pixel's bytes are widened once for all output channels,
+ * and a widened weight serves four pixels. */
+#include <string.h>
+
+#include "plain.h"
+#include "quicknet.h"
+
+enum { PIXELS = 4, CHUNK = QN_CHANNELS };
+
+static size_t matrix_scratch(int32_t steps, int32_t pixels) {
+    (void)pixels;
+    return (size_t)steps * 16 * PIXELS * sizeof(int16_t);
+}
+
+static int32_t depthwise_bytes(int32_t kernel) { return kernel * kernel; }
+
+/* [out][step][16] */
+static void pack_matrix(const qn_matrix *to, const qn_layer *layer) {
+    int8_t *w = to->weight;
+    for (int32_t o = 0; o < to->out_channels; o++) {
+        for (int32_t s = 0; s < to->steps; s++)
+            for (int32_t b = 0; b < 16; b++) *w++ = qn_sequence_weight(layer, o, s, b);
+        to->bias[o] = o < layer->out_channels ? qn_i32(layer->bias + 4 * (size_t)o) : 0;
+    }
+    qn_plain_pack_multipliers(to, layer);
+}
+
+/* [k][k][channels] */
+static void pack_depthwise(const qn_depthwise *to, const qn_layer *layer) {
+    int32_t taps = to->kernel * to->kernel;
+    for (int32_t c = 0; c < to->channels; c++) {
+        int32_t sum = 0;
+        for (int32_t t = 0; t < taps; t++) {
+            size_t from = (size_t)t * (size_t)layer->in_channels + (size_t)c;
+            int8_t w = c < layer->in_channels ? layer->depthwise[from] : 0;
+            to->weight[(size_t)t * (size_t)to->channels + (size_t)c] = w;
+            sum += w;
+        }
+        to->bias[c] = (int16_t)(-layer->in_zero * sum);
+        to->multiplier[c] = c < layer->in_channels ? qn_i16(layer->multiplier + 2 * (size_t)c) : 0;
+    }
+}
+
+static inline uint8_t requantized(const qn_matrix *m, int32_t o, int32_t acc) {
+    int32_t t = qn_clamp(acc >> m->shift, INT16_MIN, INT16_MAX);
+    return (uint8_t)qn_clamp(qn_mulr(t, t >= 0 ? m->positive[o] : m->negative[o]) + m->zero, 0, m->top);
+}
+
+/* Widen the data of up to four pixels; a missing one repeats the last. */
+static void widen(const qn_matrix *m, const qn_span *span, int32_t first, int16_t *restrict wide) {
+    for (int32_t p = first; p < first + PIXELS; p++) {
+        const uint8_t *in = span->in + (size_t)(p < span->pixels ? p : span->pixels - 1) * (size_t)span->in_stride;
+        for (int32_t s = 0; s < m->steps; s++)
+            for (int32_t b = 0; b < 16; b++) *wide++ = in[m->step_at[s] + b];
+    }
+}
+
+static void matrix(const qn_matrix *m, const qn_span *span, int32_t first, int32_t last, void *scratch) {
+    const int32_t count = m->steps * 16;
+    const int16_t *a0 = scratch, *a1 = a0 + count, *a2 = a1 + count, *a3 = a2 + count;
+    for (int32_t p = 0; p < span->pixels; p += PIXELS) {
+        widen(m, span, p, scratch);
+        for (int32_t o = first; o < last; o++) {
+            const int8_t *weight = m->weight + (size_t)o * (size_t)count;
+            int32_t sum[PIXELS] = {0};
+            for (int32_t i = 0; i < count; i++) {
+                int16_t w = weight[i];
+                sum[0] += w * a0[i], sum[1] += w * a1[i], sum[2] += w * a2[i], sum[3] += w * a3[i];
+            }
+            for (int32_t i = 0; i < PIXELS && p + i < span->pixels; i++)
+                span->out[span->out_at[p + i] + o] = requantized(m, o, m->bias[o] + sum[i]);
+        }
+    }
+}
+
+/* One output pixel of CHUNK channels from `in`, its window's first. */
+static inline void depthwise_chunk(const qn_depthwise *d, const uint8_t *in, int32_t row_stride, int32_t c,
+                                   uint8_t *restrict out) {
+    int32_t acc[CHUNK];
+    for (int32_t i = 0; i < CHUNK; i++) acc[i] = d->bias[c + i];
+    for (int32_t y = 0; y < d->kernel; y++) {
+        for (int32_t x = 0; x < d->kernel; x++) {
+            const int8_t *w = d->weight + (size_t)(y * d->kernel + x) * (size_t)d->channels + c;
+            const uint8_t *a = in + (size_t)y * (size_t)row_stride + (size_t)x * (size_t)d->channels + c;
+            for (int32_t i = 0; i < CHUNK; i++) acc[i] += (int16_t)(a[i] * w[i]);
+        }
+    }
+    for (int32_t i = 0; i < CHUNK; i++)
+        out[i] = (uint8_t)qn_clamp(qn_mulr(acc[i], d->multiplier[c + i]) + d->zero, 0, d->top);
+}
+
+static void depthwise(const qn_depthwise *d, const uint8_t *in, int32_t row_stride, int32_t rows, int32_t width,
+                      uint8_t *out) {
+    for (int32_t y = 0; y < rows; y++, in += row_stride)
+        for (int32_t x = 0; x < width; x++, out += d->channels)
+            for (int32_t c = 0; c < d->channels; c += CHUNK)
+                depthwise_chunk(d, in + (size_t)x * (size_t)d->channels, row_stride, c, out + c);
+}
+
+/* A dot product of registers, as the compiler makes it from `matrix`. */
+static uint64_t peak(int32_t sums, uint64_t rounds) {
+    enum { LENGTH = 256 };
+    int16_t a[LENGTH], w[LENGTH];
+    volatile int32_t sink = 0;
+    (void)sums;
+    for (int32_t i = 0; i < LENGTH; i++) a[i] = (int16_t)i, w[i] = (int16_t)(i % 7 - 3);
+    for (uint64_t r = 0; r < rounds; r++) {
+        int32_t sum = sink;
+        a[r % LENGTH] = (int16_t)(sum & 255);
+        for (int32_t i = 0; i < LENGTH; i++) sum += a[i] * w[i];
+        sink = sum & 0xffff;
+    }
+    return rounds * LENGTH;
+}
+
+const qn_kernels qn_portable = {
+    .isa = QN_PORTABLE,
+    .name = "portable",
+    .matrix_block = QN_CHANNELS,
+    .matrix_scratch = matrix_scratch,
+    .depthwise_bytes = depthwise_bytes,
+    .pack_matrix = pack_matrix,
+    .pack_depthwise = pack_depthwise,
+    .matrix = matrix,
+    .depthwise = depthwise,
+    .pool = qn_plain_pool,
+    .sum = qn_plain_sum,
+    .head = qn_plain_head,
+    .peak = peak,
+};

@@ -1,0 +1,68 @@
+# The engine without Python. From the repository's Makefile, or by itself: make -f src/quicknet/engine/engine.mk engine
+#
+#   engine        $(ENGINE_OUT)/libquicknet.a, quicknet.h and the example program `classify`
+#   engine-wasm   $(ENGINE_OUT)/quicknet.wasm with its loader (needs clang and wasm-ld)
+#
+#   ISA=portable  plain C only: any CPU, and the smallest library
+#   THREADS=0     without threads, for systems that have none
+#   CC=...        any C11 compiler, also a cross compiler (with AR=...)
+ENGINE_DIR := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))
+ENGINE_OUT ?= build/engine
+ENGINE_CFLAGS ?= -O3
+
+ENGINE_DEFINES := $(if $(filter portable,$(ISA)),-DQN_PORTABLE_ONLY) $(if $(filter 0,$(THREADS)),-DQN_NO_THREADS)
+ENGINE_COMPILE := $(CC) -std=c11 -Wall -Wextra $(ENGINE_CFLAGS) $(ENGINE_DEFINES) -I $(ENGINE_DIR)/csrc
+ENGINE_NAMES := $(filter-out fuzz,$(basename $(notdir $(wildcard $(ENGINE_DIR)/csrc/*.c))))
+ENGINE_OBJECTS := $(ENGINE_NAMES:%=$(ENGINE_OUT)/%.o)
+
+.PHONY: engine engine-wasm
+engine: $(ENGINE_OUT)/libquicknet.a $(ENGINE_OUT)/quicknet.h $(ENGINE_OUT)/classify
+
+$(ENGINE_OUT) $(ENGINE_OUT)/wasm:
+	mkdir -p $@
+
+# The settings that objects were made with: made again where they differ.
+$(ENGINE_OUT)/settings: FORCE | $(ENGINE_OUT)
+	@echo '$(ENGINE_COMPILE)' | cmp -s - $@ || echo '$(ENGINE_COMPILE)' > $@
+.PHONY: FORCE
+FORCE:
+
+$(ENGINE_OUT)/%.o: $(ENGINE_DIR)/csrc/%.c $(wildcard $(ENGINE_DIR)/csrc/*.h) $(ENGINE_OUT)/settings
+	$(ENGINE_COMPILE) -c $< -o $@
+
+$(ENGINE_OUT)/libquicknet.a: $(ENGINE_OBJECTS)
+	$(AR) rcs $@ $^
+
+$(ENGINE_OUT)/quicknet.h: $(ENGINE_DIR)/csrc/quicknet.h | $(ENGINE_OUT)
+	cp $< $@
+
+$(ENGINE_OUT)/classify: $(ENGINE_DIR)/example/classify.c $(ENGINE_OUT)/libquicknet.a
+	$(ENGINE_COMPILE) $< $(ENGINE_OUT)/libquicknet.a $(if $(filter 0,$(THREADS)),,-pthread) -o $@
+
+# Speed where time goes, size elsewhere: the whole stays under 20 KB.
+WASM_CLANG ?= clang
+WASM_LD ?= wasm-ld
+WASM_COMPILE := $(WASM_CLANG) --target=wasm32 -std=c11 -Wall -Wextra -msimd128 -mbulk-memory -nostdlib \
+	-I $(ENGINE_DIR)/js/include -I $(ENGINE_DIR)/csrc -DQN_NO_THREADS
+WASM_SMALL := engine isa plan read threads
+WASM_FAST := sha256 wasm
+WASM_OBJECTS := $(WASM_SMALL:%=$(ENGINE_OUT)/wasm/%.o) $(WASM_FAST:%=$(ENGINE_OUT)/wasm/%.o) $(ENGINE_OUT)/wasm/module.o
+WASM_EXPORTS := qn_check qn_read_to qn_strerror qn_memory qn_open qn_run
+
+engine-wasm: $(ENGINE_OUT)/quicknet.wasm $(ENGINE_OUT)/quicknet.mjs $(ENGINE_OUT)/benchmark.mjs
+
+$(WASM_FAST:%=$(ENGINE_OUT)/wasm/%.o): $(ENGINE_OUT)/wasm/%.o: $(ENGINE_DIR)/csrc/%.c | $(ENGINE_OUT)/wasm
+	$(WASM_COMPILE) -O2 -c $< -o $@
+$(WASM_SMALL:%=$(ENGINE_OUT)/wasm/%.o): $(ENGINE_OUT)/wasm/%.o: $(ENGINE_DIR)/csrc/%.c | $(ENGINE_OUT)/wasm
+	$(WASM_COMPILE) -Oz -c $< -o $@
+$(ENGINE_OUT)/wasm/module.o: $(ENGINE_DIR)/js/module.c | $(ENGINE_OUT)/wasm
+	$(WASM_COMPILE) -Oz -c $< -o $@
+$(WASM_OBJECTS): $(wildcard $(ENGINE_DIR)/csrc/*.h $(ENGINE_DIR)/js/include/*.h)
+
+# The checked network lies on the stack (43 KB), which is first in memory: too deep a call traps.
+$(ENGINE_OUT)/quicknet.wasm: $(WASM_OBJECTS)
+	$(WASM_LD) --no-entry --strip-all --gc-sections --stack-first -z stack-size=131072 \
+	  $(WASM_EXPORTS:%=--export=%) $^ -o $@
+
+$(ENGINE_OUT)/%.mjs: $(ENGINE_DIR)/js/%.mjs | $(ENGINE_OUT)
+	cp $< $@

@@ -1,0 +1,104 @@
+"""WebAssembly under Node: small, bit for bit the reference, and a damaged file is refused with its reason."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from native import ENGINE, bare_file, run, tool, write_cases
+from networks import network_card, random_network
+from quicknet.lite.qnz import assemble_qnz
+
+LIMIT_BYTES = 20_000
+
+RUN = """
+import { readFileSync } from "node:fs";
+import { Classifier } from "./quicknet.mjs";
+const [wasm, ...paths] = process.argv.slice(2);
+const found = [];
+for (let i = 0; i + 1 < paths.length; i += 2) {
+  const classifier = await Classifier.load(readFileSync(wasm), readFileSync(paths[i]));
+  const images = readFileSync(paths[i + 1]), size = classifier.side ** 2 * classifier.channels, logits = [];
+  for (let at = 0; at < images.length; at += size) {
+    logits.push(...classifier.integerLogits(images.subarray(at, at + size)));
+  }
+  found.push(logits);
+}
+console.log(JSON.stringify(found));
+"""
+
+DESCRIBE = """
+import { readFileSync } from "node:fs";
+import { Classifier } from "./quicknet.mjs";
+const [wasm, path] = process.argv.slice(2);
+try {
+  const c = await Classifier.load(readFileSync(wasm), readFileSync(path));
+  const image = new Uint8Array(c.side ** 2 * c.channels);
+  console.log(JSON.stringify([c.side, c.names, c.logitScale, c.classify(image), [...c.integerLogits(image)]]));
+} catch (error) {
+  console.log(JSON.stringify(error.message));
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with quicknet.wasm and its loader."""
+    tool("node"), tool("clang"), tool("wasm-ld")
+    out = tmp_path_factory.mktemp("wasm")
+    run(tool("make"), "-f", ENGINE / "engine.mk", "engine-wasm", f"ENGINE_OUT={out}")
+    (out / "run.mjs").write_text(RUN)
+    (out / "describe.mjs").write_text(DESCRIBE)
+    return out
+
+
+def describe(module: Path, model: Path) -> object:
+    return json.loads(run(tool("node"), module / "describe.mjs", module / "quicknet.wasm", model))
+
+
+def test_the_module_is_small(module: Path) -> None:
+    assert (module / "quicknet.wasm").stat().st_size <= LIMIT_BYTES
+
+
+def test_equal_to_the_reference(module: Path, tmp_path: Path) -> None:
+    files, wanted = write_cases(tmp_path, range(100, 160))
+    assert json.loads(run(tool("node"), module / "run.mjs", module / "quicknet.wasm", *files)) == wanted
+
+
+@pytest.mark.slow
+def test_equal_to_the_reference_on_many(module: Path, tmp_path: Path) -> None:
+    for start in range(3000, 5000, 200):
+        files, wanted = write_cases(tmp_path, range(start, start + 200))
+        found = run(tool("node"), module / "run.mjs", module / "quicknet.wasm", *files, timeout_s=600)
+        assert json.loads(found) == wanted
+
+
+def test_the_card_gives_names_and_scale(module: Path, tmp_path: Path) -> None:
+    network = random_network(np.random.default_rng(1), classes=4)
+    card = network_card(network)
+    path = tmp_path / "model.qnz"
+    path.write_bytes(assemble_qnz(network, card))
+    side, names, scale, best, logits = describe(module, path)
+    assert (side, tuple(names), scale) == (network.side, card.classes, card.integer.logit_scale)
+    real = np.array(logits) * scale
+    assert best["index"] == int(np.argmax(logits)) and best["name"] == names[best["index"]]
+    assert best["probability"] == pytest.approx(1 / np.exp(real - real.max()).sum())
+
+
+def test_a_damaged_file_is_refused_with_its_reason(module: Path, tmp_path: Path) -> None:
+    blob = bytearray(bare_file(random_network(np.random.default_rng(1), classes=4)))
+    path = tmp_path / "model.qnz"
+    blob[len(blob) // 2] ^= 1
+    path.write_bytes(blob)
+    assert str(describe(module, path)).startswith("TENS: damaged")
+    path.write_bytes(blob[:100])
+    assert str(describe(module, path)).startswith("truncated")
+    path.write_bytes(b"no model")
+    assert str(describe(module, path)).startswith("not a .qnz file")
+
+
+def test_the_benchmark_prints_images_per_second(module: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.qnz"
+    path.write_bytes(bare_file(random_network(np.random.default_rng(1))))
+    assert "images/s" in run(tool("node"), module / "benchmark.mjs", module / "quicknet.wasm", path, "0.1")
