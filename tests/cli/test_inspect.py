@@ -1,3 +1,4 @@
+import hashlib
 import json
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from integers import data_for, receipted, small_network, write_qnz
 from quicknet.cli.inspect import _HELP
 from quicknet.cli.main import run
 from quicknet.core.card import Metric, card_from_dict, read_card
@@ -119,3 +121,45 @@ def test_bad_input_is_one_line_and_code_2(run_dir: Path, tmp_path: Path, capfd: 
         (line,) = capfd.readouterr().err.splitlines()
         assert line.startswith("quicknet: error: ")
         assert text in line
+
+
+# --- .qnz ----------------------------------------------------------------------------------
+
+
+def test_a_qnz_shows_its_sections_its_own_layers_and_its_receipt(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    network = small_network()
+    path = write_qnz(tmp_path / "m.qnz", network, receipted(network, data_for(network)))
+    found = inspected(path, capfd)
+    for name in {*found, *found["layers"][0], *found["sections"][0], *found["receipt"]}:
+        assert f'"{name}"' in _HELP
+    assert [part["kind"] for part in found["sections"]] == ["CARD", "NETW", "TENS"]
+    offset = found["sections"][0]["offset"]
+    for part in found["sections"]:
+        assert part["offset"] == offset
+        offset += part["size_bytes"]
+        blob = path.read_bytes()[part["offset"] : offset]
+        assert hashlib.sha256(blob).hexdigest() == part["sha256"]
+    assert sum(layer["size_bytes"] for layer in found["layers"]) == found["sections"][2]["size_bytes"]
+    assert [layer["kind"] for layer in found["layers"]] == ["stem", *["separable"] * 3, "linear"]
+    assert [layer["sums"] for layer in found["layers"]] == [1, 1, 2, 4, None]
+    assert [layer["top"] for layer in found["layers"]] == [255, 255, 127, 255, None]
+    assert [layer["side"] for layer in found["layers"]] == [28, 28, 14, 14, 1]
+    assert found["layers"][2]["macs"] == (9 * 16 + 16 * 24) * 14**2
+    assert found["macs"] == sum(layer["macs"] for layer in found["layers"])
+    assert found["receipt"] == {"data": "drawn", "split": "test", "protocol": "standard", "n": 60, "correct": 45}
+    assert found["intact"] is True
+    assert run(["inspect", str(path)]) == 0
+    text = capfd.readouterr().out
+    for part in ("receipt: 45 of 60 images right, drawn test", "layer 2, pool", "127 (255)", "TENS", "integer network"):
+        assert part in text
+
+
+def test_a_damaged_qnz_is_refused_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_qnz(tmp_path / "m.qnz")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert run(["inspect", str(path)]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("quicknet: error: ")
+    assert "m.qnz" in line

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from quicknet.compare.benchmark import BenchmarkSettings, benchmark, count_steps
 from quicknet.compare.child import Child
 from quicknet.compare.costs import costs
-from quicknet.compare.facts import layer_facts, read_model
+from quicknet.compare.facts import read_model
+from quicknet.compare.layers import layer_facts
 from quicknet.compare.subjects import Subject, draw_jpegs, find_subjects, open_subject, thread_counts
 from quicknet.compare.timing import BURST_CALLS, BURST_S, burst, percentile, summarize
 from quicknet.compare.worker import ModelSession, Session, serve

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quicknet.compare.frames import Clock, Paced, count_late, holds, latency_ms, pace
-from quicknet.compare.realtime import FrameSettings, hold_frames
+from quicknet.compare.frames import Paced, count_late, holds, latency_ms, pace
+from quicknet.compare.realtime import FrameSettings, hold_frames, smallest
+from quicknet.core.clock import Clock
 from quicknet.core.errors import ConfigError
 
 
@@ -108,3 +109,22 @@ def test_a_quota_slows_frames_down_and_is_kept(tiny_onnx):
     assert 0 < row.cpu_share_used < 0.1
     assert row.quota != "none"
     assert row.jpeg == "160x120"
+
+
+@given(st.integers(1, 100))
+def test_the_smallest_number_that_holds_is_found_and_asked_for_twice(wanted: int) -> None:
+    asked: list[int] = []
+
+    def holds_with(number: int) -> bool:
+        asked.append(number)
+        return number >= wanted
+
+    assert smallest(holds_with) == wanted
+    assert len(asked) <= 10
+    assert asked.count(wanted) == 2 or wanted == 100
+
+
+def test_one_lucky_trial_is_not_believed() -> None:
+    lucky = iter([True])
+    assert smallest(lambda number: number >= 40 or (number == 37 and next(lucky, False))) == 40
+    assert smallest(lambda number: False) is None

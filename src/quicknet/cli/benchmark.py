@@ -15,8 +15,9 @@ from quicknet.core.errors import ConfigError
 if TYPE_CHECKING:
     from quicknet.compare.benchmark import Benchmark, Row
     from quicknet.compare.frames import FrameRow
+    from quicknet.compare.realtime import SmallestShare
 
-_HELP = """Measure MODELS, run folders or exported files, in every runtime present.
+_HELP = """Measure MODELS, run folders, exported files or weights by name, in every runtime present.
 
 Latency and throughput of the network alone (uint8 image to logits) and of the whole path (JPEG
 bytes to label), peak memory, cold start, and the share reached of the fp32 peak that a large
@@ -26,7 +27,9 @@ take turns, so that ratios hold on a machine whose speed drifts.
 With --fps N, frames come in real time, as from a camera that keeps the newest only: a model
 holds N frames/s if at most 1% are dropped and 95% answered before the next comes. --cpu-share X
 leaves it that share of one core: by a cgroup v2 quota where one may be made, else by stopping the
-process for the rest of each 10 ms. Exit code 1 if a model does not hold.
+process for the rest of each 10 ms. Exit code 1 if a model does not hold. --cpu-share auto finds
+the smallest share, in steps of 0.01, with which it holds, by up to nine trials of --seconds each;
+exit code 1 where a whole core is not enough.
 
 \b
 With --json:
@@ -46,7 +49,9 @@ With --json and --fps:
   {"format": 1, "machine", "versions", "holds": all of them,
    "rows": [{"model", "runtime", "threads", "jpeg", "fps", "holds", "frames", "answered",
      "late", "dropped", "median_ms", "p95_ms", "worst_ms": since arrival,
-     "cpu_share": or null, "cpu_share_used": or null, "quota": how it was kept}]}
+     "cpu_share": or null, "cpu_share_used": or null, "quota": how it was kept}],
+   "smallest": with --cpu-share auto, whose rows are those found, [{"model", "runtime",
+     "threads", "cpu_share": or null, "trials": [as rows, in order]}]}
 """
 
 
@@ -78,13 +83,16 @@ def _sides(text: str | None) -> tuple[int, int] | None:
 @click.option("--jpeg", default=None, metavar="WxH", help="Size of the files.  [default: the model's own]")
 @click.option("--starts", type=int, default=3, show_default=True, help="Cold starts of each model.")
 @click.option("--fps", type=float, metavar="N", help="Ask whether it holds N frames a second.")
-@click.option("--cpu-share", type=float, metavar="X", help="With --fps: share of one core, such as 0.1.")
+@click.option("--cpu-share", metavar="X", help="With --fps: share of one core, such as 0.1, or auto.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("--png", "png_path", type=click.Path(path_type=Path), help="Draw the latencies too.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes.")
 @click.pass_context
 def benchmark(ctx: click.Context, /, models: tuple[str, ...], **options: Any) -> None:
     """Carry out `quicknet benchmark`."""
+    from quicknet.lite.shipped import locate
+
+    models = tuple(str(locate(model, "file", options["quiet"])) for model in models)
     if options["fps"] is not None:
         if options["png_path"] is not None:
             raise ConfigError("--png draws no frames; leave out --png or --fps")
@@ -102,7 +110,7 @@ def _benchmark(models: Sequence[str], options: dict[str, Any]) -> None:
     from quicknet.compare.benchmark import benchmark as measure
     from quicknet.compare.subjects import thread_counts
     from quicknet.core.files import write_atomically
-    from quicknet.data.progress import progress
+    from quicknet.lite.progress import progress
 
     png_path, quiet = options["png_path"], options["quiet"]
     settings = BenchmarkSettings(
@@ -134,7 +142,7 @@ def _benchmark(models: Sequence[str], options: dict[str, Any]) -> None:
 
 def _frames(models: Sequence[str], options: dict[str, Any]) -> bool:
     """Run and print; returns whether all hold."""
-    from quicknet.compare.realtime import FrameSettings, hold_frames
+    from quicknet.compare.realtime import FrameSettings, hold_frames, smallest_shares
     from quicknet.compare.subjects import thread_counts
     from quicknet.core.machine import machine_card
     from quicknet.core.records import versions
@@ -146,7 +154,7 @@ def _frames(models: Sequence[str], options: dict[str, Any]) -> bool:
     settings = FrameSettings(
         fps=options["fps"],
         seconds=10.0 if options["seconds"] is None else options["seconds"],
-        cpu_share=options["cpu_share"],
+        cpu_share=_share(options["cpu_share"]),
         threads=threads[0],
         runtimes=options["runtimes"],
         jpeg=_sides(options["jpeg"]),
@@ -154,14 +162,50 @@ def _frames(models: Sequence[str], options: dict[str, Any]) -> bool:
     if not options["quiet"]:
         count = f"{settings.frames} frames in {settings.seconds:g} s"
         click.echo(f"quicknet: note: {count} for each model and runtime", err=True)
-    rows = hold_frames(models, settings)
+    found: tuple[SmallestShare, ...] = ()
+    if options["cpu_share"] == "auto":
+        found = smallest_shares(models, settings, _quiet if options["quiet"] else _tell_trial)
+        rows = tuple(share.row for share in found)
+    else:
+        rows = hold_frames(models, settings)
     everyone = all(row.holds for row in rows)
     if options["as_json"]:
         fields = {"format": 1, "machine": machine, "versions": versions(), "holds": everyone}
-        click.echo(json.dumps({**fields, "rows": [row.to_dict() for row in rows]}))
+        fields |= {"rows": [row.to_dict() for row in rows]}
+        fields |= {"smallest": [share.to_dict() for share in found]} if found else {}
+        click.echo(json.dumps(fields))
     else:
-        click.echo("\n".join(_frame_line(row) for row in rows))
+        lines = [_share_line(share) for share in found]
+        click.echo("\n".join([*lines, *(_frame_line(row) for row in rows)]))
     return everyone
+
+
+def _share(text: str | None) -> float | None:
+    """Return a share of one core; None where none is asked for or it is to be found."""
+    if text is None or text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigError(f"--cpu-share {text!r} is neither a number nor auto; write such as 0.1") from error
+
+
+def _quiet(row: FrameRow) -> None:
+    """Say nothing of a trial."""
+
+
+def _tell_trial(row: FrameRow) -> None:
+    answer = "holds" if row.holds else "does not hold"
+    text = f"{row.cpu_share:g} of one core {answer}: {row.dropped} dropped, {row.late} late of {row.frames}"
+    click.echo(f"quicknet: note: {shown(row.model)} ({row.runtime}): {text}", err=True)
+
+
+def _share_line(share: SmallestShare) -> str:
+    name = f"{shown(share.model)} ({share.runtime})"
+    fps = f"{share.row.fps:g} frames/s"
+    if share.cpu_share is None:
+        return f"{name}: a whole core does not hold {fps}"
+    return f"{name}: {share.cpu_share:.2f} of one core is the smallest share that holds {fps}"
 
 
 def _frame_line(row: FrameRow) -> str:
@@ -184,7 +228,7 @@ _LEGEND = """\
 network: uint8 images to logits; whole: JPEG bytes to labels; MB: most memory so far
 CPU ms: CPU time of a call, which others on the machine do not change; ratio: images/s against the
 first model and runtime; share: multiply-adds per CPU time against those of the fp32 peak"""
-_MIN_COLUMNS = 100  # where output is no terminal
+_MIN_COLUMNS = 120  # where output is no terminal
 
 
 def _print(found: Benchmark) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quicknet.cli.opened import open_model, runtime_options
 from quicknet.cli.text import make_table, shown
 from quicknet.core.errors import ConfigError, DataError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from quicknet.lite.evaluate import Evaluation
 
 
-_HELP = """Measure MODEL, a run folder or an exported file, on DATA: cifar10, cifar100 or a folder.
+_HELP = """Measure MODEL, a run folder, exported file or weights by name, on DATA: cifar10, cifar100 or a folder.
 
 DATA is by default what the model was trained on, split as it was then.
 
@@ -49,6 +50,7 @@ With --json, shares being 0..1:
     help="How CIFAR is split (default: as for the model's training).",
 )
 @click.option("--calibrate", is_flag=True, help="First fit the temperature on val and keep it in MODEL's card.")
+@runtime_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write a self-contained page too.")
 @click.option("--quiet", is_flag=True, help="No progress and no notes.")
@@ -58,17 +60,16 @@ def evaluate(
     split: str,
     protocol: str | None,
     calibrate: bool,
-    as_json: bool,
-    html_path: Path | None,
-    quiet: bool,
+    **options: Any,
 ) -> int:
     """Carry out `quicknet evaluate`; returns the exit code."""
-    from quicknet.data.progress import progress
-    from quicknet.lite.classifier import load
     from quicknet.lite.evaluate import calibrate as fit
     from quicknet.lite.evaluate import evaluate_logits
+    from quicknet.lite.progress import progress
 
-    classifier = load(model)
+    html_path, quiet = options["html_path"], options["quiet"]
+    chosen = (options["runtime"], options["threads"], quiet)
+    classifier = open_model(model, *chosen)
     dataset = _load(classifier, data, protocol, quiet)
     if not quiet:
         for note in dataset.notes:
@@ -77,13 +78,13 @@ def evaluate(
         temperature = fit(classifier, dataset)
         if not quiet:
             click.echo(f"quicknet: note: temperature {temperature:.4f}, fitted on val, is in the card now", err=True)
-        classifier = load(model)
+        classifier = open_model(model, *chosen)
     total = len(dataset.split(split))
     with progress(f"evaluate {split}", total, "images", quiet) as advance:
         found, logits = evaluate_logits(classifier, dataset, split, advance)
     if html_path is not None:
         _write_html(html_path, classifier, dataset, found, logits)
-    if as_json:
+    if options["as_json"]:
         click.echo(json.dumps(found.to_dict()))
     else:
         _print(found)

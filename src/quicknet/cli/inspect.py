@@ -12,22 +12,32 @@ import click
 from quicknet.cli.text import make_table, shown
 
 if TYPE_CHECKING:
-    from quicknet.compare.facts import LayerFacts, ModelFacts
+    from quicknet.compare.facts import ModelFacts, SectionFacts
+    from quicknet.compare.layers import IntegerLayerFacts, LayerFacts
     from quicknet.core.card import Card, Metric
 
-_HELP = """Show what MODEL, a run folder or exported file, is: card, layers, files, metrics.
+_HELP = """Show what MODEL, a run folder, exported file or weights by name, is: card, layers, files, metrics.
 
-Parameters and multiply-adds (MACs) are counted from the card. Nothing is run, so nothing here
-proves that the weights are what the card says: `quicknet evaluate` measures that.
+Parameters and multiply-adds (MACs) are counted from the card, those of a .qnz from the network in
+it. Nothing is run, so nothing here proves that the weights are what the card says: `quicknet
+evaluate` measures that, and `quicknet verify` an exported file's receipt.
+
+Of a .qnz's layers, N is how many pairs of products are added up in 16 bits, top the largest value
+of a layer's output (in brackets: of its depthwise part), bits those of the largest weight.
 
 \b
 With --json:
   {"format": 1, "model", "name", "input": "CxHxW", "parameters", "macs", "size_bytes",
    "intact": whether the weights have the digest that the card names,
    "layers": [{"name", "kind", "kernel", "in_channels", "out_channels", "side",
-     "parameters", "macs"}, ...]: empty for a family whose layers are not known here,
+     "parameters", "macs"}, ...]: empty for a family whose layers are not known here;
+     a .qnz's have "pool", "sums": N, "shift", "top", "middle_top", "bits", "size_bytes" too,
+   "sections": [{"kind", "offset", "size_bytes", "sha256"}, ...]: of a .qnz, else empty,
+   "receipt": null, or {"data", "split", "protocol", "n", "correct"}: what it was measured on,
    "files": {name: bytes}, "card": the whole card}
 """
+
+_LONGEST = 100  # characters of a value of a lineage step that a line shows
 
 
 @click.command(help=_HELP, short_help="Show what a model is.")
@@ -35,18 +45,38 @@ With --json:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def inspect(model: str, as_json: bool) -> int:
     """Carry out `quicknet inspect`; returns the exit code."""
-    from quicknet.compare.facts import layer_facts, model_facts, model_files, read_model
+    from quicknet.compare.facts import model_facts, model_files, model_layers, model_sections, read_model
+    from quicknet.lite.shipped import locate
 
+    model = str(locate(model, "file"))
     card, intact = read_model(model)
-    facts, layers, files = model_facts(model, card), layer_facts(card), model_files(Path(model))
+    facts, layers, files = model_facts(model, card), model_layers(model, card), model_files(Path(model))
+    sections, receipt = model_sections(model), _receipt(card)
     if as_json:
         fields = {"format": 1, **facts.to_dict(), "layers": [layer.to_dict() for layer in layers]}
+        fields |= {"sections": [section.to_dict() for section in sections], "receipt": receipt}
         click.echo(json.dumps({**fields, "intact": intact, "files": files, "card": card.to_dict()}))
     else:
-        for line in (*_card_lines(card, facts), _weights_line(card, intact)):
+        for line in (*_card_lines(card, facts), _receipt_line(receipt), _weights_line(card, intact)):
             click.echo(shown(line))
-        _print_tables(card, layers, files)
+        _print_tables(card, layers, sections, files)
     return 0
+
+
+def _receipt(card: Card) -> dict[str, Any] | None:
+    """Return what the file's maker measured it on; None where nothing was."""
+    from quicknet.lite.receipt import recorded_predictions
+
+    found = recorded_predictions(card)
+    names = ("data", "split", "protocol", "n", "correct")
+    return None if found is None else {name: getattr(found, name) for name in names}
+
+
+def _receipt_line(receipt: dict[str, Any] | None) -> str:
+    if receipt is None:
+        return "receipt: never measured on data"
+    share = f"{receipt['correct']:,} of {receipt['n']:,} images right" if receipt["n"] else "no images"
+    return f"receipt: {share}, {receipt['data']} {receipt['split']}, protocol {receipt['protocol']}"
 
 
 def _weights_line(card: Card, intact: bool) -> str:
@@ -54,16 +84,23 @@ def _weights_line(card: Card, intact: bool) -> str:
     return f"weights: sha256 {digest}…, {'as' if intact else 'NOT what'} the card says"
 
 
-def _print_tables(card: Card, layers: Sequence[LayerFacts], files: dict[str, int]) -> None:
+def _print_tables(
+    card: Card, layers: Sequence[LayerFacts], sections: Sequence[SectionFacts], files: dict[str, int]
+) -> None:
     from rich.console import Console
+
+    from quicknet.compare.layers import IntegerLayerFacts
 
     console = Console(highlight=False, markup=False, emoji=False)
     if card.metrics:
         console.print(_metric_table(card.metrics))
     else:
         console.print("metrics: none measured")
+    integer = [layer for layer in layers if isinstance(layer, IntegerLayerFacts)]
     if layers:
-        console.print(_layer_table(layers))
+        console.print(_integer_table(integer) if integer else _layer_table(layers))
+    if sections:
+        console.print(_section_table(sections))
     console.print(_file_table(files))
 
 
@@ -86,8 +123,10 @@ def _card_lines(card: Card, facts: ModelFacts) -> list[str]:
         lines.append(f"training: recipe {t.recipe_name}, seed {t.seed}, {t.epochs} epochs, best {t.best_epoch}")
     calibrated = "not calibrated" if card.temperature is None else f"temperature {card.temperature:.4f}"
     lines.append(f"probabilities: {calibrated}")
+    if card.integer:
+        lines.append(f"integer network: {card.integer.bits}, a logit counts {card.integer.logit_scale:.6g}")
     for step in card.lineage:
-        short = {key: value for key, value in step.items() if not (isinstance(value, str) and len(value) > 80)}
+        short = {key: value for key, value in step.items() if len(json.dumps(value)) <= _LONGEST}
         lines.append(f"made from: {json.dumps(short, ensure_ascii=False)}")
     for label, text in (("licence", card.licence), ("notes", card.notes)):
         if text:
@@ -118,6 +157,26 @@ def _layer_table(layers: Sequence[LayerFacts]) -> Any:
         share = f"{100 * layer.macs / total:.1f}%"
         counts = (f"{layer.parameters:,}", f"{layer.macs:,}", share)
         table.add_row(layer.name, layer.kind, f"{layer.kernel}x{layer.kernel}", channels, sides, *counts)
+    return table
+
+
+def _integer_table(layers: Sequence[IntegerLayerFacts]) -> Any:
+    columns = ("kernel", "channels", "output", "N", "top", "bits", "bytes", "MACs")
+    table = make_table("layers", ("layer",), columns)
+    for layer in layers:
+        name = f"{layer.name}, pool" if layer.pool else layer.name
+        sums, top = ("–" if value is None else str(value) for value in (layer.sums, layer.top))
+        middle = "" if layer.middle_top is None else f" ({layer.middle_top})"
+        shapes = (f"{layer.kernel}x{layer.kernel}", f"{layer.in_channels}→{layer.out_channels}")
+        numbers = (sums, top + middle, str(layer.bits), f"{layer.size_bytes:,}", f"{layer.macs:,}")
+        table.add_row(name, *shapes, f"{layer.side}x{layer.side}", *numbers)
+    return table
+
+
+def _section_table(sections: Sequence[SectionFacts]) -> Any:
+    table = make_table("sections", ("section", "sha256"), ("offset", "bytes"))
+    for section in sections:
+        table.add_row(shown(section.kind), section.sha256[:12], f"{section.offset:,}", f"{section.size_bytes:,}")
     return table
 
 

@@ -17,7 +17,7 @@ from quicknet.core.errors import QuickNetError, missing_extra, nearest
 VERBS = {
     "train": "Train a network on CIFAR-10, CIFAR-100 or a folder of pictures.",
     "evaluate": "Measure a model on a data set: accuracy, per class, confusion, calibration.",
-    "predict": "Classify image files.",
+    "predict": "Classify images, videos, and what a camera or a watched folder brings.",
     "export": "Write a run folder as one verified file that runs without torch.",
     "verify": "Check that an exported file still answers as its receipt says.",
     "benchmark": "Measure how fast models are, side by side; --fps asks for frames in real time.",

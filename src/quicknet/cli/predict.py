@@ -1,42 +1,56 @@
-"""`quicknet predict`: names of image files in, classes with probabilities out, a line each."""
+"""`quicknet predict`: images, videos and cameras in, classes with probabilities out, a line each."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
+import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from quicknet.cli.opened import open_model, runtime_options
 from quicknet.cli.text import shown
-from quicknet.core.errors import DataError
+from quicknet.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from quicknet.lite.predict import Prediction, Unreadable
+    from quicknet.lite.classifier import Classifier
+    from quicknet.lite.predict import Prediction, PredictSettings, Unreadable
+    from quicknet.lite.video import FrameCounts
 
 
-_HELP = """Classify FILES with MODEL, a run folder or an exported file.
+_HELP = """Classify FILES with MODEL, a run folder, an exported file or weights by name (quicknet_s.cifar10).
 
 FILES are image files, folders (recursively, what has an image's suffix), or - for names on
-standard input, which are answered as they arrive.
+standard input, which are answered as they arrive. Videos (.mp4, .mkv, .avi, ...), a camera's
+device (/dev/video0) and its address (rtsp://...) need the extra [video].
+
+Of a video file every frame is classified, or --fps of each second. Of a camera, or with
+--realtime, the newest frame is: those that came while another was being classified are dropped,
+and counted. With --watch, every picture that is new in FOLDER or changed is classified once it is
+whole. Cameras and --watch run until Ctrl-C (exit code 130) or --for SECONDS.
 
 \b
-A line per image, separated by tabs:
+A line per image or frame, separated by tabs:
   name, the answer and its probability, the next best classes
   name, unknown, the best classes           (below --min-confidence)
+  name, frame and time in seconds, ...      (a video's)
 \b
 With --json:
   {"name": str, "label": str or null for unknown, "probability": of the best class,
    "top": [{"label": str, "probability": number}, ...], "calibrated": bool}
+  and for a frame "frame": its number from 0, "time_s": in the video, or since the camera's start
 
+On stderr after a video, camera or --watch: frames classified, their rate, frames dropped.
 Unreadable files are named on stderr, the others still done; the exit code is then 2.
 """
 
 
-@click.command(help=_HELP, short_help="Classify image files.")
+@click.command(help=_HELP, short_help="Classify images and videos.")
 @click.argument("model")
-@click.argument("files", nargs=-1, required=True)
+@click.argument("files", nargs=-1)
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes to name per image.")
 @click.option(
     "--min-confidence",
@@ -48,50 +62,83 @@ Unreadable files are named on stderr, the others still done; the exit code is th
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per image and line.")
 @click.option("-0", "nul", is_flag=True, help="Names on standard input end in NUL (find -print0).")
 @click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images at a time.")
-@click.option(
-    "--runtime",
-    type=click.Choice(["auto", "onnxruntime", "openvino"]),
-    default="auto",
-    show_default=True,
-    help="What runs an exported file; auto is the fastest installed.",
-)
-@click.option(
-    "--threads", type=click.IntRange(1, 1024), help="Of the runtime of an exported file (default: all cores)."
-)
+@runtime_options
+@click.option("--watch", metavar="FOLDER", help="Classify what appears there.")
+@click.option("--fps", type=float, metavar="N", help="Of a video's or camera's second, N frames.  [default: all]")
+@click.option("--realtime", is_flag=True, help="Play video files at their own speed; drop frames as a camera's.")
+@click.option("--for", "seconds", type=float, metavar="SECONDS", help="End a video, camera or --watch after so long.")
 @click.option("--quiet", is_flag=True, help="No notes; unreadable files are named all the same.")
-def predict(
-    model: str,
-    files: tuple[str, ...],
-    top: int,
-    min_confidence: float,
-    as_json: bool,
-    nul: bool,
-    batch: int,
-    runtime: str,
-    threads: int | None,
-    quiet: bool,
-) -> int:
+def predict(model: str, files: tuple[str, ...], **options: Any) -> int:
     """Carry out `quicknet predict`; returns the exit code."""
-    from quicknet.lite.classifier import load
-    from quicknet.lite.predict import PredictSettings, Unreadable
+    from quicknet.lite.predict import PredictSettings
+
+    if bool(files) == (options["watch"] is not None):
+        raise ConfigError("give FILES to classify, or --watch FOLDER: one of the two")
+    settings = PredictSettings(top=options["top"], min_confidence=options["min_confidence"], batch=options["batch"])
+    classifier = open_model(model, options["runtime"], options["threads"], options["quiet"])
+    if not options["quiet"]:
+        _note_calibration(classifier, model)
+    printer = _Printer(options["as_json"], options["quiet"])
+    if options["watch"] is not None:
+        return _watch(classifier, settings, options, printer)
+    for videos, group in itertools.groupby(files, _is_video):
+        names = tuple(group)
+        if not videos:
+            _pictures(classifier, names, settings, options, printer)
+        elif not all(_video(classifier, name, settings, options, printer) for name in names):
+            return 130
+    return 2 if printer.failed else 0
+
+
+def _note_calibration(classifier: Classifier, model: str) -> None:
+    if classifier.card.temperature is not None:
+        return
+    mend = f"`quicknet evaluate {model} DATA --calibrate` does that"
+    if classifier.source.is_file():
+        mend = "calibrate the run folder it came from (`quicknet evaluate RUN --calibrate`), then export again"
+    click.echo(f"quicknet: note: probabilities are not calibrated; {mend}", err=True)
+
+
+class _Printer:
+    """Prints answers as they come, and remembers whether something could not be read."""
+
+    def __init__(self, as_json: bool, quiet: bool) -> None:
+        self._as_json, self._quiet = as_json, quiet
+        self.failed = False
+
+    def answer(self, answer: Prediction) -> None:
+        """Print one answer."""
+        click.echo((_json_line(answer) if self._as_json else _text_line(answer)).encode())
+
+    def unreadable(self, error: object) -> None:
+        """Name what could not be read."""
+        self.failed = True
+        click.echo(f"quicknet: unreadable: {shown(str(error))}".encode(), err=True)
+
+    def note(self, text: str) -> None:
+        """Say something that is no answer."""
+        if not self._quiet:
+            click.echo(f"quicknet: note: {shown(text)}".encode(), err=True)
+
+
+# --- pictures ------------------------------------------------------------------------------
+
+
+def _pictures(
+    classifier: Classifier,
+    files: tuple[str, ...],
+    settings: PredictSettings,
+    options: dict[str, Any],
+    printer: _Printer,
+) -> None:
+    from quicknet.lite.predict import Unreadable
     from quicknet.lite.predict import predict as answers
 
-    settings = PredictSettings(top=top, min_confidence=min_confidence, batch=batch)
-    classifier = load(model) if runtime == "auto" and threads is None else load(model, runtime, threads)
-    if classifier.card.temperature is None and not quiet:
-        mend = f"`quicknet evaluate {model} DATA --calibrate` does that"
-        if classifier.source.is_file():
-            mend = "calibrate the run folder it came from (`quicknet evaluate RUN --calibrate`), then export again"
-        note = f"probabilities are not calibrated; {mend}"
-        click.echo(f"quicknet: note: {note}", err=True)
-    failed = False
-    for answer in answers(classifier, _names(files, b"\0" if nul else b"\n"), settings):
+    for answer in answers(classifier, _names(files, b"\0" if options["nul"] else b"\n"), settings):
         if isinstance(answer, Unreadable):
-            failed = True
-            click.echo(f"quicknet: unreadable: {shown(answer.error)}".encode(), err=True)
+            printer.unreadable(answer.error)
         else:
-            click.echo((_json_line(answer) if as_json else _text_line(answer)).encode())
-    return 2 if failed else 0
+            printer.answer(answer)
 
 
 def _names(files: tuple[str, ...], separator: bytes) -> Iterator[str | Unreadable | None]:
@@ -108,13 +155,80 @@ def _names(files: tuple[str, ...], separator: bytes) -> Iterator[str | Unreadabl
                 yield from find_images(name)
 
 
+def _watch(classifier: Classifier, settings: PredictSettings, options: dict[str, Any], printer: _Printer) -> int:
+    """Answer what appears in the folder until Ctrl-C or the time is up; returns the exit code."""
+    from quicknet.lite.predict import Unreadable
+    from quicknet.lite.watch import watch
+
+    classified, started = 0, time.perf_counter()
+    try:
+        for answer in watch(classifier, options["watch"], settings, options["seconds"]):
+            if isinstance(answer, Unreadable):
+                printer.unreadable(answer.error)
+            else:
+                printer.answer(answer)
+                classified += 1
+    except KeyboardInterrupt:  # how it is meant to end
+        return 130
+    finally:
+        seconds = time.perf_counter() - started
+        rate = f"{classified} pictures classified in {seconds:.1f} s, {classified / seconds:.2f} pictures/s"
+        printer.note(f"{options['watch']}: {rate}")
+    return 2 if printer.failed else 0
+
+
+# --- videos and cameras --------------------------------------------------------------------
+
+
+def _is_video(name: str) -> bool:
+    from quicknet.lite.video import is_video
+
+    return is_video(name)
+
+
+def _video(
+    classifier: Classifier, name: str, settings: PredictSettings, options: dict[str, Any], printer: _Printer
+) -> bool:
+    """Answer a video's or camera's frames, then say how many and how fast; returns False after Ctrl-C."""
+    from quicknet.lite.video import FrameCounts, VideoSettings, classify_video
+
+    video = VideoSettings(fps=options["fps"], realtime=options["realtime"], seconds=options["seconds"])
+    counts = FrameCounts()
+    try:
+        for answer in classify_video(classifier, name, settings, video, counts):
+            printer.answer(answer)
+    except DataError as error:
+        printer.unreadable(error)
+    except KeyboardInterrupt:  # how a camera is meant to end
+        return False
+    finally:
+        if counts.arrived:
+            printer.note(_rate(name, counts))
+    return True
+
+
+def _rate(name: str, counts: FrameCounts) -> str:
+    others = f"{counts.dropped} dropped"
+    for n, what in ((counts.skipped, "skipped by --fps"), (counts.damaged, "damaged")):
+        others += f", {n} {what}" if n else ""
+    rate = f"{counts.classified} of {counts.arrived} frames classified in {counts.seconds:.1f} s"
+    return f"{name}: {rate}, {counts.frames_per_second:.1f} frames/s, {others}"
+
+
+# --- lines ---------------------------------------------------------------------------------
+
+
 def _text_line(answer: Prediction) -> str:
     guesses = [f"{shown(guess.label)} {100 * guess.probability:.1f}%" for guess in answer.top]
-    return "\t".join([shown(answer.name), *(["unknown"] if answer.label is None else []), *guesses])
+    fields = answer.to_dict()
+    place = [f"frame {fields['frame']}", f"{fields['time_s']:.3f} s"] if "frame" in fields else []
+    return "\t".join([shown(answer.name), *place, *(["unknown"] if answer.label is None else []), *guesses])
 
 
 def _json_line(answer: Prediction) -> str:
     fields = answer.to_dict()
     fields["probability"] = round(answer.probability, 6)
     fields["top"] = [{"label": g.label, "probability": round(g.probability, 6)} for g in answer.top]
+    if "time_s" in fields:
+        fields["time_s"] = round(fields["time_s"], 6)
     return json.dumps(fields)

@@ -11,14 +11,19 @@ import click
 from quicknet.cli.text import shown
 
 if TYPE_CHECKING:
+    from quicknet.core.card import Card
     from quicknet.data import Dataset
     from quicknet.lite.verify import Verification
 
 _HELP = """Check that FILE, which `quicknet export` wrote, still answers as its receipt says.
 
-Digests, declared shapes, then 16 test vectors through every runtime that is installed, to 1e-4 of
-a logit. With --data its test images are classified again: of the recorded classes at most 0.1%
-may differ, and accuracy follows. DATA is cifar10, cifar100 or the folder of the receipt.
+Digests, declared shapes, then 16 test vectors through everything here that runs FILE. A .qnz must
+give exactly the recorded integer logits, by the engine with each instruction set of this CPU and
+by numpy's reference; an ONNX file the recorded ones to 1e-4, by every runtime that is installed.
+
+With --data its test images are classified again, and accuracy follows: a .qnz's classes must have
+the recorded digest, of an ONNX file's recorded classes at most 0.1% may differ. DATA is cifar10,
+cifar100 or the folder of the receipt.
 
 \b
 With --json:
@@ -26,7 +31,7 @@ With --json:
    "checks": [{"name", "ok", "detail"}, ...],
    "receipt_measured": whether it was measured on data when it was exported,
    "measured": null without --data, or {"data", "split", "protocol", "runtime", "n",
-     "top1", "top1_recorded", "different"}}
+     "top1", "top1_recorded", "different": null where only a digest is known}}
 
 Exit code 1 where the receipt does not hold.
 """
@@ -39,20 +44,19 @@ Exit code 1 where the receipt does not hold.
 @click.option("--quiet", is_flag=True, help="No progress and no notes.")
 def verify(file: Path, data: str | None, as_json: bool, quiet: bool) -> int:
     """Carry out `quicknet verify`; returns the exit code."""
-    from quicknet.data.progress import progress
-    from quicknet.lite.verify import receipt_split
-    from quicknet.lite.verify import verify as check
+    from quicknet.lite.progress import progress
+    from quicknet.lite.receipt import recorded_predictions
+    from quicknet.lite.shipped import locate
+    from quicknet.lite.verify import read_exported, receipt_split, verify_file
 
+    exported = read_exported(locate(file, "file", quiet))
     if data is None:
-        found = check(file)
+        found = verify_file(exported)
     else:
-        from quicknet.lite.onnx_file import read_onnx
-        from quicknet.lite.receipt import recorded_predictions
-
-        dataset = _load(file, data, quiet)
-        split = receipt_split(recorded_predictions(read_onnx(file).card), dataset)
+        dataset = _load(exported.card, data, quiet)
+        split = receipt_split(recorded_predictions(exported.card), dataset)
         with progress("verify", len(dataset.split(split)), "images", quiet) as advance:
-            found = check(file, dataset, advance)
+            found = verify_file(exported, dataset, advance)
     if as_json:
         click.echo(json.dumps({**found.to_dict(), "holds": found.holds}))
     else:
@@ -61,14 +65,12 @@ def verify(file: Path, data: str | None, as_json: bool, quiet: bool) -> int:
     return 0
 
 
-def _load(file: Path, data: str, quiet: bool) -> Dataset:
+def _load(card: Card, data: str, quiet: bool) -> Dataset:
     """Return the data, read and split as the receipt says."""
     from quicknet.data import load_data
     from quicknet.data.request import request_for
-    from quicknet.lite.onnx_file import read_onnx
     from quicknet.lite.receipt import recorded_predictions, split_settings
 
-    card = read_onnx(file).card
     recorded = recorded_predictions(card)
     changes = split_settings(card) | {"quiet": quiet}
     if recorded is not None:

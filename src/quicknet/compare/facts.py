@@ -1,29 +1,17 @@
-"""What a model is, read without running it: its card, its layers, its files."""
+"""What a model is, read without running it: its card, its counts, its files and their sections."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from quicknet.compare.layers import LayerFacts, integer_layers, layer_facts
 from quicknet.core.card import Card, read_card
-from quicknet.core.config import Layer, QuickNetConfig, plan
 from quicknet.core.errors import CheckpointError
 from quicknet.core.files import sha256_file
-from quicknet.core.settings import Settings, from_mapping
+from quicknet.core.settings import Settings
 from quicknet.lite.classifier import load
 from quicknet.lite.onnx_file import looks_like_onnx, read_onnx
-
-
-class LayerFacts(Settings, frozen=True, kw_only=True):
-    """One layer: output channels and side (pixels), parameters, multiply-adds an image."""
-
-    name: str
-    kind: str
-    kernel: int
-    in_channels: int
-    out_channels: int
-    side: int
-    parameters: int
-    macs: int
+from quicknet.lite.qnz import looks_like_qnz, read_qnz
 
 
 def read_model(path: str | Path) -> tuple[Card, bool]:
@@ -35,55 +23,13 @@ def read_model(path: str | Path) -> tuple[Card, bool]:
     if place.is_dir() and (place / "card.json").is_file():
         card, weights = read_card(place / "card.json"), place / "model.safetensors"
         return card, weights.is_file() and sha256_file(weights) == card.weights_sha256
+    if place.exists() and looks_like_qnz(place):
+        found = read_qnz(place)
+        return found.card, found.weights_sha256 == found.card.weights_sha256
     if place.exists() and looks_like_onnx(place):
         file = read_onnx(place)
         return file.card, file.intact
     return load(place).card, True
-
-
-def layer_facts(card: Card) -> tuple[LayerFacts, ...]:
-    """Return the layers in the order in which an image passes them; none for other families.
-
-    Raises ConfigError for a config that makes no network.
-
-    >>> from quicknet.core.card import ModelRecord, PreprocessSpec
-    >>> record = ModelRecord(family="quicknet", name="quicknet", config={})
-    >>> card = Card(model=record, classes=tuple("0123456789"), preprocess=PreprocessSpec())
-    >>> layers = layer_facts(card)
-    >>> sum(layer.parameters for layer in layers), sum(layer.macs for layer in layers)
-    (3557322, 127863040)
-    """
-    if card.model.family != "quicknet":
-        return ()
-    config = from_mapping(QuickNetConfig, card.model.config, "the card's model.config")
-    layers = [_convolution(config, layer) for layer in plan(config, card.preprocess.size)]
-    width = layers[-1].out_channels
-    classifier = LayerFacts(
-        name="classifier",
-        kind="linear",
-        kernel=1,
-        in_channels=width,
-        out_channels=config.num_classes,
-        side=1,
-        parameters=(width + 1) * config.num_classes,
-        macs=width * config.num_classes,
-    )
-    return (*layers, classifier)
-
-
-def _convolution(config: QuickNetConfig, layer: Layer) -> LayerFacts:
-    """Count one layer: its weights are used once a pixel; batch norm has two parameters a channel."""
-    slopes = {"prelu": layer.out_channels, "prelu_shared": 1}.get(config.activation, 0)
-    return LayerFacts(
-        name=layer.name,
-        kind=layer.kind,
-        kernel=layer.kernel,
-        in_channels=layer.in_channels,
-        out_channels=layer.out_channels,
-        side=layer.side,
-        parameters=layer.weights + 2 * layer.out_channels + slopes,
-        macs=layer.weights * layer.side**2,
-    )
 
 
 class ModelFacts(Settings, frozen=True, kw_only=True):
@@ -100,9 +46,17 @@ class ModelFacts(Settings, frozen=True, kw_only=True):
     size_bytes: int
 
 
+def model_layers(model: str, card: Card) -> tuple[LayerFacts, ...]:
+    """Return the layers of the model at path `model`: a `.qnz`'s own, else those of the card."""
+    path = Path(model)
+    if path.is_file() and looks_like_qnz(path):
+        return integer_layers(read_qnz(path).network)
+    return layer_facts(card)
+
+
 def model_facts(model: str, card: Card) -> ModelFacts:
     """Return the counts of the model at path `model`. Raises CheckpointError where it has no weights."""
-    layers, spec = layer_facts(card), card.preprocess
+    layers, spec = model_layers(model, card), card.preprocess
     return ModelFacts(
         model=model,
         name=card.model.name,
@@ -125,3 +79,23 @@ def model_files(path: Path) -> dict[str, int]:
     """Return the bytes of a run folder's files by name, or of the one file."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return {file.name: file.stat().st_size for file in files if file.is_file() and not file.name.startswith(".")}
+
+
+class SectionFacts(Settings, frozen=True, kw_only=True):
+    """One section of the file."""
+
+    kind: str
+    offset: int
+    size_bytes: int
+    sha256: str
+
+
+def model_sections(model: str) -> tuple[SectionFacts, ...]:
+    """Return the sections of the `.qnz` at path `model` in order; none of another model."""
+    path = Path(model)
+    if not path.is_file() or not looks_like_qnz(path):
+        return ()
+    return tuple(
+        SectionFacts(kind=part.kind, offset=part.offset, size_bytes=part.size_bytes, sha256=part.sha256)
+        for part in read_qnz(path).sections
+    )

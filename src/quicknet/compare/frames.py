@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from quicknet.compare.timing import percentile
+from quicknet.core.clock import Clock
 from quicknet.core.settings import Settings
 
 # A camera that holds its rate loses no more than this, and answers the rest of 95% in time.
 DROPPED_SHARE = 0.01
 MISSED_SHARE = 0.05
-
-
-class Clock(NamedTuple):
-    """Time as an argument: seconds now, and a wait of so many seconds."""
-
-    now: Callable[[], float]
-    sleep: Callable[[float], object]
 
 
 class Paced(Settings, frozen=True, kw_only=True):

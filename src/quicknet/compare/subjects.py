@@ -18,6 +18,8 @@ from quicknet.core.errors import ConfigError, nearest
 from quicknet.core.machine import usable_cores
 from quicknet.core.settings import Settings
 from quicknet.lite.classifier import Classifier, load
+from quicknet.lite.qnz import looks_like_qnz
+from quicknet.lite.shipped import locate
 from quicknet.lite.vectors import draw_vectors
 
 
@@ -39,7 +41,12 @@ FILE_RUNTIMES = {
     "onnxruntime": Runtime("onnxruntime", {}, "ONNX Runtime, CPU"),
     "openvino": Runtime("openvino", {}, "OpenVINO, CPU"),
 }
-RUNTIMES = {**FOLDER_RUNTIMES, **FILE_RUNTIMES}
+QNZ_RUNTIMES = {
+    "engine": Runtime("quicknet", {}, "the engine by the best instructions of this CPU"),
+    "engine-portable": Runtime("quicknet", {}, "the engine in plain C"),
+    "reference": Runtime("quicknet", {}, "numpy, some hundred times slower: only where it is asked for"),
+}
+RUNTIMES = {**FOLDER_RUNTIMES, **QNZ_RUNTIMES, **FILE_RUNTIMES}
 
 # Every library that a runtime or numpy may take its number of threads from.
 _THREAD_VARIABLES = (
@@ -80,22 +87,33 @@ def find_subjects(models: Sequence[str | Path], runtimes: Sequence[str], threads
             raise ConfigError(f"no runtime is called {name!r}{nearest(name, RUNTIMES)}")
     subjects: list[Subject] = []
     for model in models:
-        chosen = _runtimes_of(Path(model), runtimes)
+        path = locate(model, "file")
+        chosen = _runtimes_of(path, runtimes)
         if not chosen:
-            kind = FOLDER_RUNTIMES if Path(model).is_dir() else FILE_RUNTIMES
-            raise ConfigError(f"{model} does not run in {', '.join(runtimes)}; name one of {', '.join(kind)}")
-        subjects += [Subject(model=str(model), runtime=name, threads=n) for name in chosen for n in threads]
+            raise ConfigError(f"{model} does not run in {', '.join(runtimes)}; name one of {', '.join(_kinds(path))}")
+        subjects += [Subject(model=str(path), runtime=name, threads=n) for name in chosen for n in threads]
     return tuple(subjects)
 
 
 def _runtimes_of(path: Path, asked: Sequence[str]) -> list[str]:
     if not path.exists() or (path.is_dir() and not (path / "card.json").is_file()):
         load(path)  # raises, and names what is near
-    kinds = FOLDER_RUNTIMES if path.is_dir() else FILE_RUNTIMES
+    kinds = _kinds(path)
+    if kinds is QNZ_RUNTIMES and not asked:
+        from quicknet import engine  # compiled now, where that is needed, rather than in a cold start
+
+        return ["engine", "engine-portable"] if engine.available() else ["reference"]
     absent = {name for name, kind in kinds.items() if importlib.util.find_spec(kind.package) is None}
     if path.is_dir() and absent:
         load(path)  # raises, and names the extra that has torch
     return [name for name in kinds if name in asked or (not asked and name not in absent)]
+
+
+def _kinds(path: Path) -> dict[str, Runtime]:
+    """Return the runtimes of what lies at `path`."""
+    if path.is_dir():
+        return FOLDER_RUNTIMES
+    return QNZ_RUNTIMES if looks_like_qnz(path) else FILE_RUNTIMES
 
 
 def own_runtime(model: str) -> str:
@@ -140,6 +158,8 @@ def describe(subject: Subject, classifier: Classifier) -> dict[str, str]:
     name = str(getattr(classifier, "runtime", subject.runtime))
     package = RUNTIMES[name].package
     text = f"{package} {importlib.import_module(package).__version__}, {RUNTIMES[name].note}"
+    if name == "engine":
+        text += f" ({importlib.import_module('quicknet.engine').instruction_sets()[-1]})"
     if name == "torch":
         text += f" ({importlib.import_module('quicknet.models.fused').status()})"
     return {"runtime": name, "detail": text}

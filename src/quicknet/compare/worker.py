@@ -79,14 +79,14 @@ class Session(abc.ABC):
         return _burst(call, request["seconds"])
 
     def _pace(self, fps: float, frames: int) -> dict[str, Any]:
-        from quicknet.compare.frames import Clock, pace
+        from quicknet.compare.frames import pace
+        from quicknet.core.clock import SYSTEM_CLOCK
 
         call = self.work("whole", 1)
         for _ in range(WARM_UP_CALLS):
             call()
         die_with_parent()
-        send_clock = Clock(time.perf_counter, time.sleep)
-        return pace(lambda frame: call(), fps, frames, send_clock).to_dict()
+        return pace(lambda frame: call(), fps, frames, SYSTEM_CLOCK).to_dict()
 
 
 def _burst(call: Work, seconds: float) -> dict[str, Any]:

@@ -90,11 +90,11 @@ def predict(
             except DataError as error:
                 failed = Unreadable(name=name, error=str(error))
         if source is None or failed or len(images) == settings.batch:
-            yield from _answers(classifier, names, images, settings)
+            yield from classify_images(classifier, names, images, settings)
             names, images = [], []
         if failed:
             yield failed
-    yield from _answers(classifier, names, images, settings)
+    yield from classify_images(classifier, names, images, settings)
 
 
 def _stream(sources: ImageSource | Iterable[Source]) -> Iterable[Source]:
@@ -105,9 +105,10 @@ def _stream(sources: ImageSource | Iterable[Source]) -> Iterable[Source]:
     return cast(Iterable[Source], sources)
 
 
-def _answers(
+def classify_images(
     classifier: Classifier, names: list[str], images: list[NDArray[np.uint8]], settings: PredictSettings
 ) -> Iterator[Prediction]:
+    """Yield the answers to images (size, size, channels) uint8 that are loaded, all in one batch."""
     if not images:
         return
     card = classifier.card
@@ -137,7 +138,7 @@ def find_images(name: str) -> Iterator[str | Unreadable]:
         yield name
         return
     found = False
-    for path in _walk(name):
+    for path in walk_images(name):
         found = True
         yield path
     if not found:
@@ -145,7 +146,8 @@ def find_images(name: str) -> Iterator[str | Unreadable]:
         yield Unreadable(name=name, error=f"no images in the folder ({name}); put some there: {suffixes}")
 
 
-def _walk(folder: str) -> Iterator[str | Unreadable]:
+def walk_images(folder: str) -> Iterator[str | Unreadable]:
+    """Yield the images under a folder by name, and an Unreadable for each folder that cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             inside = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
@@ -155,7 +157,7 @@ def _walk(folder: str) -> Iterator[str | Unreadable]:
         return
     for entry in inside:
         if entry.is_dir(follow_symlinks=False):
-            yield from _walk(entry.path)
+            yield from walk_images(entry.path)
         elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
             yield entry.path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 import zlib
 from typing import Any
 
@@ -21,10 +22,11 @@ SPLIT_SETTINGS = ("split_seed", "val_share", "max_bad_share")
 
 
 class Predictions(Settings, frozen=True, kw_only=True):
-    """The parent's predicted class of every image of a split, and how many were right.
+    """The predicted class of every image of a split, and how many were right: an ONNX file's parent's, a `.qnz`'s own.
 
     `class_order_sha256` is of the parent's class names, one a line; `classes` is base64 of zlib
-    of N little-endian uint16 (indices into the class names); `sha256` is of those bytes.
+    of N little-endian uint16 (indices into the class names), "" where the digest is enough since
+    it must be met; `sha256` is of those bytes.
     """
 
     data: str
@@ -35,7 +37,7 @@ class Predictions(Settings, frozen=True, kw_only=True):
     correct: int
     class_order_sha256: str
     sha256: str
-    classes: str
+    classes: str = ""
 
 
 def class_order_sha256(names: tuple[str, ...]) -> str:
@@ -91,6 +93,19 @@ def split_settings(card: Card) -> dict[str, Any]:
     """Return SPLIT_SETTINGS of the card's run, as far as its export recorded them; none for what is no export."""
     step = _last_export(card)
     return {key: step[key] for key in SPLIT_SETTINGS if key in step}
+
+
+def stated_tolerance(card: Card) -> float | None:
+    """Return by how much of a logit the card's last export may differ on its test vectors; None where it says nothing.
+
+    Raises FormatError for what is no positive number.
+    """
+    found = _last_export(card).get("tolerance")
+    if found is None:
+        return None
+    if not isinstance(found, float) or not 0 < found < math.inf:
+        raise FormatError(f"the receipt's tolerance {found!r} is no positive number; export the model again")
+    return found
 
 
 def _last_export(card: Card) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +14,25 @@ from quicknet.core.card import Card
 from quicknet.core.errors import CheckFailed, CheckpointError, DataError, FormatError
 from quicknet.core.machine import usable_cores
 from quicknet.core.settings import Settings
-from quicknet.lite.choice import Runner
+from quicknet.lite.choice import Images, Runner
 from quicknet.lite.evaluate import LabelledData
+from quicknet.lite.implementations import implementations
 from quicknet.lite.onnx_file import OnnxFile, looks_like_onnx, read_onnx
-from quicknet.lite.receipt import Predictions, class_order_sha256, recorded_predictions, unpack_classes
+from quicknet.lite.qnz import QnzFile, looks_like_qnz, read_qnz
+from quicknet.lite.receipt import (
+    Predictions,
+    class_order_sha256,
+    pack_classes,
+    recorded_predictions,
+    stated_tolerance,
+    unpack_classes,
+)
 from quicknet.lite.runtime import open_runner, present, run_chunks
+from quicknet.lite.shipped import did_you_mean, locate
 from quicknet.lite.vectors import GENERATOR, draw_vectors, vectors_sha256
 
 TOLERANCE = 1e-4  # of a float logit; or 1e-5 of the largest, where logits pass 10
-MAX_DIFFERENT = 0.001  # share of images whose predicted class may be another than the parent's
+MAX_DIFFERENT = 0.001  # share of images whose predicted class may be another than the parent's: ONNX only
 
 
 class Check(Settings, frozen=True, kw_only=True):
@@ -73,6 +85,21 @@ class Verification(Settings, frozen=True, kw_only=True):
             )
 
 
+class _File(NamedTuple):
+    """An exported file as it is verified: what runs it, and whether its answers are to be met exactly.
+
+    `wanted` are the test vectors' logits (images, classes).
+    """
+
+    path: Path
+    sha256: str
+    weights_sha256: str
+    card: Card
+    runners: Mapping[str, Callable[[Images], NDArray[Any]]]
+    wanted: tuple[tuple[float, ...], ...] | None
+    exact: bool
+
+
 def verify(
     path: str | Path,
     data: LabelledData | None = None,
@@ -85,31 +112,37 @@ def verify(
     of every n images done. Raises FormatError for a file that cannot be read at all, DataError
     for data of other classes or without images.
     """
-    path = Path(path)
+    return verify_file(read_exported(path), data, advance)
+
+
+def read_exported(path: str | Path) -> OnnxFile | QnzFile:
+    """Read a `.qnz` or an exported ONNX file. Raises CheckpointError where none is, FormatError for another."""
+    path = locate(path, "file")
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; verify takes an exported file")
     if not path.is_file():
-        what = (
-            "is a folder; verify takes an exported file" if path.is_dir() else "does not exist; name an exported file"
-        )
-        raise CheckpointError(f"{path} {what}")
-    if not looks_like_onnx(path):
-        raise FormatError(f"{path} is not a file that `quicknet export` wrote; only those carry a receipt")
-    return verify_file(read_onnx(path), data, advance)
+        raise CheckpointError(f"{path} does not exist{did_you_mean(path)}; name an exported file")
+    if looks_like_qnz(path):
+        return read_qnz(path)
+    if looks_like_onnx(path):
+        return read_onnx(path)
+    raise FormatError(f"{path} is not a file that `quicknet export` wrote; only those carry a receipt")
 
 
 def verify_file(
-    file: OnnxFile, data: LabelledData | None = None, advance: Callable[[int], None] | None = None
+    file: OnnxFile | QnzFile, data: LabelledData | None = None, advance: Callable[[int], None] | None = None
 ) -> Verification:
     """Do as `verify` for a file that was read."""
-    runners = {name: open_runner(file, name, usable_cores()) for name in present()}
-    checks = [_digests(file), _shapes(file.card), *_vectors(file, runners)]
-    recorded = recorded_predictions(file.card)
+    found = _integer(file) if isinstance(file, QnzFile) else _floating(file)
+    card = found.card
+    checks = [_digests(file), *_bounds(file), _shapes(card), *_vectors(found)]
+    recorded = recorded_predictions(card)
     if recorded is not None:
-        checks.append(_class_order(file.card, recorded))
+        checks.append(_class_order(card, recorded))
     measured = None
     if data is not None:
-        name, run = next(iter(runners.items()))
-        measured, found = _measure(file.card, recorded, data, (name, run), advance)
-        checks += found
+        measured, more = _measure(found, recorded, data, advance)
+        checks += more
     return Verification(
         file=str(file.path),
         sha256=file.sha256,
@@ -120,14 +153,45 @@ def verify_file(
     )
 
 
-def _digests(file: OnnxFile) -> Check:
+def _floating(file: OnnxFile) -> _File:
+    opened = {name: open_runner(file, name, usable_cores()) for name in present()}
+    runners = {name: functools.partial(_by_chunks, run, file.card) for name, run in opened.items()}
+    wanted = file.card.vectors.logits if file.card.vectors else None
+    return _File(file.path, file.sha256, file.weights_sha256, file.card, runners, wanted, exact=False)
+
+
+def _by_chunks(run: Runner, card: Card, images: Images) -> NDArray[np.float32]:
+    return run_chunks(run, images, card)
+
+
+def _integer(file: QnzFile) -> _File:
+    runners = implementations(file, usable_cores())
+    wanted = file.card.vectors.integers if file.card.vectors else None
+    return _File(file.path, file.sha256, file.weights_sha256, file.card, runners, wanted, exact=True)
+
+
+def _digests(file: OnnxFile | QnzFile) -> Check:
+    if isinstance(file, QnzFile):  # each section's and the file's own were checked in reading it
+        ok = file.card.weights_sha256 == file.weights_sha256
+        text = f"the file and its {len(file.sections)} sections have their sha256"
+        return Check(
+            name="digests", ok=ok, detail=text if ok else "the card is of another network (weights_sha256 differs)"
+        )
     if file.intact:
         return Check(name="digests", ok=True, detail="graph and card are those that were written together")
     return Check(name="digests", ok=False, detail="graph or card were changed since the export (sha256 differs)")
 
 
+def _bounds(file: OnnxFile | QnzFile) -> list[Check]:
+    """Reading a `.qnz` proves FORMAT.md's bounds; say so."""
+    if not isinstance(file, QnzFile):
+        return []
+    text = f"{1 + len(file.network.blocks)} layers within the bounds of the format: no sum can overflow"
+    return [Check(name="bounds", ok=True, detail=text)]
+
+
 def _shapes(card: Card) -> Check:
-    """The graph's own shapes were compared with the card in reading; here the card with itself."""
+    """The file's own shapes were compared with the card in reading; here the card with itself."""
     spec, config = card.preprocess, card.model.config
     wanted = {"num_classes": len(card.classes), "in_channels": spec.channels, "image_size": spec.size}
     odd = [f"{key} {config[key]}, not {value}" for key, value in wanted.items() if config.get(key, value) != value]
@@ -137,10 +201,10 @@ def _shapes(card: Card) -> Check:
     return Check(name="shapes", ok=True, detail=text)
 
 
-def _vectors(file: OnnxFile, runners: dict[str, Runner]) -> list[Check]:
+def _vectors(file: _File) -> list[Check]:
     """Replay the test vectors through each runtime."""
     recorded, spec = file.card.vectors, file.card.preprocess
-    if recorded is None:
+    if recorded is None or file.wanted is None:
         return [Check(name="vectors", ok=False, detail="the file carries no test vectors")]
     if recorded.generator != GENERATOR:
         raise FormatError(
@@ -148,10 +212,21 @@ def _vectors(file: OnnxFile, runners: dict[str, Runner]) -> list[Check]:
             f"({file.path}); update QuickNet"
         )
     images = draw_vectors(spec.size, spec.channels)
-    wanted = _matrix(recorded.logits, (len(images), len(file.card.classes)))
+    wanted = _matrix(file.wanted, (len(images), len(file.card.classes)))
     if wanted is None or vectors_sha256(images) != recorded.sha256:
         return [Check(name="vectors", ok=False, detail="the test vectors are not those that belong to this size")]
-    return [_replayed(name, run_chunks(run, images, file.card), wanted) for name, run in runners.items()]
+    if file.exact:
+        return [_met(name, run(images), wanted) for name, run in file.runners.items()]
+    tolerance = stated_tolerance(file.card)
+    return [_replayed(name, run(images), wanted, tolerance) for name, run in file.runners.items()]
+
+
+def _met(name: str, found: NDArray[Any], wanted: NDArray[np.float64]) -> Check:
+    """Compare integer logits: float64 holds 32 bits exactly."""
+    off = int((found != wanted).any(axis=1).sum())
+    text = f"{len(wanted)} test vectors by {name}: "
+    text += f"{off} have other logits than recorded" if off else "exactly the recorded integer logits"
+    return Check(name=f"vectors {name}", ok=not off, detail=text)
 
 
 def _matrix(rows: tuple[tuple[float, ...], ...], shape: tuple[int, int]) -> NDArray[np.float64] | None:
@@ -162,11 +237,12 @@ def _matrix(rows: tuple[tuple[float, ...], ...], shape: tuple[int, int]) -> NDAr
     return array if np.isfinite(array).all() else None
 
 
-def _replayed(name: str, found: NDArray[np.float32], wanted: NDArray[np.float64]) -> Check:
-    tolerance = TOLERANCE * max(1.0, float(np.abs(wanted).max()) / 10)
+def _replayed(name: str, found: NDArray[Any], wanted: NDArray[np.float64], stated: float | None) -> Check:
+    tolerance = stated or TOLERANCE * max(1.0, float(np.abs(wanted).max()) / 10)
     difference = float(np.abs(found - wanted).max())
     ok = bool(difference <= tolerance)  # a NaN is not
     compared = "within" if ok else "which is over"
+    compared += " the stated" if stated else ""
     text = f"{len(wanted)} test vectors by {name}: logits differ by {difference:.1e}, {compared} {tolerance:.0e}"
     return Check(name=f"vectors {name}", ok=ok, detail=text)
 
@@ -191,13 +267,10 @@ def receipt_split(recorded: Predictions | None, data: LabelledData) -> str:
 
 
 def _measure(
-    card: Card,
-    recorded: Predictions | None,
-    data: LabelledData,
-    runtime: tuple[str, Runner],
-    advance: Callable[[int], None] | None,
+    file: _File, recorded: Predictions | None, data: LabelledData, advance: Callable[[int], None] | None
 ) -> tuple[Measured, list[Check]]:
     """Classify the receipt's split again; return the figures and what follows from them."""
+    card = file.card
     if tuple(data.classes) != card.classes:
         raise DataError(f"{data.name} has other classes than the model; load it with the card's class names")
     split = receipt_split(recorded, data)
@@ -205,16 +278,15 @@ def _measure(
     labels = np.asarray(part.labels)
     if not len(labels):
         raise DataError(f"the split {split!r} of {data.name} holds no images; name the data of the receipt")
-    predicted = _classify(runtime[1], part.images, card, advance)
+    runtime, run = next(iter(file.runners.items()))
+    predicted = _classify(run, part.images, advance)
     correct, n = int((predicted == labels).sum()), len(labels)
-    checks, different, allowed = [], None, int(MAX_DIFFERENT * n)
+    checks, different, allowed = [], None, 0 if file.exact else int(MAX_DIFFERENT * n)
     if recorded is not None:
         checks.append(_same_data(recorded, data, n))
     if recorded is not None and checks[0].ok:
-        parents = unpack_classes(recorded.classes, recorded.sha256, recorded.n)
-        different = int((predicted != parents).sum())
-        text = f"{different} of {n:,} images have another class than by the parent, {allowed} may"
-        checks.append(Check(name="agreement", ok=different <= allowed, detail=text))
+        different, agreement = _agreement(file.exact, recorded, predicted, allowed)
+        checks.append(agreement)
     before = _recorded_top1(card, recorded, data, split, n)
     if before is not None:
         text = f"top-1 {100 * correct / n:.2f}% on {data.name} {split}, {100 * before:.2f}% in the receipt"
@@ -223,13 +295,32 @@ def _measure(
         data=data.name,
         split=split,
         protocol=data.protocol,
-        runtime=runtime[0],
+        runtime=runtime,
         n=n,
         top1=correct / n,
         top1_recorded=before,
         different=different,
     )
     return measured, checks
+
+
+def _agreement(
+    exact: bool, recorded: Predictions, predicted: NDArray[np.int64], allowed: int
+) -> tuple[int | None, Check]:
+    """Return how many images have another class than recorded (None: it is a digest that differs), and the check."""
+    n, same = len(predicted), pack_classes(predicted)[1] == recorded.sha256
+    different: int | None = 0 if same else None
+    if recorded.classes:
+        different = int((predicted != unpack_classes(recorded.classes, recorded.sha256, recorded.n)).sum())
+    if exact:
+        text = f"the classes of {n:,} images have the recorded digest" if same else ""
+        other = "some" if different is None else f"{different:,}"
+        text = text or f"the classes of {n:,} images have another digest than recorded: {other} differ"
+        return different, Check(name="agreement", ok=same, detail=text)
+    if different is None:
+        return None, Check(name="agreement", ok=False, detail="the receipt names no classes, and their digest differs")
+    text = f"{different} of {n:,} images have another class than by the parent, {allowed} may"
+    return different, Check(name="agreement", ok=different <= allowed, detail=text)
 
 
 def _recorded_top1(card: Card, recorded: Predictions | None, data: LabelledData, split: str, n: int) -> float | None:
@@ -258,12 +349,15 @@ def _same_data(recorded: Predictions, data: LabelledData, n: int) -> Check:
 
 
 def _classify(
-    run: Runner, images: NDArray[np.uint8], card: Card, advance: Callable[[int], None] | None, batch: int = 256
+    run: Callable[[Images], NDArray[Any]],
+    images: Images,
+    advance: Callable[[int], None] | None,
+    batch: int = 256,
 ) -> NDArray[np.int64]:
     found = []
     for start in range(0, len(images), batch):
         rows = images[start : start + batch]
-        found.append(run_chunks(run, rows, card).argmax(1))
+        found.append(run(np.ascontiguousarray(rows)).argmax(1))
         if advance is not None:
             advance(len(rows))
     return np.concatenate(found)
