@@ -19,6 +19,7 @@ _PUBLIC = {
     "create_model": "quicknet.models.registry:create_model",
     "list_models": "quicknet.models.registry:list_models",
     "load": "quicknet.lite.classifier:load",
+    "list_weights": "quicknet.lite.shipped:list_weights",
     "load_data": "quicknet.data:load_data",
     "DataRequest": "quicknet.data:DataRequest",
     "load_recipe": "quicknet.train.recipe:load_recipe",

@@ -1,10 +1,7 @@
-import functools
 import gzip
 import hashlib
-import http.server
 import io
 import tarfile
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,54 +11,9 @@ from quicknet.core.errors import DataError, ToolError
 from quicknet.data import DataRequest, load_data
 from quicknet.data.cifar import CIFAR10
 from quicknet.data.download import download, fetch_cifar, unpack
+from serving import Server
 
 from .conftest import binary_batches
-
-
-class Server:
-    """A local HTTP server with ranges whose connections can be made to die."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-        self.die_after: list[int] = []  # bytes sent before each next connection dies
-        self.ranges = True
-        self.status = 200
-        self.asked: list[str | None] = []
-        handler = functools.partial(_Handler, self)
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    def __init__(self, owner: Server, *arguments) -> None:
-        self.owner = owner
-        super().__init__(*arguments)
-
-    def do_GET(self) -> None:
-        owner, wanted = self.owner, self.headers.get("Range")
-        owner.asked.append(wanted)
-        if owner.status != 200:
-            self.send_error(owner.status)
-            return
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and owner.ranges else 0
-        if start >= len(owner.content):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(owner.content) - start))
-        self.end_headers()
-        rest = owner.content[start:]
-        self.wfile.write(rest[: owner.die_after.pop(0)] if owner.die_after else rest)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture

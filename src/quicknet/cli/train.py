@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 @click.option("--recipe", help="fast, best, paper, photos, or a .toml file (default: fast; photos for a folder).")
 @click.option("--run", "run_name", help="Folder for the run (default: runs/DATA-MODEL-RECIPE).")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run; DATA only if it moved.")
-@click.option("--from", "start_from", help="Start from the weights of this run folder (fine-tuning).")
-@click.option("--teacher", help="Distil from the model of this run folder or exported file.")
+@click.option("--from", "start_from", help="Start from this run folder, or from weights by name (fine-tuning).")
+@click.option("--teacher", help="Distil from this run folder, exported file or weights by name.")
 @click.option("--epochs", type=int, help="Short for --set train.epochs=N.")
 @click.option("--batch-size", type=int, help="Short for --set train.batch_size=N.")
 @click.option("--size", type=int, help="Image side in pixels; short for --set data.size=N.")
@@ -69,6 +69,7 @@ def train(
     import torch
 
     from quicknet import train as training
+    from quicknet.lite.shipped import locate
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -81,6 +82,9 @@ def train(
         with run_folder.lock():
             return _carry_out(training.resume(resume, chosen, data), as_json, quiet)
     settings = _settings(data, model, recipe, changes, shortcuts)
+    for name in (settings.model.start_from, settings.distill.teacher):
+        if name is not None:
+            locate(name, "run", quiet)  # what must be fetched is fetched now
     folder = Path(run_name) if run_name else _free_folder(settings)
     with training.RunFolder(folder).lock():
         return _carry_out(training.start(settings, folder, chosen), as_json, quiet)

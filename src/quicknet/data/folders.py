@@ -19,9 +19,9 @@ from quicknet.data import contents
 from quicknet.data.cache import Decoded, Pack, build_pack, decoding_digest, open_pack, pack_path
 from quicknet.data.dataset import Dataset, Split
 from quicknet.data.listing import WHOLE, Listing, class_order, list_images, printable
-from quicknet.data.progress import progress
 from quicknet.data.request import FOLDER_SIZE, DataRequest
 from quicknet.data.splits import content_keys, stratified_by_key
+from quicknet.lite.progress import progress
 
 # A convention, not a measurement: below it the load says so and goes on.
 FEW_IMAGES_A_CLASS = 100

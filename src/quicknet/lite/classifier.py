@@ -15,6 +15,7 @@ from quicknet.core.card import Card, require_run_folder
 from quicknet.core.errors import CheckpointError, ConfigError, FormatError, missing_extra
 from quicknet.lite.onnx_file import looks_like_onnx
 from quicknet.lite.qnz import looks_like_qnz
+from quicknet.lite.shipped import locate, near_weights
 
 # what it is → (is it this?, "module:function" that opens it). Named, not imported: a run folder
 # needs torch, which the light part must do without.
@@ -48,19 +49,23 @@ class Classifier(Protocol):
 
 
 def load(path: str | Path, runtime: str = "auto", threads: int | None = None) -> Classifier:
-    """Return the classifier in a run folder or an exported file, told apart by content.
+    """Return the classifier in a run folder or an exported file, told apart by content, or of shipped weights.
 
+    A name such as "quicknet_s.cifar10" opens the `.qnz` of the weights that ship under it, as
+    `quicknet.lite.shipped.locate` finds it; a path that exists wins.
     `runtime` and `threads` are for exported files, as `OnnxClassifier` (`auto`, `onnxruntime`,
     `openvino`) and `QnzClassifier` (`auto`, `engine`, `engine-portable`, `reference`) say.
     Raises CheckpointError where nothing is at `path` or a folder is no run, FormatError for any
     other file, ToolError where what opens it is not installed, ConfigError where a run folder is
     given `runtime` or `threads`.
     """
-    path = Path(path)
+    path = locate(path, "file")
     options: dict[str, Any] = {"runtime": runtime} if runtime != "auto" else {}
     options |= {} if threads is None else {"threads": threads}
     if not path.exists():
-        raise CheckpointError(f"no model at {path}{_near(path)}; name a run folder or an exported file")
+        raise CheckpointError(
+            f"no model at {path}{_near(path)}; name a run folder, an exported file or shipped weights"
+        )
     if path.is_dir():
         require_run_folder(path)
     if options and path.is_dir():
@@ -72,13 +77,14 @@ def load(path: str | Path, runtime: str = "auto", threads: int | None = None) ->
 
 
 def _near(path: Path) -> str:
-    """Return `` (did you mean …?)`` for a name beside the missing one, if one is alike."""
+    """Return `` (did you mean …?)`` for a name beside the missing one and shipped weights, where some are alike."""
     try:
         names = [entry.name for entry in path.parent.iterdir()]
     except OSError:
-        return ""
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
-    return f" (did you mean {path.parent / close[0]}?)" if close else ""
+        names = []
+    beside = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
+    near = [str(path.parent / name) for name in beside] + near_weights(path)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
 def _attribute(name: str) -> Any:

@@ -34,6 +34,7 @@ from quicknet.core.files import (
 )
 from quicknet.core.settings import Settings
 from quicknet.lite.preprocess import check_images
+from quicknet.lite.shipped import did_you_mean
 from quicknet.models.registry import model_from_record
 from quicknet.train.recipe import Recipe, load_recipe
 
@@ -220,19 +221,26 @@ def require_fit(model: nn.Module, classes: tuple[str, ...], spec: PreprocessSpec
 
 
 def load_model(path: Path) -> tuple[nn.Module, Card]:
-    """Return the network of a run folder, in eval mode, and its card.
+    """Return the network of a run folder, in eval mode, and its card; weights kept in fp16 become float32.
 
     Raises FormatError or CheckpointError where card and weights do not belong together.
     """
     folder = Path(path)
     card_path, weights = folder / "card.json", folder / "model.safetensors"
     if not card_path.is_file():
-        raise CheckpointError(f"{folder} holds no card.json; train writes it with the first finished epoch")
+        raise CheckpointError(
+            f"{folder} holds no card.json{did_you_mean(path)}; train writes it with the first finished epoch"
+        )
     card = card_from_dict(settle_pair(card_path, weights, "weights_sha256"), str(card_path))
     model = model_from_record(card.model)
     require_fit(model, card.classes, card.preprocess, card_path)
-    load_weights(model, read_tensors(weights), weights)
+    load_weights(model, _widened(read_tensors(weights)), weights)
     return model.eval(), card
+
+
+def _widened(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return fp16 tensors, as shipped weights have them, as float32, which holds the same numbers."""
+    return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in tensors.items()}
 
 
 class TorchClassifier:

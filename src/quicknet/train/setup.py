@@ -13,6 +13,7 @@ from quicknet.core.config import MAX_IMAGE_SIZE
 from quicknet.core.errors import CheckpointError, ConfigError, ToolError
 from quicknet.data import DataRequest, load_data
 from quicknet.data.dataset import Dataset
+from quicknet.lite.shipped import locate
 from quicknet.models import fused
 from quicknet.models.registry import base_config, create_model, model_from_record
 from quicknet.train.checkpoint import RunFolder, load_model, load_weights, require_fit
@@ -48,7 +49,7 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
         )
     _check_overrides(recipe)
     world = join(device)
-    parent = load_model(Path(recipe.model.start_from)) if recipe.model.start_from else None
+    parent = load_model(locate(recipe.model.start_from, "run")) if recipe.model.start_from else None
     if parent is not None:  # whatever network the recipe names, this is the one
         recipe = recipe.replace(model={**recipe.model.to_dict(), "name": parent[1].model.name})
     else:
@@ -164,7 +165,8 @@ def _inherited_model(parent: tuple[nn.Module, Card], recipe: Recipe, data: Datas
 
 def _teacher(recipe: Recipe, data: Dataset, device: torch.device) -> Teacher | None:
     """Return the recipe's teacher, if it names one. Raises ConfigError where it does not fit the data."""
-    return None if recipe.distill.teacher is None else open_teacher(Path(recipe.distill.teacher), data, device)
+    teacher = recipe.distill.teacher
+    return None if teacher is None else open_teacher(locate(teacher, "run"), data, device)
 
 
 def describe(run: Run) -> list[str]:

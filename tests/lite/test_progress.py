@@ -1,10 +1,9 @@
 import io
-import subprocess
 import sys
 
 import pytest
 
-from quicknet.data import progress
+from quicknet.lite import progress
 
 
 class Terminal(io.StringIO):
@@ -49,17 +48,3 @@ def test_quiet_and_short_work_show_nothing(monkeypatch, terminal):
     with progress.progress("decoding", 1, "images", quiet=terminal) as advance:
         advance(1)
     assert screen.getvalue() == ""
-
-
-@pytest.mark.parametrize(
-    ("statement", "heavy"),
-    [
-        ("from quicknet.data import load_data, examine, draw_scenes, Dataset", {"torch"}),
-        ("import quicknet.data.download, quicknet.data.folders", {"torch"}),
-        ("import quicknet.data, quicknet.cli.doctor", {"torch", "numpy", "PIL"}),
-    ],
-)
-def test_imports_stay_light(statement, heavy):
-    code = f"{statement}; import sys; print(*sorted({heavy!r} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
