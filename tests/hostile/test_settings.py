@@ -84,7 +84,7 @@ def test_the_name_in_a_recipe_leads_nowhere_else(tiny_data: Path, tmp_path: Path
         (["train"], ("no DATA given", "cifar10")),
         (["train", ""], ("no DATA given",)),
         (["doctor"], ("Missing argument 'DATA'", "quicknet doctor --help")),
-        (["predict", "m"], ("Missing argument 'FILES...'", "quicknet predict --help")),
+        (["predict", "m"], ("give FILES to classify", "--watch FOLDER")),
         (["train", "cifar10", "--threads", "0"], ("--threads", "1<=x<=256")),
         (["train", "cifar10", "--threads", "100000"], ("--threads", "1<=x<=256")),
         (["train", "cifar10", "--epochs", "many"], ("--epochs", "'many' is not a valid integer")),

@@ -2,4 +2,5 @@
 
 from quicknet.engine import status
 
-print(status())
+if __name__ == "__main__":
+    print(status())

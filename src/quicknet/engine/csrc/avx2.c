@@ -43,20 +43,18 @@ static int32_t channel_of(int32_t v, int32_t i) { return v / 4 * 32 + i / 4 * 16
 /* [out / 64][step][accumulator][quad][8 channels][4 bytes]; a last block of 32 has 4 accumulators. Multipliers as
  * packing to 16 bits leaves them. */
 static void pack_block(const qn_matrix *to, const qn_layer *layer, int32_t o) {
-    int32_t accumulators = to->out_channels - o < BLOCK ? 4 : 8;
-    int8_t *w = to->weight + (size_t)o * (size_t)to->steps * 16;
-    for (int32_t i = 0; i < to->steps * accumulators * 4 * 8 * 4; i++) {
-        int32_t channel = o + channel_of(i / 128 % accumulators, i / 4 % 8);
-        *w++ = qn_sequence_weight(layer, channel, i / (128 * accumulators), i / 32 % 4 * 4 + i % 4);
-    }
-    for (int32_t v = 0; v < accumulators; v++) {
-        for (int32_t i = 0; i < 8; i++) {
-            int32_t channel = o + channel_of(v, i), own = channel < layer->out_channels;
-            int32_t at = o + v / 2 * 16 + i / 4 * 8 + v % 2 * 4 + i % 4;
-            to->bias[o + v * 8 + i] = own ? qn_i32(layer->bias + 4 * (size_t)channel) : 0;
-            to->positive[at] = own ? qn_i16(layer->positive + 2 * (size_t)channel) : 0;
-            to->negative[at] = own ? qn_i16(layer->negative + 2 * (size_t)channel) : 0;
+    const int32_t accumulators = to->out_channels - o < BLOCK ? 4 : 8;
+    for (int32_t i = 0; i < 8 * accumulators; i++) {
+        int32_t v = i / 8, lane = i % 8, channel = o + channel_of(v, lane), own = channel < layer->out_channels;
+        int8_t *w = to->weight + (size_t)o * (size_t)to->steps * 16 + v * 128 + lane * 4, step[16];
+        for (int32_t s = 0; s < to->steps; s++, w += 128 * accumulators) {
+            qn_sequence_step(layer, channel, s, step);
+            for (int32_t q = 0; q < 4; q++) memcpy(w + q * 32, step + 4 * q, 4);
         }
+        int32_t at = o + v / 2 * 16 + lane / 4 * 8 + v % 2 * 4 + lane % 4;
+        to->bias[o + i] = own ? qn_i32(layer->bias + 4 * (size_t)channel) : 0;
+        to->positive[at] = own ? qn_i16(layer->positive + 2 * (size_t)channel) : 0;
+        to->negative[at] = own ? qn_i16(layer->negative + 2 * (size_t)channel) : 0;
     }
 }
 

@@ -56,17 +56,14 @@ static int32_t channel_of(int32_t v, int32_t i) { return i / 4 * 8 + v * 4 + i %
 
 /* [out / 32][step][quad][2 vectors][16 channels][4 bytes] */
 static void pack_matrix(const qn_matrix *to, const qn_layer *layer) {
-    int8_t *w = to->weight;
-    int32_t *bias = to->bias;
-    for (int32_t o = 0; o < to->out_channels; o += BLOCK) {
-        for (int32_t i = 0; i < to->steps * 8 * 16 * 4; i++) {
-            int32_t channel = o + channel_of(i / 64 % 2, i / 4 % 16);
-            *w++ = qn_sequence_weight(layer, channel, i / 512, i / 128 % 4 * 4 + i % 4);
+    for (int32_t o = 0; o < to->out_channels; o++) {
+        int32_t channel = o / BLOCK * BLOCK + channel_of(o % BLOCK / 16, o % 16);
+        int8_t *w = to->weight + (size_t)(o / BLOCK * BLOCK) * (size_t)to->steps * 16 + o % BLOCK * 4, step[16];
+        for (int32_t s = 0; s < to->steps; s++, w += BLOCK * 16) {
+            qn_sequence_step(layer, channel, s, step);
+            for (int32_t q = 0; q < 4; q++) memcpy(w + q * BLOCK * 4, step + 4 * q, 4);
         }
-        for (int32_t i = 0; i < BLOCK; i++) {
-            int32_t channel = o + channel_of(i / 16, i % 16), own = channel < layer->out_channels;
-            *bias++ = own ? qn_i32(layer->bias + 4 * (size_t)channel) : 0;
-        }
+        to->bias[o] = channel < layer->out_channels ? qn_i32(layer->bias + 4 * (size_t)channel) : 0;
     }
     qn_plain_pack_multipliers(to, layer);
 }

@@ -2,6 +2,8 @@
  * its own instructions, where compilers vectorize them well: they are under 1% of a network's time. */
 #ifndef QN_PLAIN_H
 #define QN_PLAIN_H
+#include <string.h>
+
 #include "kernels.h"
 
 /* FORMAT.md's mulr, sat16 and clamp. A signed >> is arithmetic on every compiler that this meets. */
@@ -49,22 +51,16 @@ static inline void qn_plain_pack_multipliers(const qn_matrix *to, const qn_layer
     }
 }
 
-/* Weight w[o][i] of a stem or pointwise by its place in the padded sequence: step `s`, byte `b` of 16. */
-static inline int8_t qn_sequence_weight(const qn_layer *layer, int32_t o, int32_t s, int32_t b) {
-    int32_t rows = layer->depthwise ? 1 : layer->kernel;
-    int32_t row = layer->depthwise ? layer->in_channels : layer->kernel * layer->in_channels;
-    int32_t steps = (row + 15) / 16, i = s % steps * 16 + b;
-    if (o >= layer->out_channels || i >= row) return 0;
-    return layer->weight[((size_t)o * (size_t)rows + (size_t)(s / steps)) * (size_t)row + (size_t)i];
-}
-
-/* The same, 16 weights at a time: those of output channel `o` in step `s`. */
+/* Step `s` of a stem's or pointwise's padded sequence for output channel `o`: 16 weights. */
 static inline void qn_sequence_step(const qn_layer *layer, int32_t o, int32_t s, int8_t to[16]) {
     int32_t rows = layer->depthwise ? 1 : layer->kernel;
     int32_t row = layer->depthwise ? layer->in_channels : layer->kernel * layer->in_channels;
     int32_t steps = (row + 15) / 16, left = o < layer->out_channels ? row - s % steps * 16 : 0;
     size_t at = ((size_t)o * (size_t)rows + (size_t)(s / steps)) * (size_t)row + (size_t)(s % steps * 16);
-    for (int32_t b = 0; b < 16; b++) to[b] = b < left ? layer->weight[at + (size_t)b] : 0;
+    if (left >= 16)
+        memcpy(to, layer->weight + at, 16);
+    else
+        for (int32_t b = 0; b < 16; b++) to[b] = b < left ? layer->weight[at + (size_t)b] : 0;
 }
 
 #endif

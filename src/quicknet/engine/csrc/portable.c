@@ -21,8 +21,7 @@ static int32_t depthwise_bytes(int32_t kernel) { return kernel * kernel; }
 static void pack_matrix(const qn_matrix *to, const qn_layer *layer) {
     int8_t *w = to->weight;
     for (int32_t o = 0; o < to->out_channels; o++) {
-        for (int32_t s = 0; s < to->steps; s++)
-            for (int32_t b = 0; b < 16; b++) *w++ = qn_sequence_weight(layer, o, s, b);
+        for (int32_t s = 0; s < to->steps; s++, w += 16) qn_sequence_step(layer, o, s, w);
         to->bias[o] = o < layer->out_channels ? qn_i32(layer->bias + 4 * (size_t)o) : 0;
     }
     qn_plain_pack_multipliers(to, layer);

@@ -47,6 +47,7 @@ int qn_check(const void *file, size_t size, qn_info *info);
 const char *qn_strerror(int error);
 size_t qn_memory(const void *file, size_t size, int threads); /* bytes that qn_open needs; 0: bad file */
 int qn_open(qn_engine **engine, const void *file, size_t size, void *memory, size_t memory_size, int threads, int isa);
+/* Logits of `count` images. One caller at a time: an engine's own threads share the images, or a single one. */
 void qn_run(qn_engine *engine, const uint8_t *images, size_t count, int32_t *logits);
 const char *qn_isa_name(const qn_engine *engine); /* "avx2", ... */
 void qn_close(qn_engine *engine);                 /* ends its threads; the memory is the caller's */

@@ -10,6 +10,8 @@ from pathlib import Path
 from quicknet.core import compile as compiling
 from quicknet.core.compile import Built, Part
 
+__all__ = ["PART", "SOURCE", "Built", "ensure_built"]
+
 SOURCE = Path(__file__).resolve().parent / "csrc"
 
 
