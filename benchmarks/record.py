@@ -2,7 +2,7 @@
 
     python benchmarks/record.py accuracy NAME RUN...      runs of one recipe, a seed each
     python benchmarks/record.py latency NAME MODEL...     measured now, in turn
-    python benchmarks/record.py frames NAME MODEL...      60 frames/s under CPU quotas, JPEG 640x480
+    python benchmarks/record.py frames NAME MODEL...      the smallest share of a core for 60 frames/s, JPEG 640x480
     python benchmarks/record.py demo                      what `make demo` left in demo/
 
 Accuracy is not measured here: each finished run's card holds what it reached on `test`, by whom
@@ -22,7 +22,7 @@ from typing import Any
 import safetensors.torch
 
 from quicknet.compare.benchmark import BenchmarkSettings, benchmark
-from quicknet.compare.realtime import FrameSettings, hold_frames
+from quicknet.compare.realtime import FrameSettings, smallest_shares
 from quicknet.core.card import Card, Metric, read_card
 from quicknet.core.errors import QuickNetError, ToolError
 from quicknet.core.files import sha256_file, write_atomically
@@ -115,24 +115,22 @@ def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def demo() -> dict[str, Any]:
     """Return what the demo reached, and one `predict` with what it printed."""
     fields = accuracy([ROOT / "demo" / "run"])
-    command = ["quicknet", "predict", "demo/scenes.onnx", *_DEMO_FILES]
+    command = ["quicknet", "predict", "demo/scenes.qnz", *_DEMO_FILES]
     ours = [sys.executable, "-m", *command]
     output = subprocess.run(ours, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     return {
         **fields,
         "kind": "demo",
         "onnx_bytes": (ROOT / "demo" / "scenes.onnx").stat().st_size,
+        "qnz_bytes": (ROOT / "demo" / "scenes.qnz").stat().st_size,
         "predict": {"command": shlex.join(command), "output": output},
     }
 
 
 def frames(models: list[Path]) -> list[dict[str, Any]]:
-    """Return how 60 frames/s go with several shares of one core, whole path from 640x480 JPEG."""
-    rows = []
-    for share in (1.0, 0.5, 0.4, 0.3, 0.2, 0.1):
-        settings = FrameSettings(fps=60, seconds=5, cpu_share=share, jpeg=(640, 480))
-        rows += [row.to_dict() for row in hold_frames(models, settings)]
-    return rows
+    """Return the smallest share of one core that holds 60 frames/s, whole path from 640x480 JPEG."""
+    settings = FrameSettings(fps=60, seconds=5, jpeg=(640, 480))
+    return [found.to_dict() for found in smallest_shares(models, settings)]
 
 
 def main() -> int:

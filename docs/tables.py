@@ -54,6 +54,16 @@ class Records:
         ]
         return min(found, key=lambda pair: pair[0]["median_ms"], default=None)
 
+    def files(self, network: str) -> list[tuple[int, str]]:
+        """Return (bytes, suffix) of a network's files in the latency records."""
+        return [
+            (facts["size_bytes"], facts["model"].rpartition(".")[2])
+            for record in self.all.values()
+            if record.get("kind") == "latency"
+            for facts in record["benchmark"]["models"]
+            if facts["name"] == network
+        ]
+
     def demo(self) -> dict[str, Any] | None:
         """Return the record of `make demo`."""
         return next((record for record in self.all.values() if record.get("kind") == "demo"), None)
@@ -99,6 +109,10 @@ def _accuracy(records: Records, network: str) -> str:
 
 
 def _bytes(records: Records, network: str) -> str:
+    """The smallest file whose speed was measured, else that of the trained weights."""
+    files = records.files(network)
+    if files:
+        return "{:,} (`.{}`)".format(*min(files))
     record = records.best_accuracy(network)
     return _UNMEASURED if record is None else f"{record['file_bytes']:,} (`{record['file']}`)"
 
@@ -179,6 +193,59 @@ def throughput(records: Records) -> str:
     machine = f"{record['machine']['cpu']}, {record['threads']} threads"
     under = f"{machine}; batch {record['rows'][0]['batch']}, medians of {record['rows'][0]['rounds']} turns each.\n"
     return f"\n{markdown(heads, rows, right_from=1)}\n{under}Re-made by `{record['command']}`.\n\n"
+
+
+def engine(records: Records) -> str:
+    """Speed of the integer engine beside other runtimes, from its record."""
+    record = records.all.get("engine")
+    if record is None:
+        return f"\n{_UNMEASURED}\n\n"
+    parts = [_engine_rows(name, model) for name, model in record["models"].items()]
+    machine = record["machine"]
+    under = (
+        f"Images/s of one thread, batch 1, network only, medians (best) of turns in one run; {machine['cpu']}, "
+        f"load before {machine['load_1min']:g}. Ceiling: the same instruction set's inner loop, all in registers.\n"
+    )
+    return "\n" + "\n".join(parts) + f"\n{under}Re-made by `{record['command']}`.\n\n"
+
+
+def _engine_rows(name: str, model: dict[str, Any]) -> str:
+    rows = []
+    for row in model["rows"]:
+        share = f"{row['share']:.0%}" if "share" in row else "–"
+        speed = f"{row['images_per_second']:,.0f} ({row['best_images_per_second']:,.0f})"
+        rows.append((" ".join(filter(None, (row["name"], row["isa"]))), speed, share))
+    ready, threads = model["first_answer_ms"], model["threads"]
+    single, batch = (threads[key] for key in ("batch_1", "batch_32"))
+    more = (
+        f"{threads['threads']} threads against one: {single['median']:.2f} times (best {single['best']:.2f}) for single "
+        f"images, {batch['median']:.2f} ({batch['best']:.2f}) for batches of 32. From the file's bytes to the first "
+        f"answer: {ready['median']:.1f} ms.\n"
+    )
+    return f"{markdown((f'`{name}`', 'images/s', 'of its ceiling'), rows, right_from=1)}\n{more}"
+
+
+def quantized(records: Records) -> str:
+    """What each width class loses against its float parent, from the record."""
+    record = records.all.get("quantize")
+    if record is None:
+        return f"\n{_UNMEASURED}\n\n"
+    rows = [
+        (
+            f"`{row['bits']}`" + (f", {row['qat_epochs']:g} epochs of QAT" if row["qat_epochs"] else ""),
+            row["split"],
+            f"{row['n']:,}",
+            f"{100 * row['top1']:.2f}%",
+            f"{row['lost_points']:+.2f}",
+            f"{row['different']:,}",
+            f"{row['file_bytes']:,}",
+        )
+        for row in record["rows"]
+    ]
+    heads = ("width class", "split", "n", "top-1", "points lost", "images of another class", "file, bytes")
+    parents = {row["split"]: f"{100 * row['parent_top1']:.2f}% of {row['split']}" for row in record["rows"]}
+    under = f"`quicknet_s` on CIFAR-10, whose float network has {', '.join(parents.values())}; choices by val alone.\n"
+    return f"\n{markdown(heads, rows, right_from=2)}\n{under}Re-made by `{record['command']}`.\n\n"
 
 
 def all_records(records: Records) -> str:

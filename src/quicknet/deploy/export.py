@@ -14,7 +14,7 @@ from torch import nn
 
 from quicknet import __version__
 from quicknet.core.card import Card, PreprocessSpec, Vectors, read_card, require_run_folder
-from quicknet.core.errors import CheckFailed, ToolError, require_package
+from quicknet.core.errors import CheckFailed, ConfigError, ToolError, require_package
 from quicknet.core.files import sha256_bytes, sha256_file, write_atomically
 from quicknet.core.settings import Settings
 from quicknet.data import Dataset, load_data
@@ -31,7 +31,7 @@ from quicknet.train.recipe import DataSettings
 Format = Literal["onnx", "openvino"]
 
 # format → the packages that making and verifying it takes
-_TOOLS = {"onnx": ("onnx",), "openvino": ("onnx", "openvino")}
+TOOLS = {"onnx": ("onnx",), "openvino": ("onnx", "openvino")}
 # Float32 torch against the float64 network on the same images. Trained networks differ by 1e-5;
 # what this must find (another normalization, other weights) differs by 0.1 and more.
 _SAME_NETWORK = 1e-2
@@ -85,7 +85,7 @@ def export(
     """
     run = Path(run)
     out = default_path(run, format) if out is None else Path(out)
-    for package in _TOOLS[format]:
+    for package in TOOLS[format]:
         require_package(package, f"the format {format}")
     require_run_folder(run)
     if out.is_dir():
@@ -95,7 +95,7 @@ def export(
 
     spec = parent.card.preprocess
     graph = build_graph(fold(parent.model, spec), spec.size, "fused" if format == "onnx" else "plain")
-    card = _card(parent, format, _split_settings(run))
+    card = parents_card(parent, format, split_settings_of(run))
     if data is not None:
         card = _with_receipt(parent, card, data, advance)
     found = verify_file(parse_onnx(assemble(graph, card), out), data, advance)
@@ -107,10 +107,10 @@ def export(
     blob = assemble(graph, card)
     verify_file(parse_onnx(blob, out)).require()
     write_atomically(out, blob)
-    return _described(out, format, found.replace(sha256=sha256_bytes(blob)))
+    return described(out, format, found.replace(sha256=sha256_bytes(blob)))
 
 
-def _described(out: Path, format: Format, found: Verification) -> Exported:  # noqa: A002
+def described(out: Path, format: Format, found: Verification) -> Exported:  # noqa: A002
     """Look at what lies on the disk now."""
     if sha256_file(out) != found.sha256:
         out.unlink(missing_ok=True)
@@ -134,8 +134,11 @@ def _described(out: Path, format: Format, found: Verification) -> Exported:  # n
 # --- the card ------------------------------------------------------------------------------
 
 
-def _card(parent: TorchClassifier, format: Format, how_split: dict[str, Any]) -> Card:  # noqa: A002
-    """Return the parent's card with its test vectors and one more step of lineage."""
+def parents_card(parent: TorchClassifier, format: str, more: dict[str, Any]) -> Card:  # noqa: A002
+    """Return the parent's card with its test vectors and one more step of lineage, in which `more` is too.
+
+    Raises CheckFailed for a run whose answers are not finite.
+    """
     spec = parent.card.preprocess
     images = draw_vectors(spec.size, spec.channels)
     logits = reference_logits(parent.model, images, spec)
@@ -151,7 +154,7 @@ def _card(parent: TorchClassifier, format: Format, how_split: dict[str, Any]) ->
         "format": format,
         "quicknet": __version__,
         "parent_weights_sha256": parent.card.weights_sha256,
-        **how_split,
+        **more,
     }
     vectors = Vectors(generator=GENERATOR, sha256=vectors_sha256(images), logits=rounded)
     return parent.card.replace(vectors=vectors, lineage=(*parent.card.lineage, step))
@@ -171,7 +174,7 @@ def reference_logits(model: nn.Module, images: NDArray[np.uint8], spec: Preproce
     return np.asarray(logits.numpy(), np.float64)
 
 
-def _split_settings(run: Path) -> dict[str, Any]:
+def split_settings_of(run: Path) -> dict[str, Any]:
     """Return how the run's data was read and split: by the recipe, else the defaults."""
     settings = RunFolder(run).read_recipe().data if (run / "recipe.toml").is_file() else DataSettings()
     return {key: getattr(settings, key) for key in SPLIT_SETTINGS}
@@ -204,10 +207,19 @@ def _with_receipt(
     return card.replace(lineage=(*card.lineage[:-1], step))
 
 
+def recipes_source(run: Path) -> str:
+    """Return where the run's recipe says its data lies. Raises ConfigError where it says nothing."""
+    require_run_folder(run)
+    source = RunFolder(run).read_recipe().data.source if (run / "recipe.toml").is_file() else ""
+    if not source:
+        raise ConfigError(f"{run} does not say on what it was trained; name that data with --data")
+    return source
+
+
 def load_run_data(run: Path, source: str, quiet: bool) -> Dataset:
     """Return the data that `source` names, decoded and split as the run was trained on it.
 
     Raises CheckpointError for what is no run folder, DataError.
     """
     require_run_folder(run)
-    return load_data(source, request_for(read_card(run / "card.json"), _split_settings(run) | {"quiet": quiet}))
+    return load_data(source, request_for(read_card(run / "card.json"), split_settings_of(run) | {"quiet": quiet}))

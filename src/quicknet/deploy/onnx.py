@@ -30,7 +30,7 @@ Form = Literal["fused", "plain"]
 
 
 @dataclass
-class _Nodes:
+class Nodes:
     """Nodes and constants so far; a node, its output and its constants share a name."""
 
     nodes: list[Any] = field(default_factory=list)
@@ -38,8 +38,11 @@ class _Nodes:
 
     def constant(self, name: str, array: Array) -> str:
         """Add a float32 constant: here, and only here, float64 is rounded."""
-        values: NDArray[np.float32] = np.ascontiguousarray(array, "<f4")
-        self.constants.append(numpy_helper.from_array(values, name))
+        return self.exact(name, np.ascontiguousarray(array, "<f4"))
+
+    def exact(self, name: str, array: NDArray[Any]) -> str:
+        """Add a constant as it is."""
+        self.constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
@@ -47,10 +50,17 @@ class _Nodes:
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
+    def serialized(self, size: int, channels: int, classes: int) -> bytes:
+        """Return the graph from `images` to `logits`, as bytes."""
+        images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", size, size, channels])
+        logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", classes])
+        graph = helper.make_graph(self.nodes, "quicknet", [images], [logits], self.constants)
+        return bytes(graph.SerializeToString(deterministic=True))
+
 
 def build_graph(net: Folded, size: int, form: Form) -> bytes:
     """Return the serialized graph for images of `size` pixels square."""
-    made = _Nodes()
+    made = Nodes()
     first = next(layer for layer in net.layers if isinstance(layer, Conv))
     channels = first.weight.shape[1] * first.groups
     x = made.node("Transpose", ["images"], "planes", perm=[0, 3, 1, 2])  # as bytes: a quarter of the traffic
@@ -66,13 +76,10 @@ def build_graph(net: Folded, size: int, form: Form) -> bytes:
     x = made.node("Flatten", [made.node("GlobalAveragePool", [x], "average")], "features", axis=1)
     weight, bias = made.constant("classifier.weight", net.weight), made.constant("classifier.bias", net.bias)
     made.node("Gemm", [x, weight, bias], "logits", transB=1)
-    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", size, size, channels])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", len(net.bias)])
-    graph = helper.make_graph(made.nodes, "quicknet", [images], [logits], made.constants)
-    return bytes(graph.SerializeToString(deterministic=True))
+    return made.serialized(size, channels, len(net.bias))
 
 
-def _convolution(made: _Nodes, x: str, layer: Conv) -> str:
+def _convolution(made: Nodes, x: str, layer: Conv) -> str:
     inputs = [x, made.constant(f"{layer.name}.weight", layer.weight)]
     if layer.bias is not None:
         inputs.append(made.constant(f"{layer.name}.bias", layer.bias))
@@ -88,7 +95,7 @@ def _convolution(made: _Nodes, x: str, layer: Conv) -> str:
     )
 
 
-def _activation(made: _Nodes, x: str, layer: Conv, form: Form) -> str:
+def _activation(made: Nodes, x: str, layer: Conv, form: Form) -> str:
     """Add max(x, 0) + slope * min(x, 0)."""
     slope, name = layer.slope, layer.name
     if slope is None:
@@ -108,7 +115,7 @@ def _activation(made: _Nodes, x: str, layer: Conv, form: Form) -> str:
     return made.node("Add", [rest, x], f"{name}.prelu")
 
 
-def _scaled(made: _Nodes, x: str, name: str, factor: Array) -> str:
+def _scaled(made: Nodes, x: str, name: str, factor: Array) -> str:
     weight = made.constant(f"{name}.weight", factor.reshape(-1, 1, 1, 1))
     return made.node("Conv", [x, weight], name, kernel_shape=[1, 1], group=len(factor))
 

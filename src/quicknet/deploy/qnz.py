@@ -1,0 +1,275 @@
+"""A run folder as a `.qnz`: quantized, fine-tuned where asked, measured, verified, then written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from quicknet.core.card import Card, IntegerRecord, require_run_folder
+from quicknet.core.errors import CheckFailed, ConfigError, ToolError
+from quicknet.core.files import sha256_bytes, sha256_file, write_atomically
+from quicknet.core.machine import usable_cores
+from quicknet.core.settings import Settings
+from quicknet.data import Dataset
+from quicknet.data.augment import AugmentSettings
+from quicknet.deploy.export import parents_card, split_settings_of
+from quicknet.deploy.fold import Folded, fold
+from quicknet.deploy.quantize import QatSettings, Quantized, calibration_count, fine_tune, quantize, require_expressible
+from quicknet.deploy.quantize.widths import Bits
+from quicknet.lite import reference
+from quicknet.lite.evaluate import top1_metric
+from quicknet.lite.implementations import implementations
+from quicknet.lite.qnz import QnzFile, assemble_qnz, parse_qnz
+from quicknet.lite.receipt import Predictions, class_order_sha256, pack_classes
+from quicknet.lite.vectors import draw_vectors
+from quicknet.lite.verify import receipt_split, verify_file
+from quicknet.train.checkpoint import RunFolder, TorchClassifier
+
+_BATCH = 256
+
+Answers = Callable[[NDArray[np.uint8]], NDArray[Any]]
+Show = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]  # (what, how many, unit) → advance
+
+
+class QnzSettings(Settings, frozen=True, kw_only=True):
+    """How a run becomes a `.qnz`.
+
+    `bits` is a width class of FORMAT.md, `qat_epochs` how long to fine-tune through the
+    simulation, a part of one too; `max_loss` how many points of top-1 on `val` may be lost to the
+    float parent, None for any; `images` of the training split to calibrate on, None for as many
+    as memory holds, up to 1,024; `seed` chooses them and the order of fine-tuning.
+    """
+
+    # w7a8 lost the least of the four on val and runs within 10% of w7a7: results/NNNN-quantize
+    bits: Bits = "w7a8"
+    qat_epochs: float = 0.0
+    max_loss: float | None = 0.2
+    images: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be followed."""
+        if not 0 <= self.qat_epochs <= 1000:
+            raise ConfigError(f"qat_epochs {self.qat_epochs} must lie in 0..1000")
+        if self.max_loss is not None and not 0 <= self.max_loss <= 100:
+            raise ConfigError(f"max_loss {self.max_loss} must lie in 0..100 points")
+        if self.images is not None and self.images < 1:
+            raise ConfigError(f"images {self.images} must be at least 1")
+        if not 0 <= self.seed < 1 << 63:
+            raise ConfigError(f"seed {self.seed} must lie in 0..2^63-1")
+
+
+class Compared(Settings, frozen=True, kw_only=True):
+    """The integer network and its float parent on a split: accuracies, and images of another class than by the run.
+
+    `lost_points` of top-1; negative where the integer network is the better one.
+    """
+
+    split: str
+    protocol: str
+    n: int
+    top1: float
+    parent_top1: float
+    lost_points: float
+    different: int
+
+
+class ExportedQnz(Settings, frozen=True, kw_only=True):
+    """What was written. The JSON of `export --format qnz --json` is this.
+
+    `compared` on `val`, where choices are made, and on `test`, where there is one.
+    """
+
+    path: str
+    format: str
+    bits: str
+    qat_epochs: float
+    sha256: str
+    weights_sha256: str
+    size_bytes: int
+    runtimes: tuple[str, ...]
+    compared: tuple[Compared, ...]
+
+
+@contextlib.contextmanager
+def silent(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show nothing: a `Show` for who does not look."""
+    yield lambda n: None
+
+
+def export_qnz(
+    run: str | Path,
+    data: Dataset,
+    out: str | Path | None = None,
+    settings: QnzSettings | None = None,
+    show: Show = silent,
+) -> ExportedQnz:
+    """Write the classifier of a run folder as a `.qnz`, after quantizing, measuring and verifying it.
+
+    `data` is what the run was trained on (`load_run_data`): calibration and fine-tuning take its
+    `train`, choices its `val`, the receipt its `test`. The same inputs give the same bytes on one
+    machine. What was at `out` before stays there unless all holds. Raises CheckFailed where more
+    than `max_loss` is lost, ConfigError for a network that FORMAT.md cannot express, DataError for
+    too few images, CheckpointError for what is no run folder.
+    """
+    run, settings = Path(run), settings or QnzSettings()
+    out = run / f"{run.resolve().name or 'model'}.qnz" if out is None else Path(out)
+    if out.is_dir():
+        raise ToolError(f"{out} is a folder; name a file with --out")
+    file, compared = make_qnz(run, data, out, settings, show)
+    found = verify_file(file)
+    found.require()
+    write_atomically(out, file.blob)
+    if sha256_file(out) != found.sha256:
+        out.unlink(missing_ok=True)
+        raise ToolError(f"{out} reads back other than it was written; check the disk, then export again")
+    replayed = (check.name.removeprefix("vectors ") for check in found.checks if check.name.startswith("vectors "))
+    return ExportedQnz(
+        path=str(out),
+        format="qnz",
+        bits=settings.bits,
+        qat_epochs=settings.qat_epochs,
+        sha256=found.sha256,
+        weights_sha256=found.weights_sha256,
+        size_bytes=len(file.blob),
+        runtimes=tuple(replayed),
+        compared=compared,
+    )
+
+
+def make_qnz(
+    run: Path, data: Dataset, path: Path, settings: QnzSettings, show: Show = silent
+) -> tuple[QnzFile, tuple[Compared, ...]]:
+    """Return the file that `export_qnz` would write to `path`, and how it compares to the run. Raises as that does."""
+    require_run_folder(run)
+    parent = TorchClassifier(run)
+    card, made = _quantized(run, parent, data, settings, show)
+    answers = next(iter(implementations(parse_qnz(assemble_qnz(made.network, card), path), usable_cores()).values()))
+    measured = {"val": _compare(parent, answers, data, "val", show)}
+    _require_little_loss(measured["val"][0], settings)
+    split = receipt_split(None, data)
+    if split not in measured:
+        measured[split] = _compare(parent, answers, data, split, show)
+    compared = tuple(found for found, _ in measured.values())
+    card = _with_step(
+        card, compared=[c.to_dict() for c in compared], predictions=_receipt(card, data, *measured[split])
+    )
+    weights = parse_qnz(assemble_qnz(made.network, card), path).weights_sha256
+    own = tuple(top1_metric(c.top1, c.n, c.split, c.protocol, weights) for c in compared)
+    card = card.replace(metrics=(*card.metrics, *own))
+    return parse_qnz(assemble_qnz(made.network, card), path), compared
+
+
+def _quantized(
+    run: Path, parent: TorchClassifier, data: Dataset, settings: QnzSettings, show: Show
+) -> tuple[Card, Quantized]:
+    """Return the integer network, fine-tuned where asked, and its card, in which nothing is measured yet."""
+    net = fold(parent.model, parent.card.preprocess)
+    _, blocks = require_expressible(net, parent.card.preprocess.size)
+    images = calibration_images(net, data, settings)
+    step = {"bits": settings.bits, "calibration": _calibration(images, settings), **split_settings_of(run)}
+    card = parents_card(parent, "qnz", step)
+    with show("quantize", 1 + len(blocks), "layers") as advance:
+        made = quantize(net, images, settings.bits, advance)
+    if settings.qat_epochs:
+        tuning = QatSettings(epochs=settings.qat_epochs, seed=settings.seed)
+        made, tuned = fine_tune(made, parent.model, data, _augmentation(run), tuning, show)
+        card = _with_step(card, qat={**tuning.to_dict(), **tuned.to_dict()})
+    return _integer_card(card, made, settings.bits), made
+
+
+def calibration_images(net: Folded, data: Dataset, settings: QnzSettings) -> NDArray[np.uint8]:
+    """Return the training images, in the data's order, on which ranges are chosen."""
+    train = data.split("train").images
+    count = settings.images or calibration_count(net, train.shape[1])
+    rng = np.random.default_rng(settings.seed)
+    rows = np.sort(rng.permutation(len(train))[:count])
+    return np.ascontiguousarray(train[rows])
+
+
+# --- the card ------------------------------------------------------------------------------
+
+
+def _calibration(images: NDArray[np.uint8], settings: QnzSettings) -> dict[str, Any]:
+    return {"split": "train", "n": len(images), "seed": settings.seed, "sha256": sha256_bytes(images.tobytes())}
+
+
+def _augmentation(run: Path) -> AugmentSettings:
+    """Return how the run's recipe augments; flips and small shifts for a run folder without one."""
+    return RunFolder(run).read_recipe().augment if (run / "recipe.toml").is_file() else AugmentSettings()
+
+
+def _with_step(card: Card, **more: Any) -> Card:
+    """Return the card with `more` in its last step of lineage."""
+    return card.replace(lineage=(*card.lineage[:-1], {**card.lineage[-1], **more}))
+
+
+def _integer_card(card: Card, made: Quantized, bits: Bits) -> Card:
+    """Return the parent's card as the integer network's: its own logits on the test vectors, and its scale."""
+    spec = card.preprocess
+    integers = reference.run(made.network, draw_vectors(spec.size, spec.channels))
+    assert card.vectors is not None  # parents_card has just put them in
+    vectors = msgspec.structs.replace(card.vectors, integers=tuple(tuple(map(int, row)) for row in integers))
+    return card.replace(vectors=vectors, integer=IntegerRecord(bits=bits, logit_scale=made.logit_scale))
+
+
+def _receipt(card: Card, data: Dataset, found: Compared, predicted: NDArray[np.int64]) -> dict[str, Any]:
+    """Return the digest of the integer network's own classes, as a step of lineage keeps it."""
+    predictions = Predictions(
+        data=data.name,
+        data_sha256=data.sha256,
+        split=found.split,
+        protocol=data.protocol,
+        n=found.n,
+        correct=round(found.top1 * found.n),
+        class_order_sha256=class_order_sha256(card.classes),
+        sha256=pack_classes(predicted)[1],
+    )
+    return predictions.to_dict()
+
+
+# --- measuring -----------------------------------------------------------------------------
+
+
+def _compare(
+    parent: TorchClassifier, answers: Answers, data: Dataset, split: str, show: Show
+) -> tuple[Compared, NDArray[np.int64]]:
+    """Return how integer network and parent do on a split, and the integer network's classes (N,)."""
+    part = data.split(split)
+    n, labels = len(part), np.asarray(part.labels)
+    ours, theirs = np.empty(n, np.int64), np.empty(n, np.int64)
+    with show(f"measure on {split}", n, "images") as advance:
+        for first in range(0, n, _BATCH):
+            rows = slice(first, first + _BATCH)
+            images = np.ascontiguousarray(part.images[rows])
+            ours[rows], theirs[rows] = answers(images).argmax(1), parent.logits(images).argmax(1)
+            advance(len(images))
+    top1, parent_top1 = int((ours == labels).sum()), int((theirs == labels).sum())
+    found = Compared(
+        split=split,
+        protocol=data.protocol,
+        n=n,
+        top1=top1 / n,
+        parent_top1=parent_top1 / n,
+        lost_points=round(100 * (parent_top1 - top1) / n, 4),
+        different=int((ours != theirs).sum()),
+    )
+    return found, ours
+
+
+def _require_little_loss(found: Compared, settings: QnzSettings) -> None:
+    if settings.max_loss is None or found.lost_points <= settings.max_loss:
+        return
+    mend = "more --qat epochs" if settings.qat_epochs else "fine-tune with --qat 1"
+    raise CheckFailed(
+        f"{settings.bits} loses {found.lost_points:.2f} points of top-1 on {found.split} "
+        f"({100 * found.parent_top1:.2f}% to {100 * found.top1:.2f}%, n = {found.n:,}), over --max-loss "
+        f"{settings.max_loss:g}; {mend}, take --bits w7a8, or allow more"
+    )

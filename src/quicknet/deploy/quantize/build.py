@@ -1,0 +1,320 @@
+"""Post-training quantization: a folded network and calibration images become integers.
+
+Layer by layer, each on what the integer layers before it deliver, with the float network's maps of
+the same images beside: a filter is fitted to give what the float filter gives of the float input,
+so that it makes good what the layers before it lost.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from quicknet.core.errors import ConfigError, DataError
+from quicknet.deploy.fold import Array, Conv, Folded, Pool
+from quicknet.deploy.quantize import calibrate, simulate
+from quicknet.deploy.quantize.calibrate import Feed
+from quicknet.deploy.quantize.outputs import Output, classifier, requantization
+from quicknet.deploy.quantize.ranges import choose_range
+from quicknet.deploy.quantize.rounding import Rounded, round_filters
+from quicknet.deploy.quantize.widths import WIDTHS, Bits, WidthClass, depthwise_lanes, pointwise_lanes, stem_lanes
+from quicknet.lite.integer import IntegerNetwork, IntegerSeparable, IntegerStem
+
+MIN_IMAGES = 16
+
+_CHUNK_VALUES = 1 << 21  # of a feature map of the images done together
+_RIDGE = 1e-2  # share of an input's variance by which a fitted filter is held to the float one
+_MAX_BIAS = 1_000_000_000  # with any weights and shift that FORMAT.md allows, 32 bits hold the sum
+_PATCH_IMAGES = 128
+_MAX_MAP = 1 << 26  # FORMAT.md's limit
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """An integer network, and the real value of a logit of 1."""
+
+    network: IntegerNetwork
+    logit_scale: float
+
+
+class _Block(NamedTuple):
+    """A separable layer as it was folded."""
+
+    pool: bool
+    depthwise: Conv
+    pointwise: Conv
+
+
+class _Task(NamedTuple):
+    """What is asked of a layer beside its filters: the class, and who takes its output."""
+
+    width: WidthClass
+    after: _Block | None
+
+    @property
+    def pool(self) -> bool:
+        """Whether the output is pooled before it is used."""
+        return self.after is not None and self.after.pool
+
+    def importance(self, channels: int) -> Tensor:
+        """Return how much an error in each output channel (C,) weighs: by the filters that take it."""
+        if self.after is None:
+            return torch.ones(channels, dtype=torch.float64)
+        return _energy(self.after.depthwise.weight, 0) * _energy(self.after.pointwise.weight, 1)
+
+
+def quantize(
+    net: Folded, images: NDArray[np.uint8], bits: Bits, advance: Callable[[int], None] | None = None
+) -> Quantized:
+    """Return the integer network of a folded QuickNet, in a width class, calibrated on training images.
+
+    `images` (N, side, side, C) uint8, at least 16, some hundred for ranges that hold;
+    `advance(n)` is told of every n layers done. The same images give the same network. Raises
+    ConfigError for a network that FORMAT.md cannot express, DataError for too few images.
+    """
+    stem, blocks = require_expressible(net, images.shape[1])
+    if len(images) < MIN_IMAGES:
+        raise DataError(
+            f"{len(images)} images are too few to choose the ranges of integers from; "
+            f"give at least {MIN_IMAGES} training images, better 500"
+        )
+    width = WIDTHS[bits]
+    tell = advance or (lambda n: None)
+    with torch.no_grad():
+        integer_stem, feed = _stem(stem, _pixels(images, stem), _Task(width, blocks[0] if blocks else None))
+        tell(1)
+        done = []
+        for index, block in enumerate(blocks):
+            after = blocks[index + 1] if index + 1 < len(blocks) else None
+            integer, feed = _separable(block, feed.pooled() if block.pool else feed, _Task(width, after))
+            done.append(integer)
+            tell(1)
+        weight, bias, scale = classifier(net.weight, net.bias, feed)
+    network = IntegerNetwork(images.shape[1], images.shape[3], integer_stem, tuple(done), weight, bias)
+    return Quantized(network, scale)
+
+
+def require_expressible(net: Folded, side: int) -> tuple[Conv, list[_Block]]:
+    """Return the stem and the separable layers of a QuickNet for images of `side` pixels.
+
+    Raises ConfigError, naming the layer, for what FORMAT.md has no place for.
+    """
+    stem, *rest = net.layers
+    if net.scale is not None or not isinstance(stem, Conv) or stem.groups != 1 or stem.padding:
+        raise ConfigError("only QuickNets become integers, since a .qnz holds no other network; use --format onnx")
+    if stem.weight.shape[1] > 4:
+        raise ConfigError(f"images of {stem.weight.shape[1]} channels do not fit a .qnz, which takes 1 to 4")
+    if _largest_map(net, side) > _MAX_MAP:
+        raise ConfigError(f"a feature map of over {_MAX_MAP:,} values does not fit a .qnz; use --format onnx")
+    blocks, pool = [], False
+    convolutions = iter(rest)
+    for layer in convolutions:
+        if isinstance(layer, Pool):
+            pool = True
+            continue
+        pointwise = next(convolutions)
+        assert isinstance(pointwise, Conv)  # as `fold` lists a QuickNet
+        kernel = layer.weight.shape[-1]
+        if kernel not in (3, 5):
+            raise ConfigError(
+                f"{layer.name} has a kernel of {kernel}, a .qnz takes 3 and 5; use --format onnx, or train with these"
+            )
+        blocks.append(_Block(pool, layer, pointwise))
+        pool = False
+    return stem, blocks
+
+
+def calibration_count(net: Folded, side: int, budget_bytes: int = 512 << 20, most: int = 1024) -> int:
+    """Return on how many images of `side` pixels to calibrate: as many as fit in memory, 16 to `most`."""
+    bytes_each = 2 * 5 * _largest_map(net, side)  # a float32 and a u8 of each value, of a layer's input and output
+    return max(MIN_IMAGES, min(most, budget_bytes // bytes_each))
+
+
+def _largest_map(net: Folded, side: int) -> int:
+    """Return how many values the largest feature map of an image has."""
+    stem, *rest = net.layers
+    assert isinstance(stem, Conv)
+    out = (side - stem.weight.shape[-1]) // stem.stride + 1
+    largest = out * out * len(stem.weight)
+    for layer in rest:
+        out = out // 2 if isinstance(layer, Pool) else out
+        largest = max(largest, out * out * len(layer.weight) if isinstance(layer, Conv) else 0)
+    return int(largest)
+
+
+def _pixels(images: NDArray[np.uint8], stem: Conv) -> list[Tensor]:
+    """Return the images as uint8 (n, C, side, side), in chunks for the stem's map."""
+    values = len(stem.weight) * (images.shape[1] // stem.stride) ** 2
+    step = max(1, _CHUNK_VALUES // values)
+    planes = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
+    return list(torch.split(planes.contiguous(memory_format=torch.channels_last), step))
+
+
+def _energy(weight: Array, axis: int) -> Tensor:
+    """Return the sum of squares (n,) over all axes but one."""
+    return torch.from_numpy(weight).square().sum([a for a in range(4) if a != axis])
+
+
+def _activated(maps: Tensor, slope: Array | None) -> Tensor:
+    if slope is None:
+        return maps
+    factor = torch.from_numpy(slope).to(maps.dtype).view(1, -1, 1, 1)
+    return torch.where(maps >= 0, maps, maps * factor)
+
+
+def _float32(array: Array | None) -> Tensor:
+    return torch.zeros(1) if array is None else torch.from_numpy(array).float()
+
+
+# --- layers --------------------------------------------------------------------------------
+
+
+class _Outcome(NamedTuple):
+    """A stem's or pointwise layer's numbers: whole biases, their rounding constant in, and its output."""
+
+    bias: Tensor
+    output: Output
+    stored: list[Tensor]
+
+
+def _stem(conv: Conv, pixels: list[Tensor], task: _Task) -> tuple[IntegerStem, Feed]:
+    outputs, channels, kernel, _ = conv.weight.shape
+    weight = torch.from_numpy(conv.weight).permute(0, 2, 3, 1).reshape(outputs, -1)  # (O, k k C)
+
+    def patches() -> Iterator[Tensor]:
+        for chunk in pixels:
+            columns = F.unfold(chunk.float(), kernel, stride=conv.stride).view(len(chunk), channels, kernel**2, -1)
+            yield columns.permute(0, 3, 2, 1).reshape(-1, weight.shape[1]).double()
+
+    seen = calibrate.moments(patches(), patches())
+    lanes = stem_lanes(kernel, channels, task.width.stem_sums)
+    rounded = round_filters(weight, seen.covariance, lanes)
+    filters = rounded.weight.view(outputs, kernel, kernel, channels)
+    planes = filters.permute(0, 3, 1, 2)
+
+    def sums(bias: Tensor) -> Iterator[Tensor]:
+        return (simulate.stem(chunk, planes, bias, conv.stride) for chunk in pixels)
+
+    outcome = _outcome(sums, rounded, weight @ seen.mean, seen.mean, conv, task)
+    floats = [
+        _activated(F.conv2d(chunk.float(), _float32(conv.weight), _float32(conv.bias), conv.stride), conv.slope)
+        for chunk in pixels
+    ]
+    stem = IntegerStem(
+        stride=conv.stride,
+        sums=task.width.stem_sums,
+        weight=filters.numpy().astype(np.int8),
+        bias=outcome.bias.numpy().astype(np.int32),
+        output=outcome.output.requantization,
+    )
+    return stem, _fed(floats, outcome)
+
+
+def _separable(block: _Block, feed: Feed, task: _Task) -> tuple[IntegerSeparable, Feed]:
+    depthwise, multiplier, middle = _depthwise(block, feed, task.width)
+    weight = torch.from_numpy(block.pointwise.weight)[:, :, 0, 0]
+    seen = calibrate.moments(map(calibrate.rows, middle.centred()), map(calibrate.rows, middle.floats))
+    # what of the float filter's output these inputs explain best (least squares), held to the filter itself
+    ridge = _RIDGE * seen.covariance.diagonal()
+    wanted = weight @ seen.cross + weight * middle.scale * ridge
+    fitted = torch.linalg.solve(seen.covariance + torch.diag(ridge), wanted.T).T.contiguous()
+    lanes = pointwise_lanes(weight.shape[1], task.width.sums, task.width.top)
+    rounded = round_filters(fitted, seen.covariance, lanes)
+    largest = max(middle.zero, middle.top - middle.zero)
+
+    def sums(bias: Tensor) -> Iterator[Tensor]:
+        return (simulate.pointwise(chunk, rounded.weight, bias, largest) for chunk in middle.centred())
+
+    outcome = _outcome(sums, rounded, weight @ seen.float_mean, seen.mean, block.pointwise, task)
+    filters, offset = _float32(block.pointwise.weight), _float32(block.pointwise.bias)
+    floats = [_activated(F.conv2d(chunk, filters, offset), block.pointwise.slope) for chunk in middle.floats]
+    layer = IntegerSeparable(
+        pool=block.pool,
+        depthwise=depthwise.permute(1, 2, 0).contiguous().numpy().astype(np.int8),
+        multiplier=multiplier.numpy().astype(np.int16),
+        middle_zero=middle.zero,
+        middle_top=middle.top,
+        sums=task.width.sums,
+        weight=rounded.weight.numpy().astype(np.int8),
+        bias=(outcome.bias - middle.zero * rounded.weight.sum(1)).numpy().astype(np.int32),
+        output=outcome.output.requantization,
+    )
+    return layer, _fed(floats, outcome)
+
+
+def _depthwise(block: _Block, feed: Feed, width: WidthClass) -> tuple[Tensor, Tensor, Feed]:
+    """Return integer filters (C, k, k), multipliers (C,) and what the pointwise layer takes."""
+    channels, _, kernel, _ = block.depthwise.weight.shape
+    weight = torch.from_numpy(block.depthwise.weight).view(channels, -1) * feed.scale[:, None]
+    some = max(1, _PATCH_IMAGES // len(feed.stored[0]))
+    seen = calibrate.patch_moments(itertools.islice(feed.centred(), some), kernel)
+    rounded = round_filters(weight, seen, depthwise_lanes(kernel**2, feed.top))
+    filters = rounded.weight.view(channels, kernel, kernel)
+    # The channels share a zero point: let the longer side of each be the positive one. The
+    # pointwise weights undo it.
+    low, high = calibrate.extremes(lambda: (simulate.depthwise(chunk, filters) for chunk in feed.centred()))
+    sign = torch.where(-low > high, -1.0, 1.0).double()
+    filters, step = filters * sign[:, None, None], rounded.scale * sign
+
+    def sums() -> Iterator[Tensor]:
+        return (simulate.depthwise(chunk, filters) for chunk in feed.centred())
+
+    importance = step.square() * _energy(block.pointwise.weight, 1)
+    chosen = choose_range(calibrate.histogram(sums), width.top, importance)
+    alive = (low < 0) | (high > 0)
+    multiplier = (32768 / chosen.scale).round().clamp(1, 32767) * alive
+    ends = -chosen.zero, width.top - chosen.zero
+    stored = [(simulate.mulr(total, multiplier, ends) + chosen.zero).to(torch.uint8) for total in sums()]
+    kernels = _float32(block.depthwise.weight)
+    floats = [F.conv2d(chunk, kernels, padding=kernel // 2, groups=channels) for chunk in feed.floats]
+    scale = step * 32768 / multiplier.clamp(min=1) * alive
+    return filters, multiplier, Feed(floats, stored, scale, chosen.zero, width.top)
+
+
+def _outcome(
+    sums: Callable[[Tensor], Iterator[Tensor]],
+    rounded: Rounded,
+    float_mean: Tensor,
+    mean: Tensor,
+    conv: Conv,
+    task: _Task,
+) -> _Outcome:
+    """Return biases that restore each channel's mean, and the output's range and multipliers.
+
+    `sums(bias)` yields accumulators (n, O, h, w); `float_mean` (O,) is the mean of what the float
+    filters give without bias, `mean` (K,) that of the integer inputs.
+    """
+    assert conv.bias is not None  # batch norm's
+    real_bias = torch.from_numpy(conv.bias)
+    # a filter of zeros gives its bias and no more: in steps fine enough for that
+    empty = (rounded.weight == 0).all(1)
+    step = torch.where(empty, real_bias.abs().clamp(min=1e-6) / 32768, rounded.scale)
+    bias = (float_mean + real_bias) / step - rounded.weight @ mean
+    bias = bias.round().clamp(-_MAX_BIAS, _MAX_BIAS)
+    factor = step.float().view(1, -1, 1, 1)
+
+    def activated() -> Iterator[Tensor]:
+        for total in sums(bias):
+            maps = _activated(total.float() * factor, conv.slope)
+            yield F.max_pool2d(maps, 2) if task.pool else maps
+
+    channels = len(bias)
+    chosen = choose_range(calibrate.histogram(activated), task.width.top, task.importance(channels))
+    slope = torch.from_numpy(np.broadcast_to(1.0 if conv.slope is None else conv.slope, (channels,)).copy())
+    ends = calibrate.extremes(lambda: sums(bias))
+    output = requantization(chosen, step, slope, ends, task.width.top)
+    bias = bias + ((1 << output.requantization.shift) >> 1)
+    return _Outcome(bias, output, [simulate.stored(total, output.requantization) for total in sums(bias)])
+
+
+def _fed(floats: list[Tensor], outcome: _Outcome) -> Feed:
+    output = outcome.output.requantization
+    return Feed(floats, outcome.stored, outcome.output.scale, output.zero, output.top)

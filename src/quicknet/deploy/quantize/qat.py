@@ -1,0 +1,137 @@
+"""Fine-tuning through the integer arithmetic itself, towards what the float parent answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from quicknet.core.card import PreprocessSpec
+from quicknet.core.errors import ConfigError, TrainingError
+from quicknet.core.settings import Settings
+from quicknet.data import Dataset
+from quicknet.data.augment import Augmenter, AugmentSettings
+from quicknet.deploy.quantize.build import Quantized
+from quicknet.deploy.quantize.student import Student
+from quicknet.train.optim import factor
+from quicknet.train.recipe import ScheduleSettings
+
+Show = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]  # (what, how many, unit) → advance
+
+_SCHEDULE = ScheduleSettings(name="cosine", warmup=0.05)
+_CHUNK = 32  # images that are differentiated together: their maps stay nearer to the cache
+
+
+class QatSettings(Settings, frozen=True, kw_only=True):
+    """How to fine-tune an integer network.
+
+    `epochs` may be a part of one; `lr` is the peak step of Adam, in units of a filter's own size;
+    `temperature` softens both answers (Hinton et al. 2015, §2); validation comes `checks` times,
+    at equal distances. Raises ConfigError.
+    """
+
+    epochs: float = 1.0
+    lr: float = 1e-3
+    batch_size: int = 128
+    temperature: float = 2.0
+    checks: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot descend."""
+        if not 0 < self.epochs <= 1000 or self.lr <= 0 or self.temperature <= 0:
+            raise ConfigError("qat: epochs in 0..1000, lr and temperature must be positive")
+        if not 1 <= self.batch_size <= 1 << 16 or not 1 <= self.checks <= 10_000 or not 0 <= self.seed < 1 << 63:
+            raise ConfigError("qat: batch_size, checks and seed must lie in 1..65536, 1..10000 and 0..2^63-1")
+
+
+class Tuned(Settings, frozen=True, kw_only=True):
+    """What fine-tuning came to: steps done, and `val` top-1 before, at each check, and of what was kept."""
+
+    steps: int
+    before: float
+    checks: tuple[float, ...]
+    kept: float
+
+
+def fine_tune(
+    start: Quantized, parent: nn.Module, data: Dataset, augment: AugmentSettings, settings: QatSettings, show: Show
+) -> tuple[Quantized, Tuned]:
+    """Return the network of the best check on `val`, `start` among them, and how it went.
+
+    `parent` answers to normalized images, in eval mode; both see the same augmented view of
+    `train`. The same inputs give the same network on one machine with as many threads. Raises
+    TrainingError where the loss is no number.
+    """
+    student = Student(start)
+    steps = max(1, round(settings.epochs * len(data.split("train")) / settings.batch_size))
+    due = {round(steps * (check + 1) / settings.checks) for check in range(settings.checks)}
+    val = data.split("val")
+    before = _accuracy(student, val.images, val.labels)
+    best, kept, checks = start, before, []
+    optimizer = torch.optim.AdamW(student.parameters(), lr=settings.lr, weight_decay=0.0, eps=1e-12)
+    with show("fine-tune", steps * settings.batch_size, "images") as advance:
+        for step, images in enumerate(_batches(data, augment, settings, steps), 1):
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * factor(_SCHEDULE, step / steps)
+            _learn(student, parent, images, data.spec, settings)
+            optimizer.step()
+            advance(len(images))
+            if step in due:
+                checks.append(_accuracy(student, val.images, val.labels))
+                if checks[-1] > kept:
+                    best, kept = Quantized(student.integers(), student.logit_scale), checks[-1]
+    return best, Tuned(steps=steps, before=before, checks=tuple(checks), kept=kept)
+
+
+def _batches(data: Dataset, augment: AugmentSettings, settings: QatSettings, steps: int) -> Iterator[Tensor]:
+    """Yield normalized, augmented images (B, C, side, side), in an order by (seed, epoch)."""
+    train = data.split("train")
+    augmenter = Augmenter(
+        torch.from_numpy(np.array(train.images)),
+        torch.from_numpy(np.array(train.labels)),
+        data.spec,
+        augment,
+        settings.seed,
+        len(data.classes),
+    )
+    done, epoch = 0, 0
+    while done < steps:
+        key = np.random.SeedSequence((settings.seed, epoch))
+        order = np.random.Generator(np.random.Philox(key)).permutation(len(train))
+        for rows in np.array_split(order, max(1, round(len(train) / settings.batch_size)))[: steps - done]:
+            yield augmenter.batch(torch.from_numpy(rows), epoch).images
+            done += 1
+        epoch += 1
+
+
+def _learn(student: Student, parent: nn.Module, images: Tensor, spec: PreprocessSpec, settings: QatSettings) -> None:
+    """Put the gradient of the mean divergence from the parent's answers into the student."""
+    student.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        wanted = F.log_softmax(parent(images) / settings.temperature, 1)
+    total = 0.0
+    for chunk, target in zip(torch.split(images, _CHUNK), torch.split(wanted, _CHUNK), strict=True):
+        logits = student(pixels_of(chunk, spec)) * student.logit_scale
+        found = F.log_softmax(logits / settings.temperature, 1)
+        loss = F.kl_div(found, target.double(), reduction="sum", log_target=True) / len(images)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    if not np.isfinite(total):
+        raise TrainingError(f"the loss of fine-tuning is {total}; choose a lower rate or export without --qat")
+
+
+def pixels_of(images: Tensor, spec: PreprocessSpec) -> Tensor:
+    """Return the pixels 0..255, whole numbers, of normalized images (N, C, H, W)."""
+    mean, std = (torch.tensor(v, dtype=images.dtype).view(1, -1, 1, 1) for v in (spec.mean, spec.std))
+    return ((images * std + mean) * 255).round().clamp(0, 255)
+
+
+def _accuracy(student: Student, images: NDArray[np.uint8], labels: NDArray[Any]) -> float:
+    return float((student.logits(images).argmax(1) == labels).mean())

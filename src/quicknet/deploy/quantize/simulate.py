@@ -1,0 +1,161 @@
+"""The integer network's arithmetic in torch: whole numbers carried in floating point, exactly, with gradients.
+
+Maps are NCHW in channels_last and centred: a value is the stored u8 less its zero point, so that
+padding is zero and no zero point enters a product. Float32 holds every integer below 2**24;
+where a layer's sums could pass that, it computes in float64.
+
+That `mulr` is exact in float32: t·m below 2**24 is an exact product, and its sum with 1/2 after
+the division by 2**15 needs 24 bits; from 2**24 on, t·m / 2**15 is at least 512 and clamped,
+however it was rounded.
+
+Gradients are straight-through (Bengio et al. 2013): rounding passes them on, a clamp that holds
+stops them. Those of the multipliers are what LSQ calls the step size's (Esser et al. 2020, §2.1).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from quicknet.lite.integer import Requantization
+
+_EXACT = float(1 << 24)
+_ONE = 1 / 32768
+
+
+def depthwise(maps: Tensor, weight: Tensor) -> Tensor:
+    """Return Σ maps·weight (N, C, H, W) for `weight` (C, k, k): whole numbers of 16 bits, always exact."""
+    kernel = weight.shape[-1]
+    return F.conv2d(maps, weight.to(maps.dtype)[:, None], padding=kernel // 2, groups=len(weight))
+
+
+def pointwise(maps: Tensor, weight: Tensor, bias: Tensor, largest: int) -> Tensor:
+    """Return bias + Σ maps·weight (N, O, H, W), exactly; `largest` bounds the magnitude of `maps`."""
+    dtype = exact_dtype(weight, bias, largest)
+    return F.conv2d(maps.to(dtype), weight.to(dtype)[:, :, None, None], bias.to(dtype))
+
+
+def stem(pixels: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
+    """Return bias + Σ pixels·weight (N, O, h, w) for `pixels` (N, C, H, W) of 0..255, exactly."""
+    dtype = exact_dtype(weight, bias, 255)
+    return F.conv2d(pixels.to(dtype), weight.to(dtype), bias.to(dtype), stride=stride)
+
+
+def exact_dtype(weight: Tensor, bias: Tensor, largest: int) -> torch.dtype:
+    """Return a type in which no partial sum of bias + Σ weight·x, |x| <= largest, is rounded."""
+    reach = (weight.detach().abs().flatten(1).sum(1) * largest + bias.detach().abs()).max()
+    return torch.float32 if float(reach) < _EXACT else torch.float64
+
+
+def stored(acc: Tensor, output: Requantization) -> Tensor:
+    """Return a layer's u8 output (N, C, H, W) of its accumulators, which are overwritten."""
+    positive, negative = torch.from_numpy(output.positive), torch.from_numpy(output.negative)
+    centred = requantize(acc, output.shift, positive, negative, (-output.zero, output.top - output.zero))
+    return (centred + output.zero).to(torch.uint8)
+
+
+def mulr(values: Tensor, multiplier: Tensor, ends: tuple[int, int]) -> Tensor:
+    """Return clamp((values·multiplier + 2**14) >> 15) (N, C, H, W) between `ends`."""
+    found: Tensor = _Multiply.apply(values, multiplier, None, ends)  # type: ignore[no-untyped-call]
+    return found
+
+
+def requantize(acc: Tensor, shift: int, positive: Tensor, negative: Tensor, ends: tuple[int, int]) -> Tensor:
+    """Return the layer's centred output (N, C, H, W) of its accumulators, which are overwritten."""
+    t: Tensor = _Shift.apply(acc, shift)  # type: ignore[no-untyped-call]
+    found: Tensor = _Multiply.apply(t, positive, negative, ends)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Shift(torch.autograd.Function):
+    """sat16(acc >> shift) as float32, in place. Where it saturates, `_Multiply`'s clamp mostly stops the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, acc: Tensor, shift: int) -> Tensor:
+        ctx.factor, ctx.dtype = 2.0**-shift, acc.dtype
+        return acc.detach().mul_(ctx.factor).floor_().clamp_(-32768, 32767).float()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad.mul_(ctx.factor).to(ctx.dtype), None
+
+
+class _Multiply(torch.autograd.Function):
+    """clamp(mulr(t, t >= 0 ? positive : negative)) for whole t (N, C, H, W), multipliers (C,).
+
+    Where `negative` is None there is one multiplier. Works on rows of W C numbers: over the C of
+    one pixel it would be several times slower.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, positive: Tensor, negative: Tensor | None, ends: tuple[int, int]) -> Tensor:
+        flat, width = _rows(t), t.shape[3]
+        if negative is None:
+            found = flat * _over(positive, width)
+        else:
+            found = flat.clamp(min=0).mul_(_over(positive, width)).addcmul_(flat.clamp(max=0), _over(negative, width))
+        found.add_(0.5).floor_().clamp_(*ends)
+        ctx.save_for_backward(t, positive, negative)
+        ctx.found, ctx.ends = found, ends
+        return _maps(found, t)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        t, positive, negative = ctx.saved_tensors
+        flat, width, channels = _rows(t), t.shape[3], t.shape[1]
+        inside = torch.ops.aten.hardtanh_backward(_rows(grad), ctx.found, *ctx.ends)
+        products = inside * flat
+        every = _by_channel(products, channels)
+        if negative is None:
+            return _maps(inside.mul_(_over(positive, width)), t), every, None, None
+        above = torch.ops.aten.threshold_backward(products, flat, -0.5)  # t >= 0
+        of_positive = _by_channel(above, channels)
+        above = torch.ops.aten.threshold_backward(inside, flat, -0.5)
+        below = inside.sub_(above)
+        moved = above.mul_(_over(positive, width)).addcmul_(below, _over(negative, width))
+        return _maps(moved, t), of_positive, every - of_positive, None
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """Return (N, C, H, W) as (N H, W C); a view where the maps lie in channels_last."""
+    count, channels, height, width = maps.shape
+    return maps.permute(0, 2, 3, 1).reshape(count * height, width * channels)
+
+
+def _maps(rows: Tensor, like: Tensor) -> Tensor:
+    """Return rows as maps (N, C, H, W) in channels_last."""
+    count, channels, height, width = like.shape
+    return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _over(multiplier: Tensor, width: int) -> Tensor:
+    """Return m / 2**15 for a row of pixels, float32."""
+    return (multiplier * _ONE).float().repeat(width)
+
+
+def _by_channel(rows: Tensor, channels: int) -> Tensor:
+    """Return the sums (C,) of rows (.., W C), over 2**15."""
+    return rows.sum(0).view(-1, channels).sum(0).mul_(_ONE)
+
+
+def straight(value: Tensor, whole: Tensor) -> Tensor:
+    """Return `whole`, whose gradient goes to `value`."""
+    found: Tensor = _Straight.apply(value, whole)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Straight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, whole: Tensor) -> Tensor:
+        return whole.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None

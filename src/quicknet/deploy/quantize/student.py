@@ -1,0 +1,263 @@
+"""An integer network that can be trained: the same numbers, each beside a small change that is learned."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from quicknet.deploy.quantize import simulate
+from quicknet.deploy.quantize.build import Quantized
+from quicknet.deploy.quantize.rounding import project
+from quicknet.deploy.quantize.widths import IMAGE_TOP, Lanes, depthwise_lanes, pointwise_lanes, stem_lanes
+from quicknet.lite.bounds import shape_of
+from quicknet.lite.integer import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
+
+_MULTIPLIER_UNIT = 0.3  # of a multiplier
+_BIAS_UNIT = 10.0  # levels of the output
+_LIMIT = 32767
+_INT32 = float((1 << 31) - 1)
+_BATCH = 64
+
+
+class _Number(nn.Module):
+    """start + unit · change: `change` is what is learned, and what a step of 1 means is alike for all numbers."""
+
+    start: Tensor
+    unit: Tensor
+
+    def __init__(self, start: NDArray[np.generic], unit: Tensor | float) -> None:
+        super().__init__()
+        begin = torch.from_numpy(start.astype(np.float64))
+        self.register_buffer("start", begin)
+        self.register_buffer("unit", torch.as_tensor(unit, dtype=torch.float64).expand(begin.shape).float())
+        self.change = nn.Parameter(torch.zeros(begin.shape))
+
+    def real(self) -> Tensor:
+        """Return the number as it was learned, float64."""
+        return self.start + self.unit * self.change
+
+    def whole(self, low: Tensor | float = -_LIMIT, high: Tensor | float = _LIMIT) -> Tensor:
+        """Return it as an integer within low..high, float64."""
+        real = self.real()
+        ends = (torch.as_tensor(end, dtype=real.dtype) for end in (low, high))
+        return simulate.straight(real, real.detach().round().clamp(*ends))
+
+
+class _Filters(_Number):
+    """Integer filters (R, K) within their lanes; a unit is the root mean square of a filter's weights."""
+
+    def __init__(self, weight: NDArray[np.int8], lanes: Lanes) -> None:
+        size = np.sqrt((weight.astype(np.float64) ** 2).mean(1, keepdims=True))
+        super().__init__(weight, torch.from_numpy(np.maximum(size, 1.0)))
+        self.lanes = lanes
+
+    def integers(self) -> Tensor:
+        """Return (R, K) float32, whole and within the lanes."""
+        real = self.real().float()
+        return simulate.straight(real, project(real.detach(), self.lanes))
+
+
+class _Output(nn.Module):
+    """Shift, multipliers and clamp of a layer's output."""
+
+    def __init__(self, output: Requantization) -> None:
+        super().__init__()
+        self.fixed = output
+        self.positive, self.negative = (
+            _Number(m, torch.from_numpy(np.abs(m.astype(np.float64)) * _MULTIPLIER_UNIT))
+            for m in (output.positive, output.negative)
+        )
+
+    def forward(self, acc: Tensor) -> Tensor:
+        """Return centred maps of accumulators."""
+        fixed = self.fixed
+        multipliers = self.positive.whole(), self.negative.whole()
+        return simulate.requantize(acc, fixed.shift, *multipliers, (-fixed.zero, fixed.top - fixed.zero))
+
+    def integers(self) -> Requantization:
+        """Return it as learned."""
+        fixed, (positive, negative) = (
+            self.fixed,
+            (_numpy(m, np.int16) for m in (self.positive.whole(), self.negative.whole())),
+        )
+        return Requantization(fixed.shift, positive, negative, fixed.zero, fixed.top)
+
+
+class _Product(nn.Module):
+    """Filters (O, K) and biases of a stem or a pointwise layer, within 32 bits whatever is learned.
+
+    The biases are kept centred: what FORMAT.md stores carries -zero · Σ weight as well. `zero`
+    and `top` are the input's.
+    """
+
+    def __init__(self, layer: IntegerStem | IntegerSeparable, lanes: Lanes, zero: int, top: int) -> None:
+        super().__init__()
+        self.zero, self.top = zero, top
+        flat = layer.weight.reshape(len(layer.weight), -1)
+        self.filters = _Filters(flat, lanes)
+        per_level = 2.0 ** (15 + layer.output.shift) / np.maximum(np.abs(layer.output.positive.astype(np.float64)), 1)
+        centred = layer.bias + zero * flat.sum(1, dtype=np.int64)
+        self.bias = _Number(centred, torch.from_numpy(per_level * _BIAS_UNIT))
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return the integer filters (O, K) float32 and centred biases (O,) float64."""
+        weight = self.filters.integers()
+        fixed = weight.detach().double()
+        positive, negative = fixed.clamp(min=0).sum(1), fixed.clamp(max=0).sum(1)
+        carried = self.zero * (positive + negative)
+        room = carried - self.top * negative - _INT32 - 1, carried - self.top * positive + _INT32
+        return weight, self.bias.whole(*room)
+
+    def integers(self, shape: tuple[int, ...]) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
+        """Return weights of `shape` (O, ..) and biases as FORMAT.md stores them."""
+        weight, bias = self()
+        stored = bias - self.zero * weight.double().sum(1)
+        return _numpy(weight, np.int8).reshape(shape), _numpy(stored, np.int32)
+
+
+class _Stem(nn.Module):
+    def __init__(self, stem: IntegerStem) -> None:
+        super().__init__()
+        self.fixed = stem
+        _, kernel, _, channels = stem.weight.shape
+        self.product = _Product(stem, stem_lanes(kernel, channels, stem.sums), 0, IMAGE_TOP)
+        self.output = _Output(stem.output)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        weight, bias = self.product()
+        planes = weight.view(self.fixed.weight.shape).permute(0, 3, 1, 2)
+        found: Tensor = self.output(simulate.stem(pixels, planes, bias, self.fixed.stride))
+        return found
+
+    def integers(self) -> IntegerStem:
+        weight, bias = self.product.integers(self.fixed.weight.shape)
+        return IntegerStem(self.fixed.stride, self.fixed.sums, weight, bias, self.output.integers())
+
+
+class _Separable(nn.Module):
+    def __init__(self, block: IntegerSeparable, top: int) -> None:
+        super().__init__()
+        self.fixed = block
+        kernel, _, channels = block.depthwise.shape
+        self.depthwise = _Filters(block.depthwise.reshape(kernel**2, channels).T, depthwise_lanes(kernel**2, top))
+        unit = torch.from_numpy(block.multiplier * _MULTIPLIER_UNIT)
+        self.multiplier = _Number(block.multiplier, unit)
+        lanes = pointwise_lanes(channels, block.sums, block.middle_top)
+        self.product = _Product(block, lanes, block.middle_zero, block.middle_top)
+        self.output = _Output(block.output)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        block = self.fixed
+        if block.pool:
+            maps = F.max_pool2d(maps, 2)
+        kernel = len(block.depthwise)
+        total = simulate.depthwise(maps, self.depthwise.integers().view(-1, kernel, kernel))
+        ends = -block.middle_zero, block.middle_top - block.middle_zero
+        middle = simulate.mulr(total, self.multiplier.whole(0), ends)
+        weight, bias = self.product()
+        found: Tensor = self.output(simulate.pointwise(middle, weight, bias, max(-ends[0], ends[1])))
+        return found
+
+    def integers(self) -> IntegerSeparable:
+        taps = _numpy(self.depthwise.integers(), np.int8)
+        weight, bias = self.product.integers(self.fixed.weight.shape)
+        return dataclasses.replace(
+            self.fixed,
+            depthwise=np.ascontiguousarray(taps.T).reshape(self.fixed.depthwise.shape),
+            multiplier=_numpy(self.multiplier.whole(0), np.int16),
+            weight=weight,
+            bias=bias,
+            output=self.output.integers(),
+        )
+
+
+class _Classifier(nn.Module):
+    """Logits of the sums over all pixels, each 0..`top`; within 32 bits whatever is learned."""
+
+    def __init__(self, quantized: Quantized, top: int) -> None:
+        super().__init__()
+        self.top = top
+        network = quantized.network
+        size = float(np.sqrt((network.weight.astype(np.float64) ** 2).mean()))
+        self.weight = _Number(network.weight, max(size, 1.0))
+        self.bias = _Number(network.bias, 1.0 / quantized.logit_scale)
+
+    def whole(self) -> tuple[Tensor, Tensor]:
+        """Return weights (classes, F) and biases (classes,) float64."""
+        weight, bias = self.weight.whole(), self.bias.whole(-_INT32 - 1, _INT32)
+        reach = self._reach(weight, bias)
+        if reach > _INT32:
+            share = (_INT32 - len(bias)) / reach
+            weight = simulate.straight(weight, (weight.detach() * share).trunc())
+            bias = simulate.straight(bias, (bias.detach() * share).trunc())
+        return weight, bias
+
+    def _reach(self, weight: Tensor, bias: Tensor) -> float:
+        fixed = weight.detach()
+        high = bias.detach() + self.top * fixed.clamp(min=0).sum(1)
+        low = bias.detach() + self.top * fixed.clamp(max=0).sum(1)
+        return max(float(high.max()), -float(low.min()) - 1)
+
+    def forward(self, sums: Tensor) -> Tensor:
+        weight, bias = self.whole()
+        return sums @ weight.T + bias
+
+
+class Student(nn.Module):
+    """An integer network, each of its numbers trainable; `forward` is the network's own arithmetic.
+
+    All numbers keep to their bounds, whatever is learned: `integers()` is a network that FORMAT.md allows.
+    """
+
+    def __init__(self, quantized: Quantized) -> None:
+        super().__init__()
+        network = quantized.network
+        self.fixed, self.logit_scale = network, quantized.logit_scale
+        self.stem = _Stem(network.stem)
+        tops = [network.stem.output.top, *(block.output.top for block in network.blocks)]
+        self.blocks = nn.ModuleList(_Separable(b, top) for b, top in zip(network.blocks, tops, strict=False))
+        self.last = network.blocks[-1].output if network.blocks else network.stem.output
+        self.classifier = _Classifier(quantized, shape_of(network).sides()[-1] ** 2 * self.last.top)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the integer logits (N, classes) float64 of `pixels` (N, C, side, side), whole numbers 0..255."""
+        maps = self.stem(pixels.contiguous(memory_format=torch.channels_last))
+        for block in self.blocks:
+            maps = block(maps)
+        sums = (maps.double() + self.last.zero).sum((2, 3))
+        logits: Tensor = self.classifier(sums)
+        return logits
+
+    @torch.no_grad()
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Return the integer logits (N, classes) of images (N, side, side, C) uint8."""
+        found = [np.empty((0, len(self.fixed.bias)), np.int32)]
+        for first in range(0, len(images), _BATCH):
+            chunk = torch.from_numpy(np.array(images[first : first + _BATCH]))
+            found.append(_numpy(self(chunk.permute(0, 3, 1, 2).float()), np.int32))
+        return np.concatenate(found)
+
+    @torch.no_grad()
+    def integers(self) -> IntegerNetwork:
+        """Return the network as it is now."""
+        weight, bias = self.classifier.whole()
+        return dataclasses.replace(
+            self.fixed,
+            stem=self.stem.integers(),
+            blocks=tuple(cast(_Separable, block).integers() for block in self.blocks),
+            weight=_numpy(weight, np.int16),
+            bias=_numpy(bias, np.int32),
+        )
+
+
+T = TypeVar("T", bound=np.generic)
+
+
+def _numpy(tensor: Tensor, dtype: type[T]) -> NDArray[T]:
+    return tensor.detach().numpy().astype(dtype)
