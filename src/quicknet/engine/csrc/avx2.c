@@ -13,12 +13,6 @@
 #include "plain.h"
 #include "quicknet.h"
 
-#if defined(__GNUC__)
-#define QN_INLINE __attribute__((always_inline))
-#else
-#define QN_INLINE
-#endif
-
 #include "x86_256.h"
 
 /* ---- matrix -------------------------------------------------------------------------------------- */
@@ -94,7 +88,7 @@ static inline QN_INLINE __m256i requantized(const qn_matrix *m, int32_t o, __m25
 static inline QN_INLINE void store(const qn_matrix *m, int32_t o, const __m256i *c, const int accumulators,
                                    uint8_t *out) {
     const __m256i top = _mm256_set1_epi8((char)m->top);
-#pragma GCC unroll 2
+    QN_UNROLL
     for (int v = 0; v < accumulators; v += 4) {
         __m256i low = requantized(m, o + v * 8, c[v], c[v + 1]);
         __m256i high = requantized(m, o + v * 8 + 16, c[v + 2], c[v + 3]);
@@ -115,7 +109,7 @@ static inline QN_INLINE void run(const qn_matrix *m, const qn_span *span, int32_
         const int32_t *from = first_step == 0 ? m->bias + o : waiting;
         const int8_t *w = weight;
         __m256i c[8], a[4];
-#pragma GCC unroll 8
+        QN_UNROLL
         for (int v = 0; v < accumulators; v++) c[v] = load(from + v * 8);
         for (int32_t s = first_step; s < last_step; s++, w += 128 * accumulators) {
             const uint8_t *data = in + m->step_at[s];
@@ -124,19 +118,19 @@ static inline QN_INLINE void run(const qn_matrix *m, const qn_span *span, int32_
                 _mm_prefetch((const void *)(next + 64), _MM_HINT_T0);
                 next += 128;
             }
-#pragma GCC unroll 4
+            QN_UNROLL
             for (int q = 0; q < 4; q++) {
                 int32_t bytes;
                 memcpy(&bytes, data + 4 * q, 4);
                 a[q] = _mm256_set1_epi32(bytes);
             }
-#pragma GCC unroll 8
+            QN_UNROLL
             for (int v = 0; v < accumulators; v++) c[v] = step(c[v], a, w + v * 128, sums);
         }
         if (last_step == m->steps) {
             store(m, o, c, accumulators, span->out + span->out_at[p] + o);
         } else {
-#pragma GCC unroll 8
+            QN_UNROLL
             for (int v = 0; v < accumulators; v++) _mm256_store_si256((void *)(waiting + v * 8), c[v]);
         }
     }

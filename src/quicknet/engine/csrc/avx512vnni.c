@@ -13,12 +13,6 @@
 #include "plain.h"
 #include "quicknet.h"
 
-#if defined(__GNUC__)
-#define QN_INLINE __attribute__((always_inline))
-#else
-#define QN_INLINE
-#endif
-
 #define D_NAME(name) d512_##name
 #define D_BYTES 64
 #define V __m512i
@@ -39,10 +33,11 @@
 
 /* ---- matrix -------------------------------------------------------------------------------------- */
 
-/* Up to 9 pixels x 32 output channels a pass: 18 accumulators, two vectors of weights, one of data; so 11 loads for 18
- * products, of which Zen 4 does one each a cycle. With 14 pixels there were registers enough, but not for
- * the addresses: 162 G multiply-adds/s instead of 213. */
-enum { BLOCK = 32, PIXELS = 9 };
+/* Up to 6 pixels x 64 output channels a pass (32 where no more are left): 24 accumulators, four vectors of weights,
+ * one of data; so 10 loads for 24 products, of which Zen 4 does one each a cycle. 64 channels pack to whole vectors
+ * of bytes. Putting a block's requantization between the next one's products did not pay: the wait in memory cost
+ * more than the overlap gained; nor did 5 or 7 pixels. */
+enum { BLOCK = 64, PIXELS = 6 };
 
 static size_t matrix_scratch(int32_t steps, int32_t pixels) {
     (void)steps, (void)pixels;
@@ -51,21 +46,30 @@ static size_t matrix_scratch(int32_t steps, int32_t pixels) {
 
 static int32_t depthwise_bytes(int32_t kernel) { return 2 * (kernel / 2 * kernel + kernel + 1); }
 
-/* The output channel of lane i of vector v: packing two vectors to 16 bits puts them in order. */
-static int32_t channel_of(int32_t v, int32_t i) { return i / 4 * 8 + v * 4 + i % 4; }
+/* Vectors of a block: 4, or 2 of a last one of 32 channels. */
+static int32_t vectors_at(const qn_matrix *m, int32_t o) { return m->out_channels - o < BLOCK ? 2 : 4; }
 
-/* [out / 32][step][quad][2 vectors][16 channels][4 bytes] */
-static void pack_matrix(const qn_matrix *to, const qn_layer *layer) {
-    for (int32_t o = 0; o < to->out_channels; o++) {
-        int32_t channel = o / BLOCK * BLOCK + channel_of(o % BLOCK / 16, o % 16);
-        int8_t *w = to->weight + (size_t)(o / BLOCK * BLOCK) * (size_t)to->steps * 16 + o % BLOCK * 4, step[16];
-        for (int32_t s = 0; s < to->steps; s++, w += BLOCK * 16) {
+/* [out / 64][step][quad][vector][16 channels][4 bytes]. Lane i of vector v is output channel i / 4 * 4 * vectors +
+ * v * 4 + i % 4: packing to 16 bits and to bytes puts them in order. Multipliers as packing to 16 bits leaves them. */
+static void pack_block(const qn_matrix *to, const qn_layer *layer, int32_t o) {
+    const int32_t vectors = vectors_at(to, o);
+    for (int32_t i = 0; i < 16 * vectors; i++) {
+        int32_t v = i / 16, lane = i % 16, channel = o + lane / 4 * 4 * vectors + v * 4 + lane % 4;
+        int32_t own = channel < layer->out_channels;
+        int8_t *w = to->weight + (size_t)o * (size_t)to->steps * 16 + i * 4, step[16];
+        for (int32_t s = 0; s < to->steps; s++, w += 256 * vectors) {
             qn_sequence_step(layer, channel, s, step);
-            for (int32_t q = 0; q < 4; q++) memcpy(w + q * BLOCK * 4, step + 4 * q, 4);
+            for (int32_t q = 0; q < 4; q++) memcpy(w + q * 64 * vectors, step + 4 * q, 4);
         }
-        to->bias[o] = channel < layer->out_channels ? qn_i32(layer->bias + 4 * (size_t)channel) : 0;
+        int32_t at = o + v / 2 * 32 + lane / 4 * 8 + v % 2 * 4 + lane % 4;
+        to->bias[o + i] = own ? qn_i32(layer->bias + 4 * (size_t)channel) : 0;
+        to->positive[at] = own ? qn_i16(layer->positive + 2 * (size_t)channel) : 0;
+        to->negative[at] = own ? qn_i16(layer->negative + 2 * (size_t)channel) : 0;
     }
-    qn_plain_pack_multipliers(to, layer);
+}
+
+static void pack_matrix(const qn_matrix *to, const qn_layer *layer) {
+    for (int32_t o = 0; o < to->out_channels; o += BLOCK) pack_block(to, layer, o);
 }
 
 static void pack_depthwise(const qn_depthwise *to, const qn_layer *layer) {
@@ -74,59 +78,108 @@ static void pack_depthwise(const qn_depthwise *to, const qn_layer *layer) {
     for (; c < to->channels; c += 32) d256_pack_chunk(to, layer, c);
 }
 
-/* 32 channels of a pixel from its two accumulators. */
-static inline QN_INLINE __m256i requantized(const qn_matrix *m, int32_t o, __m512i c0, __m512i c1) {
-    __m128i shift = _mm_cvtsi32_si128(m->shift);
-    __m512i t = _mm512_packs_epi32(_mm512_sra_epi32(c0, shift), _mm512_sra_epi32(c1, shift));
-    __m512i multiplier = _mm512_mask_mov_epi16(_mm512_loadu_si512(m->positive + o), _mm512_movepi16_mask(t),
-                                               _mm512_loadu_si512(m->negative + o));
-    __m512i v = _mm512_adds_epi16(_mm512_mulhrs_epi16(t, multiplier), _mm512_set1_epi16((int16_t)m->zero));
-    v = _mm512_max_epi16(v, _mm512_setzero_si512());
-    return _mm256_min_epu8(_mm512_cvtusepi16_epi8(v), _mm256_set1_epi8((char)m->top));
+/* What requantization takes of a layer, from channel o: copied, since for all the compiler knows a store of bytes
+ * changes what `m` points to. */
+typedef struct {
+    const int16_t *positive, *negative;
+    __m512i shift, zero, top;
+} qn_numbers;
+
+static inline QN_INLINE qn_numbers numbers_at(const qn_matrix *m, int32_t o) {
+    qn_numbers n = {m->positive + o, m->negative + o, _mm512_set1_epi32(m->shift), _mm512_set1_epi16((int16_t)m->zero),
+                    _mm512_set1_epi8((char)m->top)};
+    return n;
 }
 
-/* `pixels` from pixel p, output channels o..o+31. */
-static inline QN_INLINE void block(const qn_matrix *m, const qn_span *span, int32_t p, int32_t o, const int pixels) {
+/* 32 channels in 16 bits from two accumulators; multipliers are at + o. */
+static inline QN_INLINE __m512i requantized(const qn_numbers *n, int32_t o, __m512i c0, __m512i c1) {
+    __m512i t = _mm512_packs_epi32(_mm512_srav_epi32(c0, n->shift), _mm512_srav_epi32(c1, n->shift));
+    __m512i multiplier = _mm512_mask_mov_epi16(_mm512_load_si512(n->positive + o), _mm512_movepi16_mask(t),
+                                               _mm512_load_si512(n->negative + o));
+    return _mm512_adds_epi16(_mm512_mulhrs_epi16(t, multiplier), n->zero);
+}
+
+static inline QN_INLINE void store(const qn_numbers *n, const __m512i c[4], const int vectors, uint8_t *out) {
+    __m512i low = requantized(n, 0, c[0], c[1]);
+    if (vectors == 4) {
+        __m512i bytes = _mm512_packus_epi16(low, requantized(n, 32, c[2], c[3]));
+        _mm512_storeu_si512((void *)out, _mm512_min_epu8(bytes, n->top));
+    } else {
+        __m256i bytes = _mm512_cvtusepi16_epi8(_mm512_max_epi16(low, _mm512_setzero_si512()));
+        _mm256_store_si256((void *)out, _mm256_min_epu8(bytes, _mm512_castsi512_si256(n->top)));
+    }
+}
+
+/* acc + data * weight. Assembly, since GCC 12 copies accumulators for its intrinsic and keeps some in memory: an
+ * image of quicknet_s took 285 us instead of 165. */
+static inline QN_INLINE __m512i product(__m512i acc, __m512i data, __m512i weight) {
+#if defined(__GNUC__)
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(data), "v"(weight));
+    return acc;
+#else
+    return _mm512_dpbusd_epi32(acc, data, weight);
+#endif
+}
+
+/* Four bytes of each pixel, from `a`, onto its accumulators. */
+static inline QN_INLINE void quad(__m512i c[PIXELS][4], const uint8_t *a, size_t stride, const int8_t *w,
+                                  const int pixels, const int vectors) {
+    __m512i weight[4];
+    QN_UNROLL
+    for (int v = 0; v < vectors; v++) weight[v] = _mm512_load_si512(w + 64 * v);
+    QN_UNROLL
+    for (int i = 0; i < pixels; i++) {
+        int32_t bytes;
+        memcpy(&bytes, a + (size_t)i * stride, 4);
+        __m512i data = _mm512_set1_epi32(bytes);
+        QN_UNROLL
+        for (int v = 0; v < vectors; v++) c[i][v] = product(c[i][v], data, weight[v]);
+    }
+}
+
+/* `pixels` from pixel p, 16 x `vectors` output channels from o. */
+static inline QN_INLINE void block(const qn_matrix *m, const qn_span *span, int32_t p, int32_t o, const int pixels,
+                                   const int vectors) {
     const int8_t *w = m->weight + (size_t)o * (size_t)m->steps * 16;
-    const uint8_t *in = span->in + (size_t)p * (size_t)span->in_stride;
     const size_t stride = (size_t)span->in_stride;
-    __m512i c[PIXELS][2];
-#pragma GCC unroll 9
-    for (int i = 0; i < pixels; i++)
-        c[i][0] = _mm512_loadu_si512(m->bias + o), c[i][1] = _mm512_loadu_si512(m->bias + o + 16);
+    const uint8_t *in = span->in + (size_t)p * stride;
+    const int32_t *out_at = span->out_at + p;
+    uint8_t *out = span->out + o;
+    __m512i c[PIXELS][4];
+    QN_UNROLL
+    for (int i = 0; i < pixels; i++) {
+        QN_UNROLL
+        for (int v = 0; v < vectors; v++) c[i][v] = _mm512_load_si512(m->bias + o + 16 * v);
+    }
     for (int32_t s = 0; s < m->steps; s++) {
         const uint8_t *a = in + m->step_at[s];
-#pragma GCC unroll 4
-        for (int q = 0; q < 4; q++, w += 128) {
-            __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 64);
-#pragma GCC unroll 9
-            for (int i = 0; i < pixels; i++) {
-                int32_t bytes;
-                memcpy(&bytes, a + (size_t)i * stride + 4 * q, 4);
-                __m512i data = _mm512_set1_epi32(bytes);
-                c[i][0] = _mm512_dpbusd_epi32(c[i][0], data, w0);
-                c[i][1] = _mm512_dpbusd_epi32(c[i][1], data, w1);
-            }
-        }
+        QN_KEEP_LOOP
+        for (int q = 0; q < 4; q++, a += 4, w += 64 * vectors) quad(c, a, stride, w, pixels, vectors);
     }
-#pragma GCC unroll 9
-    for (int i = 0; i < pixels; i++)
-        _mm256_storeu_si256((__m256i *)(void *)(span->out + span->out_at[p + i] + o),
-                            requantized(m, o, c[i][0], c[i][1]));
+    const qn_numbers n = numbers_at(m, o);
+    QN_UNROLL
+    for (int i = 0; i < pixels; i++) store(&n, c[i], vectors, out + out_at[i]);
 }
 
-static void blocks_of(const qn_matrix *m, const qn_span *span, int32_t p, int32_t o, int32_t pixels) {
+static inline QN_INLINE void blocks_of(const qn_matrix *m, const qn_span *span, int32_t p, int32_t o, int32_t pixels,
+                                       const int vectors) {
     switch (pixels) {
-    case 1: block(m, span, p, o, 1); break;
-    case 2: block(m, span, p, o, 2); break;
-    case 3: block(m, span, p, o, 3); break;
-    case 4: block(m, span, p, o, 4); break;
-    case 5: block(m, span, p, o, 5); break;
-    case 6: block(m, span, p, o, 6); break;
-    case 7: block(m, span, p, o, 7); break;
-    case 8: block(m, span, p, o, 8); break;
-    default: block(m, span, p, o, 9); break;
+    case 1: block(m, span, p, o, 1, vectors); break;
+    case 2: block(m, span, p, o, 2, vectors); break;
+    case 3: block(m, span, p, o, 3, vectors); break;
+    case 4: block(m, span, p, o, 4, vectors); break;
+    case 5: block(m, span, p, o, 5, vectors); break;
+    default: block(m, span, p, o, 6, vectors); break;
     }
+}
+
+/* Not a part of the loops around them: GCC would prepare addresses for all six blocks, 1% of quicknet_s. */
+static QN_NOINLINE void wide_blocks(const qn_matrix *m, const qn_span *span, int32_t p, int32_t o, int32_t pixels) {
+    blocks_of(m, span, p, o, pixels, 4);
+}
+
+static QN_NOINLINE void narrow_blocks(const qn_matrix *m, const qn_span *span, int32_t p, int32_t o, int32_t pixels) {
+    blocks_of(m, span, p, o, pixels, 2);
 }
 
 static void matrix(const qn_matrix *m, const qn_span *span, int32_t first, int32_t last, void *scratch) {
@@ -134,8 +187,11 @@ static void matrix(const qn_matrix *m, const qn_span *span, int32_t first, int32
     (void)scratch;
     for (int32_t o = first; o < last; o += BLOCK) {
         for (int32_t i = 0; i < passes; i++) {
-            int32_t p = span->pixels * i / passes;
-            blocks_of(m, span, p, o, span->pixels * (i + 1) / passes - p);
+            int32_t p = span->pixels * i / passes, pixels = span->pixels * (i + 1) / passes - p;
+            if (vectors_at(m, o) == 4)
+                wide_blocks(m, span, p, o, pixels);
+            else
+                narrow_blocks(m, span, p, o, pixels);
         }
     }
 }

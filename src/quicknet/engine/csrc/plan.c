@@ -4,8 +4,9 @@
 
 #include "engine.h"
 
-/* Fewer pixels in a tile load the weights too often, more push them out of the first cache. */
-enum { TILE_PIXELS = 28 };
+/* Of a tile. More pixels load the weights less often and reread fewer rows for the depthwise, until they push them
+ * out of the first cache: one thread is 1-2% faster with 84 than with 28. A team wants as many tiles as parts first. */
+enum { FEW_PIXELS = 28, MANY_PIXELS = 84 };
 /* For each thread: enough that they end together, few enough that taking them costs little. */
 enum { PARTS_OF_ROWS = 4 };
 
@@ -30,15 +31,21 @@ static uint64_t map_bytes(const qn_map *map) {
     return (uint64_t)map->row_bytes * (uint64_t)(map->side + 2 * map->ring) + QN_ALIGN;
 }
 
+static int32_t rows_of_tile(int32_t side, int threads) {
+    int32_t few = (FEW_PIXELS + side - 1) / side, many = (MANY_PIXELS + side - 1) / side;
+    int32_t rows = threads == 1 ? many : side / (PARTS_OF_ROWS * threads);
+    rows = rows < few ? few : rows > many ? many : rows;
+    return rows < side ? rows : side;
+}
+
 /* The sizes of stage i: from the layer, and the next one's pool and kernel. */
-static void describe_stage(qn_stage *stage, const qn_net *net, int32_t i) {
+static void describe_stage(qn_stage *stage, const qn_net *net, int32_t i, int threads) {
     const qn_layer *layer = &net->layer[i], *next = i + 1 < net->layers ? layer + 1 : NULL;
     stage->is_stem = i == 0;
     stage->pool = next && next->pool;
     stage->side = layer->side, stage->kernel = layer->kernel, stage->stride = layer->stride;
     stage->in_channels = layer->in_channels, stage->out_channels = layer->out_channels;
-    int32_t rows = (TILE_PIXELS + layer->side - 1) / layer->side;
-    if (rows > layer->side) rows = layer->side;
+    int32_t rows = rows_of_tile(layer->side, threads);
     if (stage->pool) rows = qn_round_up(rows, 2);
     stage->tile_rows = rows;
     stage->tiles = ((stage->pool ? layer->side / 2 * 2 : layer->side) + rows - 1) / rows;
@@ -162,7 +169,7 @@ size_t qn_plan(qn_engine *engine, const qn_net *net, const qn_kernels *kernels, 
     engine->stages = take(&all, (uint64_t)net->layers * sizeof *engine->stages);
     for (int32_t i = 0; i < net->layers; i++) {
         qn_stage stage = {0};
-        describe_stage(&stage, net, i);
+        describe_stage(&stage, net, i, threads);
         stage.first_item = engine->items;
         engine->items += share_stage(&stage, kernels, threads);
         place_matrix(&all, &stage, &net->layer[i], kernels);
