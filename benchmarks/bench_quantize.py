@@ -33,7 +33,6 @@ from quicknet.deploy.quantize import WIDTHS, Bits
 from quicknet.lite.progress import progress
 
 ROOT = Path(__file__).resolve().parent.parent
-_PRINTED = ("split", "top1", "parent_top1", "lost_points", "different")
 
 
 def measure(run: Path, data: Dataset, bits: Bits, epochs: float) -> list[dict[str, Any]]:

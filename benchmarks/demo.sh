@@ -24,7 +24,7 @@ quicknet export "$demo/run" --out "$demo/scenes.onnx" --data "$demo/scenes"
 quicknet verify "$demo/scenes.onnx" --data "$demo/scenes"
 
 echo "== 5. write it as a network of integers, a quarter of the bytes, the same answers on every CPU"
-quicknet export "$demo/run" --format qnz --bits w7a8 --out "$demo/scenes.qnz" --data "$demo/scenes"
+quicknet export "$demo/run" --format qnz --out "$demo/scenes.qnz" --data "$demo/scenes"
 quicknet verify "$demo/scenes.qnz" --data "$demo/scenes"
 
 echo "== 6. classify a few pictures with it"

@@ -1,5 +1,6 @@
 """`export --format qnz`, in Python and as a user calls it."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -18,7 +19,7 @@ from quicknet.core.errors import CheckFailed, CheckpointError, ConfigError, Data
 from quicknet.data import DataRequest, Dataset
 from quicknet.deploy import qnz as module
 from quicknet.deploy.export import load_run_data
-from quicknet.deploy.qnz import QnzSettings, export_qnz
+from quicknet.deploy.qnz import Compared, QnzSettings, export_qnz
 from quicknet.deploy.quantize import Quantized
 from quicknet.lite import reference
 from quicknet.lite.onnx_file import read_onnx
@@ -142,6 +143,21 @@ def test_too_much_lost_is_refused_and_nothing_written(
     assert [path.name for path in tmp_path.iterdir()] == ["m.qnz"]
     found = export_qnz(run_dir, data, out, QnzSettings(max_loss=100))
     assert found.compared[0].lost_points > 20
+
+
+@pytest.mark.parametrize(("n", "lost", "refused"), [(30, 1, False), (30, 2, True), (5000, 10, False), (5000, 11, True)])
+def test_the_limit_is_in_points_and_one_image_decides_nothing(n: int, lost: int, refused: bool) -> None:
+    found = Compared(
+        split="val",
+        protocol="standard",
+        n=n,
+        top1=(n - lost) / n,
+        parent_top1=1.0,
+        lost_points=round(100 * lost / n, 4),
+        different=lost,
+    )
+    with pytest.raises(CheckFailed, match="--qat 1") if refused else contextlib.nullcontext():
+        module._require_little_loss(found, QnzSettings())
 
 
 @pytest.mark.parametrize("failing", ["replace", "fsync"])

@@ -16,7 +16,7 @@ from quicknet.core.errors import ConfigError, TrainingError
 from quicknet.data import DataRequest, Dataset, load_data
 from quicknet.data.augment import AugmentSettings, normalize
 from quicknet.deploy.fold import fold
-from quicknet.deploy.quantize import QatSettings, Quantized, fine_tune, quantize, simulate
+from quicknet.deploy.quantize import Lesson, QatSettings, Quantized, fine_tune, quantize, simulate
 from quicknet.deploy.quantize.qat import pixels_of
 from quicknet.deploy.quantize.student import Student
 from quicknet.lite import reference
@@ -163,7 +163,7 @@ def test_fine_tuning_mends_what_is_broken(task: tuple[nn.Module, Dataset]) -> No
     made = quantize(fold(parent, data.spec), np.array(data.split("train").images), "w5a8")
     start = damaged(made)
     settings = QatSettings(epochs=20, lr=1e-2, batch_size=10, checks=3)
-    found, tuned = fine_tune(start, parent, data, AugmentSettings(crop=0, flip="none"), settings, silent)
+    found, tuned = fine_tune(start, Lesson(parent, data, AugmentSettings(crop=0, flip="none")), settings, silent)
     check_network(found.network)
     assert tuned.steps == 60
     assert len(tuned.checks) == 3
@@ -176,7 +176,7 @@ def test_fine_tuning_keeps_the_start_where_nothing_is_better(task: tuple[nn.Modu
     parent, data = task
     made = quantize(fold(parent, data.spec), np.array(data.split("train").images), "w7a8")
     settings = QatSettings(epochs=1, lr=100.0, batch_size=10)
-    found, tuned = fine_tune(made, parent, data, AugmentSettings(), settings, silent)
+    found, tuned = fine_tune(made, Lesson(parent, data, AugmentSettings()), settings, silent)
     assert tuned.kept == tuned.before
     assert found is made
 
@@ -185,7 +185,7 @@ def test_the_same_settings_give_the_same_integers(task: tuple[nn.Module, Dataset
     parent, data = task
     start = damaged(quantize(fold(parent, data.spec), np.array(data.split("train").images), "w7a7"))
     settings = QatSettings(epochs=5, lr=1e-2, batch_size=30, checks=1, seed=4)
-    nets = [fine_tune(start, parent, data, AugmentSettings(), settings, silent)[0].network for _ in range(2)]
+    nets = [fine_tune(start, Lesson(parent, data, AugmentSettings()), settings, silent)[0].network for _ in range(2)]
     for one, other in zip(nets[0].blocks, nets[1].blocks, strict=True):
         assert np.array_equal(one.weight, other.weight)
         assert np.array_equal(one.bias, other.bias)
@@ -201,7 +201,7 @@ def test_a_part_of_an_epoch_is_told_of_as_it_goes(task: tuple[nn.Module, Dataset
         shown.append((label, total, unit))
         yield shown.append
 
-    fine_tune(made, parent, data, AugmentSettings(), QatSettings(epochs=0.5, batch_size=5, checks=1), show)
+    fine_tune(made, Lesson(parent, data, AugmentSettings()), QatSettings(epochs=0.5, batch_size=5, checks=1), show)
     (what, total, unit), *done = shown
     assert (what, unit) == ("fine-tune", "images")
     assert sum(done) == total == 15  # of 30
@@ -218,4 +218,4 @@ def test_fine_tuning_refuses_what_cannot_descend(task: tuple[nn.Module, Dataset]
         return torch.full((len(images), 3), torch.nan)
 
     with pytest.raises(TrainingError, match="loss of fine-tuning is nan"):
-        fine_tune(made, broken, data, AugmentSettings(), QatSettings(epochs=0.2), silent)  # type: ignore[arg-type]
+        fine_tune(made, Lesson(broken, data, AugmentSettings()), QatSettings(epochs=0.2), silent)  # type: ignore[arg-type]

@@ -108,7 +108,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (place / "runs").mkdir()
         (place / "runs" / "photos").symlink_to(place / "demo" / "run")
         carry_out(place, "quicknet export runs/photos --out photos.onnx --data photos/")
-        (place / "demo" / "scenes.onnx").write_bytes((place / "photos.onnx").read_bytes())
+        carry_out(place, "quicknet export runs/photos --format qnz --out photos.qnz --data photos/")
+        (place / "demo" / "scenes.qnz").write_bytes((place / "photos.qnz").read_bytes())
         yield place
 
 

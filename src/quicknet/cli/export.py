@@ -65,14 +65,14 @@ _INTEGERS = {"bits": "bits", "qat": "qat_epochs", "max_loss": "max_loss"}
 )
 @click.option("--int8", is_flag=True, help="ONNX in int8: the integer network of a .qnz.")
 @click.option(
-    "--bits", type=click.Choice(["w7a8", "w7a7", "w6a7", "w5a8"]), help="Width class of the integers.  [default: w7a8]"
+    "--bits", type=click.Choice(["w7a8", "w7a7", "w6a7", "w5a8"]), help="Width class of the integers.  [default: w5a8]"
 )
 @click.option("--qat", type=click.FloatRange(0, 1000), metavar="EPOCHS", help="Fine-tune the integers.  [default: 0]")
 @click.option(
     "--max-loss",
     type=click.FloatRange(0, 100),
     metavar="POINTS",
-    help="Refuse to lose more than this of top-1 on val to the run.  [default: 0.2]",
+    help="Refuse to lose more than this of top-1 on val to the run; one image may always be.  [default: 0.2]",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The file to write (default: RUN/NAME.onnx or .qnz).")
 @click.option("--data", help="cifar10, cifar100 or the folder it was trained on: measure on its test images.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class QatSettings(Settings, frozen=True, kw_only=True):
     """
 
     epochs: float = 1.0
-    lr: float = 1e-3
+    lr: float = 5e-4
     batch_size: int = 128
     temperature: float = 2.0
     checks: int = 2
@@ -60,44 +60,61 @@ class Tuned(Settings, frozen=True, kw_only=True):
     kept: float
 
 
-def fine_tune(
-    start: Quantized, parent: nn.Module, data: Dataset, augment: AugmentSettings, settings: QatSettings, show: Show
-) -> tuple[Quantized, Tuned]:
+class Lesson(NamedTuple):
+    """What there is to learn from: a float parent in eval mode, its data, and how views of that are drawn.
+
+    `answers` gives an integer network's logits (N, classes) of images (N, side, side, C) uint8, by
+    whatever is the fastest here; None: by the simulation.
+    """
+
+    parent: nn.Module
+    data: Dataset
+    augment: AugmentSettings
+    answers: Callable[[Quantized, NDArray[np.uint8]], NDArray[np.int32]] | None = None
+
+    def accuracy(self, network: Quantized) -> float:
+        """Return top-1 on `val`."""
+        val = self.data.split("val")
+        answers = self.answers or (lambda made, images: Student(made).logits(images))
+        return float((answers(network, val.images).argmax(1) == np.asarray(val.labels)).mean())
+
+
+def fine_tune(start: Quantized, lesson: Lesson, settings: QatSettings, show: Show) -> tuple[Quantized, Tuned]:
     """Return the network of the best check on `val`, `start` among them, and how it went.
 
-    `parent` answers to normalized images, in eval mode; both see the same augmented view of
-    `train`. The same inputs give the same network on one machine with as many threads. Raises
-    TrainingError where the loss is no number.
+    Both networks see the same augmented view of `train`. The same inputs give the same network on
+    one machine with as many threads. Raises TrainingError where the loss is no number.
     """
-    student = Student(start)
+    student, data = Student(start), lesson.data
     steps = max(1, round(settings.epochs * len(data.split("train")) / settings.batch_size))
     due = {round(steps * (check + 1) / settings.checks) for check in range(settings.checks)}
-    val = data.split("val")
-    before = _accuracy(student, val.images, val.labels)
+    before = lesson.accuracy(start)
     best, kept, checks = start, before, []
     optimizer = torch.optim.AdamW(student.parameters(), lr=settings.lr, weight_decay=0.0, eps=1e-12)
     with show("fine-tune", steps * settings.batch_size, "images") as advance:
-        for step, images in enumerate(_batches(data, augment, settings, steps), 1):
+        for step, images in enumerate(_batches(lesson, settings, steps), 1):
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * factor(_SCHEDULE, step / steps)
-            _learn(student, parent, images, data.spec, settings)
+            _learn(student, lesson, images, settings)
             optimizer.step()
             advance(len(images))
             if step in due:
-                checks.append(_accuracy(student, val.images, val.labels))
+                now = Quantized(student.integers(), student.logit_scale)
+                checks.append(lesson.accuracy(now))
                 if checks[-1] > kept:
-                    best, kept = Quantized(student.integers(), student.logit_scale), checks[-1]
+                    best, kept = now, checks[-1]
     return best, Tuned(steps=steps, before=before, checks=tuple(checks), kept=kept)
 
 
-def _batches(data: Dataset, augment: AugmentSettings, settings: QatSettings, steps: int) -> Iterator[Tensor]:
+def _batches(lesson: Lesson, settings: QatSettings, steps: int) -> Iterator[Tensor]:
     """Yield normalized, augmented images (B, C, side, side), in an order by (seed, epoch)."""
+    data = lesson.data
     train = data.split("train")
     augmenter = Augmenter(
         torch.from_numpy(np.array(train.images)),
         torch.from_numpy(np.array(train.labels)),
         data.spec,
-        augment,
+        lesson.augment,
         settings.seed,
         len(data.classes),
     )
@@ -111,14 +128,14 @@ def _batches(data: Dataset, augment: AugmentSettings, settings: QatSettings, ste
         epoch += 1
 
 
-def _learn(student: Student, parent: nn.Module, images: Tensor, spec: PreprocessSpec, settings: QatSettings) -> None:
+def _learn(student: Student, lesson: Lesson, images: Tensor, settings: QatSettings) -> None:
     """Put the gradient of the mean divergence from the parent's answers into the student."""
     student.zero_grad(set_to_none=True)
     with torch.no_grad():
-        wanted = F.log_softmax(parent(images) / settings.temperature, 1)
+        wanted = F.log_softmax(lesson.parent(images) / settings.temperature, 1)
     total = 0.0
     for chunk, target in zip(torch.split(images, _CHUNK), torch.split(wanted, _CHUNK), strict=True):
-        logits = student(pixels_of(chunk, spec)) * student.logit_scale
+        logits = student(pixels_of(chunk, lesson.data.spec)) * student.logit_scale
         found = F.log_softmax(logits / settings.temperature, 1)
         loss = F.kl_div(found, target.double(), reduction="sum", log_target=True) / len(images)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -131,7 +148,3 @@ def pixels_of(images: Tensor, spec: PreprocessSpec) -> Tensor:
     """Return the pixels 0..255, whole numbers, of normalized images (N, C, H, W)."""
     mean, std = (torch.tensor(v, dtype=images.dtype).view(1, -1, 1, 1) for v in (spec.mean, spec.std))
     return ((images * std + mean) * 255).round().clamp(0, 255)
-
-
-def _accuracy(student: Student, images: NDArray[np.uint8], labels: NDArray[Any]) -> float:
-    return float((student.logits(images).argmax(1) == labels).mean())

@@ -2,7 +2,8 @@
 
 Maps are NCHW in channels_last and centred: a value is the stored u8 less its zero point, so that
 padding is zero and no zero point enters a product. Float32 holds every integer below 2**24;
-where a layer's sums could pass that, it computes in float64.
+where a layer's sums could pass that, it computes in float64. On CPU: a GPU's default convolutions
+(TF32, Winograd) round products.
 
 That `mulr` is exact in float32: t·m below 2**24 is an exact product, and its sum with 1/2 after
 the division by 2**15 needs 24 bits; from 2**24 on, t·m / 2**15 is at least 512 and clamped,

@@ -82,11 +82,8 @@ class _Output(nn.Module):
 
     def integers(self) -> Requantization:
         """Return it as learned."""
-        fixed, (positive, negative) = (
-            self.fixed,
-            (_numpy(m, np.int16) for m in (self.positive.whole(), self.negative.whole())),
-        )
-        return Requantization(fixed.shift, positive, negative, fixed.zero, fixed.top)
+        positive, negative = (_numpy(number.whole(), np.int16) for number in (self.positive, self.negative))
+        return dataclasses.replace(self.fixed, positive=positive, negative=negative)
 
 
 class _Product(nn.Module):
