@@ -218,8 +218,8 @@ def _engine_rows(name: str, model: dict[str, Any]) -> str:
     ready, threads = model["first_answer_ms"], model["threads"]
     single, batch = (threads[key] for key in ("batch_1", "batch_32"))
     more = (
-        f"{threads['threads']} threads against one: {single['median']:.2f} times (best {single['best']:.2f}) for single "
-        f"images, {batch['median']:.2f} ({batch['best']:.2f}) for batches of 32. From the file's bytes to the first "
+        f"{threads['threads']} threads against one: {single['median']:.2f} times (best {single['best']:.2f}) for "
+        f"single images, {batch['median']:.2f} ({batch['best']:.2f}) for batches of 32. From the file to the first "
         f"answer: {ready['median']:.1f} ms.\n"
     )
     return f"{markdown((f'`{name}`', 'images/s', 'of its ceiling'), rows, right_from=1)}\n{more}"
