@@ -1,12 +1,13 @@
 """Puts trained weights under a name: into the package, or into a folder for the release page.
 
-    python benchmarks/ship.py RUN NAME [--qnz FILE] [--data DATA] [--release FOLDER]
+    python benchmarks/ship.py RUN NAME [--qnz FILE [--file-only]] [--data DATA] [--release FOLDER]
 
 RUN, a finished run folder, becomes NAME/card.json and NAME/model.safetensors, its matrices in
 fp16 (vectors stay: they are 2% of the bytes). That is measured on `val`: where a single predicted
 class would change, the weights ship as they are, in fp32. FILE, exported from RUN with --data,
-becomes NAME.qnz. Without --release both go into src/quicknet/weights/; with it into FOLDER, to
-be uploaded, and the package gets their digests only. Either way index.json there lists them.
+becomes NAME.qnz, with --file-only nothing else. Without --release both go into
+src/quicknet/weights/; with it into FOLDER, to be uploaded, and the package gets their digests
+only. Either way index.json there lists them.
 
 Figures on `test` stay those of RUN, under its digest: the test set is read once per finished run.
 """
@@ -91,17 +92,21 @@ def _part(file: str, blob: bytes, release: bool) -> Part:
     return Part(file=file, sha256=sha256_bytes(blob), size_bytes=len(blob), url=url)
 
 
-def ship(run: Path, name: str, qnz: QnzFile | None, data: Dataset, release: Path | None) -> int:
-    """Write the files, then the index that lists them; return how many classes of `val` change in fp16."""
+def ship(run: Path, name: str, qnz: QnzFile | None, data: Dataset | None, release: Path | None) -> int | None:
+    """Write the files, then the index that lists them; return how many classes of `val` change in fp16.
+
+    Without `data` the `.qnz` goes alone, and there is nothing to return.
+    """
     if not is_name(name):
         raise ToolError(f"{name!r} is no name for weights; write NETWORK.DATA, such as quicknet_s.cifar10")
     card, away = read_card(run / "card.json"), release is not None
     if card.data is None:
         raise ToolError(f"the card of {run} names no data; ship what `quicknet train` wrote")
-    with tempfile.TemporaryDirectory() as room:
-        changed = smaller_run(run, data, Path(room))
-        artifact, files = run_artifact(Path(room), name, away)
-    file = None
+    changed, artifact, file, files = None, None, None, {}
+    if data is not None:
+        with tempfile.TemporaryDirectory() as room:
+            changed = smaller_run(run, data, Path(room))
+            artifact, files = run_artifact(Path(room), name, away)
     if qnz is not None:
         file, more = qnz_artifact(qnz, name, away)
         files |= more
@@ -123,18 +128,22 @@ def main() -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("name", help="such as quicknet_s.cifar10")
     parser.add_argument("--qnz", type=Path)
+    parser.add_argument("--file-only", action="store_true")
     parser.add_argument("--data", default="cifar10")
     parser.add_argument("--release", type=Path)
     options = parser.parse_args()
+    if options.file_only and options.qnz is None:
+        parser.error("--file-only needs --qnz FILE")
     try:
-        data = load_run_data(options.run, options.data, quiet=True)
+        data = None if options.file_only else load_run_data(options.run, options.data, quiet=True)
         qnz = None if options.qnz is None else checked_qnz(options.qnz, read_card(options.run / "card.json"))
         changed = ship(options.run, options.name, qnz, data, options.release)
     except QuickNetError as error:
         print(f"quicknet: error: {error}", file=sys.stderr)
         return error.exit_code
-    n, kept = len(data.split("val")), "fp32" if changed else "fp16"
-    print(f"{changed} of {n:,} predicted classes change in fp16: {options.name} is kept in {kept}")
+    if data is not None:
+        n, kept = len(data.split("val")), "fp32" if changed else "fp16"
+        print(f"{changed} of {n:,} predicted classes change in fp16: {options.name} is kept in {kept}")
     inside = sum(path.stat().st_size for path in PACKAGED.rglob("*") if path.is_file())
     print(f"weights in the package: {inside:,} bytes (the wheel stays under {_WHEEL_LIMIT_BYTES:,})")
     return 0

@@ -100,12 +100,13 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path):
     }
     assert package - sources == {"quicknet/engine/_engine.so"}
     assert sources <= package  # py.typed, recipes, the style sheet, the sources in C
-    for needed in ("py.typed", "train/recipes/fast.toml", "report/style.css"):
+    for needed in ("py.typed", "train/recipes/fast.toml", "report/style.css", "weights/index.json"):
         assert f"quicknet/{needed}" in package
     assert any(name.startswith("quicknet/models/fused/") and name.endswith(".cpp") for name in package)
     pictures = {".png", ".jpg", ".jpeg", ".bin", ".npy", ".npz", ".safetensors", ".gz", ".pkl", ".so"}
-    assert {name for name in names if Path(name).suffix in pictures} == {"quicknet/engine/_engine.so"}
-    assert wheel.stat().st_size < 1_000_000
+    found = {name for name in names if Path(name).suffix in pictures and not name.startswith("quicknet/weights/")}
+    assert found == {"quicknet/engine/_engine.so"}
+    assert wheel.stat().st_size < 10_000_000
     required = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE)
     assert "torch" not in required
     assert {"numpy", "pillow", "msgspec", "click"} <= set(required)
@@ -155,6 +156,16 @@ def test_the_wheels_own_engine_is_used(light: Path, place: Path):
     found = python(program, light / "python", env={"PATH": "", "HOME": str(place)})
     assert found.startswith("True ")
     assert "site-packages/quicknet/engine/_engine.so" in found
+
+
+@pytest.mark.parametrize("name", quicknet.list_weights())
+def test_shipped_weights_classify_right_after_installation(name: str, light: Path, place: Path):
+    from PIL import Image
+
+    Image.new("RGB", (64, 48), "skyblue").save(place / "sky.png")
+    found = command(light, "predict", name, "sky.png", "--json")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert json.loads(found.stdout)["label"]
 
 
 def test_doctor_looks_over_a_folder_without_torch(light: Path, place: Path):
