@@ -1,6 +1,7 @@
 /* run_all MODEL.qnz IMAGES.raw [MODEL.qnz IMAGES.raw ...]: for every instruction set that is here, a line with
  * its name, and one with all logits for each pair of files. */
 #include "quicknet.h"
+#include "aligned.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -36,7 +37,7 @@ static int run(const char *model_path, const char *images_path, int isa) {
         printf("\n");
         qn_close(engine);
     }
-    free(model), free(images), free(memory), free(logits);
+    free(model), free(images), aligned_free(memory), free(logits);
     return error;
 }
 

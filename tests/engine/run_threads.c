@@ -1,6 +1,7 @@
 /* run_threads MODEL.qnz IMAGES.raw: the logits of all images, the same by every number of threads, of images and of
  * runs; for the thread sanitizer. */
 #include "quicknet.h"
+#include "aligned.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,7 @@ static void run(const uint8_t *model, size_t size, int threads, const uint8_t *i
     if (memory == NULL || qn_open(&engine, model, size, memory, needed, threads, QN_BEST) != QN_OK) exit(2);
     for (int i = 0; i < 10; i++) qn_run(engine, images, count, logits);
     qn_close(engine);
-    free(memory);
+    aligned_free(memory);
 }
 
 int main(int argc, char **argv) {
