@@ -13,6 +13,7 @@ from figure import Point
 from quicknet.compare.costs import costs
 from quicknet.core.errors import ConfigError
 from quicknet.core.records import read_records
+from quicknet.lite.shipped import PACKAGED, read_index
 from quicknet.models.registry import base_config
 
 _UNMEASURED = "not measured"
@@ -105,7 +106,8 @@ def _accuracy(records: Records, network: str) -> str:
     text = f"{statistics.mean(values):.2f}"
     text += f" ± {statistics.stdev(values):.2f}%" if len(values) > 1 else "%"
     seeds = f"{len(values)} seeds" if len(values) > 1 else "1 seed"
-    return f"{text} (recipe `{record['recipe']}`, {seeds}, n = {record['n']:,}, protocol {record['protocol']})"
+    recipe = f"recipe `{record['recipe']}`" + (" with a teacher" if "distill.teacher" in record["command"] else "")
+    return f"{text} ({recipe}, {seeds}, n = {record['n']:,}, protocol {record['protocol']})"
 
 
 def _bytes(records: Records, network: str) -> str:
@@ -148,10 +150,10 @@ def points(records: Records, known: dict[str, Any]) -> list[Point]:
     paper = known["paper"]
     found.append(Point("the paper, 32 bits", 4 * paper["parameters"], paper["accuracy"], "claimed"))
     found.append(Point("the paper, an estimate", paper["compressed_bytes"], paper["accuracy"], "claimed"))
-    for name in _NETWORKS:
-        record = records.best_accuracy(name)
-        if record is not None:
-            found.append(Point(name, record["file_bytes"], 100 * statistics.mean(record["top1"]), "ours"))
+    for weights in read_index(PACKAGED).weights.values():
+        if weights.data == "cifar10" and weights.file is not None:
+            size = sum(part.size_bytes for part in weights.file.parts)
+            found.append(Point(weights.network, size, 100 * weights.file.top1, "ours"))
     return found
 
 
