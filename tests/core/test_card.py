@@ -84,8 +84,9 @@ def test_unknown_fields_of_a_newer_minor_version_are_passed_on(tmp_path):
     ],
 )
 def test_a_card_that_does_not_hold_is_refused(change, words):
-    with pytest.raises(FormatError, match=words):
-        card_from_dict({**card().to_dict(), **change}, "card.json")
+    with pytest.raises(FormatError, match=words) as refused:
+        card_from_dict({**card().to_dict(), **change}, "some/card.json")
+    assert "some/card.json" in str(refused.value)
 
 
 def test_a_card_that_is_no_object():

@@ -171,7 +171,7 @@ def card_from_dict(fields: Any, where: str) -> Card:
     extra = {key: value for key, value in fields.items() if key not in known}
     try:
         card = msgspec.convert({k: v for k, v in fields.items() if k in known}, Card)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, FormatError) as error:  # the latter from a part's own checks
         raise FormatError(f"the card does not hold: {error} ({where}); restore it from a copy") from error
     _check_values(card, where)
     return card.replace(extra=extra)
