@@ -90,7 +90,7 @@ def test_a_layer_and_all_its_gradients_equal_autograd(
     wanted = plain_layer(z, norm, weights, pool)
     padding = native.padded(ins, z.dtype) - ins
     with threads(1 + kernel % 3):  # 1, 2 or 3, which backward keeps to
-        got = autograd.separable(F.pad(z, (0, padding)), norm, weights, pool, True)
+        got = autograd.separable(F.pad(z, (0, padding)), norm, weights, pool, False, True)
     got = (got.z[..., :outs], got.mean, got.variance)
     directions = [torch.randn(t.shape, generator=generator, dtype=t.dtype) for t in wanted]
     for a, b in zip(got, wanted, strict=True):
@@ -113,7 +113,7 @@ def test_a_layers_gradients_are_its_finite_differences() -> None:
     norm = random_norm(channels, torch.tensor([0.25, 0.1, 0.6], dtype=torch.float64), generator)
 
     def layer(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        kept = autograd.separable(inputs[0], Norm(*inputs[1:6], 1e-3), inputs[6:], True, True)
+        kept = autograd.separable(inputs[0], Norm(*inputs[1:6], 1e-3), inputs[6:], True, False, True)
         return kept.z, kept.mean, kept.variance
 
     assert torch.autograd.gradcheck(layer, (z, *norm[:5], draw(channels, 1, 3, 3), draw(2, channels, 1, 1)))
@@ -128,7 +128,7 @@ def test_the_stem_and_its_weights_gradient_equal_autograd(kernel: int, stride: i
     out = F.conv2d(x, weight, stride=stride).permute(0, 2, 3, 1)
     variance, mean = torch.var_mean(out, (0, 1, 2), correction=0)
     with threads(stride):
-        kept = autograd.stem(x, weight, stride, True)
+        kept = autograd.stem(x, weight, stride, False, True)
     got, wanted = (kept.z[..., :11], kept.mean, kept.variance), (out, mean, variance)
     directions = [torch.randn(t.shape, generator=generator, dtype=t.dtype) for t in wanted]
     for a, b in zip(got, wanted, strict=True):
@@ -137,10 +137,58 @@ def test_the_stem_and_its_weights_gradient_equal_autograd(kernel: int, stride: i
     assert relative_error(a, b) < 1e-9
 
 
+bf16_products = pytest.mark.skipif(not fused.has_bf16(), reason="this CPU or compiler has no AVX512-BF16")
+
+
+@bf16_products
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_layers_bfloat16_products_differ_by_their_rounding(size: tuple[int, ...], pool: bool) -> None:
+    """Up to 0.4% a number, of which a gradient has up to four: kinks and pooling see the unrounded ones."""
+    images, height, width, ins, outs = size
+    generator = torch.Generator().manual_seed(0)
+    padded = native.padded(ins, torch.float32)
+    z = F.pad(torch.randn(images, height, width, ins, generator=generator), (0, padded - ins)).requires_grad_()
+    norm = random_norm(ins, SLOPES["prelu"](ins), generator)
+    norm = Norm(*(t.detach().float().requires_grad_() for t in norm[:5]), norm.epsilon)
+    depthwise, pointwise = torch.randn(ins, 1, 3, 3, generator=generator), torch.randn(outs, ins, 1, 1)
+    inputs = [z, *norm[:5], depthwise.requires_grad_(), pointwise.requires_grad_()]
+    found = []
+    for bf16 in (False, True):
+        kept = autograd.separable(z, norm, (depthwise, pointwise), pool, bf16, True)
+        grads = torch.autograd.grad(kept.z[..., :outs].square().mean() + kept.mean.sum(), inputs)
+        found.append((kept.z, kept.mean, kept.variance, *grads))
+    for exact, rounded in zip(*found, strict=True):
+        assert relative_error(rounded, exact) < 0.016
+    assert relative_error(found[1][0], found[0][0]) > 1e-5  # asked for, so done
+
+
+@bf16_products
+def test_under_autocast_a_networks_gradients_are_nearer_than_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net = create_model("quicknet_xs", dropout=0.0).train()
+    x, labels = torch.randn(32, 3, 32, 32), torch.arange(32) % 10
+
+    def gradients(model: nn.Module, images: Tensor) -> Tensor:
+        loss = F.cross_entropy(model(images).double(), labels)
+        return torch.cat([g.double().flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fused.usable(net, x)
+        got = gradients(net, x)
+        again = gradients(net, x)
+    assert torch.equal(got, again)
+    monkeypatch.setattr(fused, "usable", lambda *_: False)
+    exact = gradients(copy.deepcopy(net).double(), x.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = gradients(net, x)
+    assert relative_error(got, exact) < relative_error(plain, exact)
+
+
 def test_the_variance_of_a_channel_far_from_zero_keeps_its_digits() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(16, 3, 32, 32, generator=generator) + torch.tensor([100.0, -100.0, 0.0]).view(3, 1, 1)
-    kept = autograd.stem(x, torch.eye(3).view(3, 3, 1, 1), 1, True)
+    kept = autograd.stem(x, torch.eye(3).view(3, 3, 1, 1), 1, False, True)
     wanted = x.double().var((0, 2, 3), correction=0)
     assert ((kept.variance - wanted).abs() / wanted).max() < 1e-5  # a float32 mean of squares: 1e-2
 
@@ -298,8 +346,10 @@ def test_what_wants_to_see_single_operations_gets_the_plain_path() -> None:
     assert not fused.usable(net, x.double())
     assert not fused.usable(net, x.to("meta"))
     assert not fused.usable(net, x.clone().requires_grad_())
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.float16):
         assert not fused.usable(net, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fused.usable(net, x) == fused.has_bf16()
     with FlopCounterMode(display=False) as counter:
         net(x)
     assert counter.get_total_flops() > 1e6

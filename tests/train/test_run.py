@@ -283,6 +283,15 @@ def test_an_exported_teacher_answers_as_its_run_does(finished, tiny_cifar, tmp_p
     torch.testing.assert_close(of_file, of_run, rtol=0, atol=1e-3)
 
 
+def test_a_mirrored_teacher_answers_a_view_and_its_mirror_image_alike(finished, tiny_cifar, tmp_path):
+    changes = (f"distill.teacher={finished}", "distill.mirror=true")
+    run = training.start(recipe(tiny_cifar, *changes), tmp_path / "run", CPU)
+    images = torch.randn(4, 3, 32, 32)
+    single = run.teacher.teacher
+    torch.testing.assert_close(run.teacher(images), run.teacher(images.flip(3)))
+    torch.testing.assert_close(run.teacher(images), (single(images) + single(images.flip(3))) / 2)
+
+
 def test_a_teacher_of_other_classes_is_refused(finished, tmp_path, tiny_cifar):
     shutil.copytree(finished, tmp_path / "teacher")
     fields = json.loads((tmp_path / "teacher" / "card.json").read_text())

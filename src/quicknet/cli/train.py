@@ -82,9 +82,11 @@ def train(
         with run_folder.lock():
             return _carry_out(training.resume(resume, chosen, data), as_json, quiet)
     settings = _settings(data, model, recipe, changes, shortcuts)
-    for name in (settings.model.start_from, settings.distill.teacher):
-        if name is not None:
-            locate(name, "run", quiet)  # what must be fetched is fetched now
+    # what must be fetched is fetched now
+    if settings.model.start_from is not None:
+        locate(settings.model.start_from, "run", quiet)
+    if settings.distill.teacher is not None:
+        locate(settings.distill.teacher, "file", quiet)
     folder = Path(run_name) if run_name else _free_folder(settings)
     with training.RunFolder(folder).lock():
         return _carry_out(training.start(settings, folder, chosen), as_json, quiet)

@@ -140,9 +140,13 @@ class TrainSettings(Settings, frozen=True, kw_only=True):
 
 
 class DistillSettings(Settings, frozen=True, kw_only=True):
-    """Learning from a teacher on the same augmented view (Hinton et al. 2015, §2)."""
+    """Learning from a teacher on the same augmented view (Hinton et al. 2015, §2).
+
+    `mirror`: the teacher answers with the mean of its logits for the view and its mirror image.
+    """
 
     teacher: str | None = None
+    mirror: bool = False
     weight: float = 0.9
     temperature: float = 4.0
 

@@ -20,7 +20,7 @@ from quicknet.train.checkpoint import RunFolder, load_model, load_weights, requi
 from quicknet.train.distributed import join
 from quicknet.train.recipe import Recipe
 from quicknet.train.run import Parts, Run
-from quicknet.train.teacher import Teacher, open_teacher
+from quicknet.train.teacher import MirroredTeacher, Teacher, open_teacher
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -59,12 +59,11 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     model = _fresh_model(recipe, data) if parent is None else _inherited_model(parent, recipe, data)
     for _, size in recipe.train.sizes:
         _config_at(cast(Any, model).config, size)
-    lineage: tuple[dict[str, Any], ...] = ()
-    if parent is not None:
-        card = parent[1]
-        step = {"step": "fine-tune", "from": card.model.name, "weights_sha256": card.weights_sha256}
-        lineage = (*card.lineage, step)
-    run = Run(Parts(recipe, run_folder, data, model, _teacher(recipe, data, device), device, world, lineage))
+    teacher = _teacher(recipe, data, device)
+    lineage = () if parent is None else (*parent[1].lineage, _descent("fine-tune", parent[1]))
+    if teacher is not None:
+        lineage = (*lineage, _descent("distill", teacher.card))
+    run = Run(Parts(recipe, run_folder, data, model, teacher, device, world, lineage))
     if world.main:
         run_folder.write_recipe(recipe)
         run_folder.write_log([])
@@ -90,6 +89,11 @@ def resume(folder: Path, device: torch.device, source: str | None = None) -> Run
     )
     run.restore()
     return run
+
+
+def _descent(step: str, card: Card) -> dict[str, Any]:
+    """Return the line of a card's lineage for what was learned from another network."""
+    return {"step": step, "from": card.model.name, "weights_sha256": card.weights_sha256}
 
 
 def _request(recipe: Recipe, parent: tuple[nn.Module, Card] | None) -> DataRequest:
@@ -165,8 +169,11 @@ def _inherited_model(parent: tuple[nn.Module, Card], recipe: Recipe, data: Datas
 
 def _teacher(recipe: Recipe, data: Dataset, device: torch.device) -> Teacher | None:
     """Return the recipe's teacher, if it names one. Raises ConfigError where it does not fit the data."""
-    teacher = recipe.distill.teacher
-    return None if teacher is None else open_teacher(locate(teacher, "run"), data, device)
+    settings = recipe.distill
+    if settings.teacher is None:
+        return None
+    teacher = open_teacher(locate(settings.teacher, "file"), data, device)
+    return MirroredTeacher(teacher) if settings.mirror else teacher
 
 
 def describe(run: Run) -> list[str]:

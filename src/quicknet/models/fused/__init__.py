@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _python_dispatch as dispatch
 
-from quicknet.models.fused import autograd
+from quicknet.models.fused import autograd, native
 from quicknet.models.fused.autograd import Kept
-from quicknet.models.fused.native import Norm, available, status
+from quicknet.models.fused.native import Norm, available, has_bf16, status
 from quicknet.models.norm import BatchNorm2d
 
 if TYPE_CHECKING:
     from quicknet.models.quicknet import QuickNet
 
-__all__ = ["available", "forward_features", "status", "usable"]
+__all__ = ["available", "forward_features", "has_bf16", "status", "usable"]
 
 _ACTIVATIONS = (nn.PReLU, nn.LeakyReLU, nn.ReLU)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -33,9 +33,10 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 def usable(net: QuickNet, x: Tensor) -> bool:
     """Return whether `forward_features` may stand in for the plain path.
 
-    So it is on CPU in float32 or float64, outside autocast, tracing, compiling, function
-    transforms and dispatch modes (a FLOP counter must see the operations), while no inner
-    module has a hook or was replaced by another kind, and the image needs no gradient.
+    So it is on CPU in float32 or float64, outside tracing, compiling, function transforms and
+    dispatch modes (a FLOP counter must see the operations), while no inner module has a hook or
+    was replaced by another kind, and the image needs no gradient. Under autocast it is where
+    the kernels can do what that asks for: bfloat16 products.
     """
     return (
         type(x) is Tensor
@@ -45,6 +46,7 @@ def usable(net: QuickNet, x: Tensor) -> bool:
         and x.shape[0] > 0
         and not (x.requires_grad and torch.is_grad_enabled())
         and not _observed()
+        and (not torch.is_autocast_enabled("cpu") or _autocast_to_bf16(x.dtype))
         and all(_plain(layer, x.dtype) for layer in (net.stem, *net.blocks))
         and available()
     )
@@ -53,12 +55,17 @@ def usable(net: QuickNet, x: Tensor) -> bool:
 def _observed() -> bool:
     """Return whether something wants to see or change torch's single operations."""
     return (
-        torch.is_autocast_enabled("cpu")
-        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         or torch.compiler.is_compiling()
         or dispatch.is_in_torch_dispatch_mode()
         or torch._C._are_functorch_transforms_active()
     )
+
+
+def _autocast_to_bf16(dtype: torch.dtype) -> bool:
+    """Return whether autocast asks for products in bfloat16, which the kernels have."""
+    wanted = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
+    return wanted and dtype is torch.float32 and native.has_bf16()
 
 
 def _plain(layer: nn.Module, dtype: torch.dtype) -> bool:
@@ -106,16 +113,17 @@ def forward_features(net: QuickNet, x: Tensor) -> Tensor:
     """Return the last feature map (N, C, h, w), activated, as the plain path does to rounding.
 
     Only where `usable`. Gradients reach every parameter; x gets none. The same input and
-    number of threads give the same bits.
+    number of threads give the same bits. Under autocast to bfloat16 the products of stem and
+    pointwise layers round what they multiply, add up in float32 and give float32.
     """
-    stem = net.stem
-    kept = autograd.stem(x, stem.conv.weight, stem.conv.stride[0], stem.bn.uses_batch)
+    stem, bf16 = net.stem, _autocast_to_bf16(x.dtype)
+    kept = autograd.stem(x, stem.conv.weight, stem.conv.stride[0], bf16, stem.bn.uses_batch)
     updates: list[Callable[[], None]] = []
     norm = _norm(stem, kept, updates)
     block: Any
     for block in net.blocks:
         weights = (block.depthwise.weight, block.pointwise.weight)
-        kept = autograd.separable(kept.z, norm, weights, block.pool, block.bn.uses_batch)
+        kept = autograd.separable(kept.z, norm, weights, block.pool, bf16, block.bn.uses_batch)
         norm = _norm(block, kept, updates)
     # All at once: among the kernels, which empty the caches, they took 1.4 ms a step, not 0.5.
     for update in updates:

@@ -34,6 +34,7 @@ class SeparableShape(NamedTuple):
     out_channels: int
     kernel: int
     pool: bool
+    bf16: bool
 
 
 def _dense(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -100,20 +101,21 @@ class SeparableFunction(torch.autograd.Function):
 class StemFunction(torch.autograd.Function):
     """The first convolution, without padding.
 
-    (x (N, H, W, C), weight (O, k, k, C), stride, whether moments are wanted) → z (N, h, w, O'),
+    (x (N, H, W, C), weight (O, k, k, C), stride, whether products run in bfloat16, whether moments
+    are wanted) → z (N, h, w, O'),
     and mean (O,) and biased variance (O,) or None. The image gets no gradient.
     """
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:  # noqa: D102
-        x, weight, stride, wanted = arguments
+        x, weight, stride, bf16, wanted = arguments
         n, height, width, channels = x.shape
         outs, kernel = weight.shape[0], weight.shape[1]
         h, w = (height - kernel) // stride + 1, (width - kernel) // stride + 1
         x, weight = _dense(x, weight)
         out = torch.empty(n, h, w, native.padded(outs, x.dtype), dtype=x.dtype)
         moments = _moments(outs, x.dtype, wanted)
-        ctx.sizes = (n, height, width, channels, outs, kernel, stride, torch.get_num_threads())
+        ctx.sizes = (n, height, width, channels, outs, kernel, stride, int(bf16), torch.get_num_threads())
         native.call("stem_forward", ctx.sizes, 0.0, x, weight, out, *moments)
         ctx.save_for_backward(x, weight, out, moments[0])
         ctx.set_materialize_grads(False)
@@ -127,7 +129,7 @@ class StemFunction(torch.autograd.Function):
         d_weight = torch.empty_like(weight)
         mean = d_mean if out_mean is None else out_mean
         native.call("stem_backward", ctx.sizes, 0.0, x, g, out, mean, d_mean, d_variance, d_weight)
-        return None, d_weight, None, None
+        return None, d_weight, None, None, None
 
 
 class OutputFunction(torch.autograd.Function):
@@ -160,15 +162,15 @@ def _apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
     return function.apply(*arguments)  # type: ignore[no-untyped-call]
 
 
-def stem(x: Tensor, weight: Tensor, stride: int, moments: bool) -> Kept:
+def stem(x: Tensor, weight: Tensor, stride: int, bf16: bool, moments: bool) -> Kept:
     """Return `StemFunction` of an image batch (N, C, H, W) and torch's weight (O, C, k, k)."""
-    return Kept(*_apply(StemFunction, x.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1), stride, moments))
+    return Kept(*_apply(StemFunction, x.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1), stride, bf16, moments))
 
 
-def separable(z: Tensor, norm: Norm, weights: tuple[Tensor, Tensor], pool: bool, moments: bool) -> Kept:
+def separable(z: Tensor, norm: Norm, weights: tuple[Tensor, Tensor], pool: bool, bf16: bool, moments: bool) -> Kept:
     """Return `SeparableFunction` with torch's depthwise and pointwise weights."""
     outs, channels = weights[1].shape[:2]
-    shape = SeparableShape(channels, outs, weights[0].shape[-1], pool)
+    shape = SeparableShape(channels, outs, weights[0].shape[-1], pool, bf16)
     return Kept(*_apply(SeparableFunction, z, *norm, *weights, shape, moments))
 
 

@@ -75,6 +75,13 @@ def available() -> bool:
     return _loaded()[0] is not None
 
 
+@functools.cache
+def has_bf16() -> bool:
+    """Return whether the kernels' matrix products can run in bfloat16 (AVX512-BF16)."""
+    library = _loaded()[0]
+    return library is not None and bool(library.quicknet_bf16())
+
+
 def status() -> str:
     """Return one line: which path is used, and why."""
     return _loaded()[1].status

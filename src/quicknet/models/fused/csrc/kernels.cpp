@@ -22,8 +22,18 @@ bool with_kernel(int64_t kernel, Body body) {
   }
 }
 
-Separable separable_shape(const int64_t* n) { return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]}; }
-Stem stem_shape(const int64_t* n) { return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]}; }
+Separable separable_shape(const int64_t* n) { return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8]}; }
+Stem stem_shape(const int64_t* n) { return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8]}; }
+
+// Calls body(E{}) with the elements that the products of a call run over.
+template <class T, class Body>
+bool with_elements(int64_t bf16, Body body) {
+#if QUICKNET_BF16
+  if constexpr (std::is_same<T, float>::value)
+    if (bf16) return body(Pair{});
+#endif
+  return bf16 ? false : body(T{});
+}
 
 // No exception may cross into Python: the only one there is says that memory ran out.
 template <class Body>
@@ -35,17 +45,18 @@ int guarded(Body body) {
   }
 }
 
-template <class T>
+template <class T, class E>
 bool product_holds(int rows, int depth, int columns) {
-  const int lda = depth + 1;
-  std::vector<T> a(size_t((rows + kBlockRows) * lda)), b(size_t(depth * columns)), panels(b.size());
-  std::vector<T> c(size_t(rows * columns));
+  const int lda = int(round_up(depth, kLanes<E>));
+  std::vector<T> a(size_t((rows + kBlockRows) * lda)), b(size_t(depth * columns)), c(size_t(rows * columns));
+  std::vector<E> panels(size_t(packed_size<T, E>(depth, columns)));
+  std::vector<E> scratch(size_t(Elements<T, E>::scratch(rows + kBlockRows, lda)));
   std::vector<T*> targets;
-  for (size_t i = 0; i < a.size(); ++i) a[i] = T(int(i * 7 % 11) - 5);
+  for (size_t i = 0; i < a.size(); ++i) a[i] = int(i) % lda < depth ? T(int(i * 7 % 11) - 5) : T(0);
   for (size_t i = 0; i < b.size(); ++i) b[i] = T(int(i * 5 % 13) - 6);
   for (int r = 0; r < rows; ++r) targets.push_back(c.data() + r * columns);
   pack_panels(b.data(), columns, 1, depth, columns, columns, panels.data());
-  product(rows, depth, columns, a.data(), lda, panels.data(), targets.data());
+  product(rows, depth, columns, a.data(), lda, panels.data(), targets.data(), scratch.data());
   for (int r = 0; r < rows; ++r)
     for (int n = 0; n < columns; ++n) {
       T sum = 0;  // small integers: exact in any order
@@ -67,9 +78,11 @@ bool product_holds(int rows, int depth, int columns) {
                                           T* out_variance) {                                                   \
     const quicknet::NormInput<T> norm{mean, variance, weight, bias, slope, epsilon};                           \
     return quicknet::guarded([&] {                                                                             \
-      return quicknet::with_kernel(n[5], [&](auto k) {                                                         \
-        quicknet::separable_forward<T, decltype(k)::value>(                                                    \
-            quicknet::separable_shape(n), {z, norm, depthwise, pointwise}, out, out_mean, out_variance);       \
+      return quicknet::with_elements<T>(n[7], [&](auto e) {                                                    \
+        return quicknet::with_kernel(n[5], [&](auto k) {                                                       \
+          quicknet::separable_forward<T, decltype(e), decltype(k)::value>(                                     \
+              quicknet::separable_shape(n), {z, norm, depthwise, pointwise}, out, out_mean, out_variance);     \
+        });                                                                                                    \
       });                                                                                                      \
     });                                                                                                        \
   }                                                                                                            \
@@ -79,25 +92,32 @@ bool product_holds(int rows, int depth, int columns) {
       T* d_depthwise, T* d_pointwise) {                                                                        \
     const quicknet::NormInput<T> norm{mean, variance, weight, bias, slope, epsilon};                           \
     return quicknet::guarded([&] {                                                                             \
-      return quicknet::with_kernel(n[5], [&](auto k) {                                                         \
-        quicknet::separable_backward<T, decltype(k)::value>(                                                   \
-            quicknet::separable_shape(n), {z, norm, depthwise, pointwise},                                     \
-            {g, out, out_mean, d_mean, d_variance}, {d_z, d_norm, d_depthwise, d_pointwise});                  \
+      return quicknet::with_elements<T>(n[7], [&](auto e) {                                                    \
+        return quicknet::with_kernel(n[5], [&](auto k) {                                                       \
+          quicknet::separable_backward<T, decltype(e), decltype(k)::value>(                                    \
+              quicknet::separable_shape(n), {z, norm, depthwise, pointwise},                                   \
+              {g, out, out_mean, d_mean, d_variance}, {d_z, d_norm, d_depthwise, d_pointwise});                \
+        });                                                                                                    \
       });                                                                                                      \
     });                                                                                                        \
   }                                                                                                            \
   int quicknet_stem_forward_##SUFFIX(const int64_t* n, double, const T* x, const T* weight, T* out,            \
                                      T* out_mean, T* out_variance) {                                           \
     return quicknet::guarded([&] {                                                                             \
-      quicknet::stem_forward<T>(quicknet::stem_shape(n), x, weight, out, out_mean, out_variance);              \
-      return true;                                                                                             \
+      return quicknet::with_elements<T>(n[7], [&](auto e) {                                                    \
+        quicknet::stem_forward<T, decltype(e)>(quicknet::stem_shape(n), x, weight, out, out_mean, out_variance); \
+        return true;                                                                                           \
+      });                                                                                                      \
     });                                                                                                        \
   }                                                                                                            \
   int quicknet_stem_backward_##SUFFIX(const int64_t* n, double, const T* x, const T* g, const T* out,          \
                                       const T* out_mean, const T* d_mean, const T* d_variance, T* d_weight) {  \
     return quicknet::guarded([&] {                                                                             \
-      quicknet::stem_backward<T>(quicknet::stem_shape(n), x, g, out, out_mean, d_mean, d_variance, d_weight);  \
-      return true;                                                                                             \
+      return quicknet::with_elements<T>(n[7], [&](auto e) {                                                    \
+        quicknet::stem_backward<T, decltype(e)>(                                                               \
+            quicknet::stem_shape(n), x, g, out, out_mean, d_mean, d_variance, d_weight);                       \
+        return true;                                                                                           \
+      });                                                                                                      \
     });                                                                                                        \
   }                                                                                                            \
   int quicknet_output_forward_##SUFFIX(const int64_t* n, double epsilon, const T* z, QUICKNET_NORM(T), T* y) { \
@@ -124,13 +144,19 @@ QUICKNET_FUNCTIONS(double, f64)
 // Width of a vector in bits.
 int quicknet_vector_bits() { return 8 * quicknet::kVectorBytes; }
 
+// Whether the products can run over pairs of bfloat16.
+int quicknet_bf16() { return QUICKNET_BF16; }
+
 // 0 where this machine runs what the compiler made of this source, and right.
 int quicknet_check() {
   using quicknet::product_holds;
-  return product_holds<float>(37, 19, 3 * quicknet::kLanes<float>) &&
-                 product_holds<double>(29, 23, 5 * quicknet::kLanes<double>)
-             ? 0
-             : 1;
+  bool holds = product_holds<float, float>(37, 19, 3 * quicknet::kLanes<float>) &&
+               product_holds<double, double>(29, 23, 5 * quicknet::kLanes<double>);
+#if QUICKNET_BF16
+  holds = holds && product_holds<float, quicknet::Pair>(37, 19, 3 * quicknet::kLanes<float>) &&
+          product_holds<float, quicknet::Pair>(29, 64, 2 * quicknet::kLanes<float>);
+#endif
+  return holds ? 0 : 1;
 }
 
 }  // extern "C"

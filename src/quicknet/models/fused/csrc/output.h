@@ -12,7 +12,7 @@ template <class T>
 void output_forward(int64_t pixels, int channels, int threads, const T* z, const NormInput<T>& in, T* y) {
   const int c = padded_channels<T>(channels);
   Norm<T> norm;
-  shared_arena().take<T>({{&norm.mean, c}, {&norm.scale, c}, {&norm.shift, c}, {&norm.slope, c}});
+  shared_arena().take({{&norm.mean, c}, {&norm.scale, c}, {&norm.shift, c}, {&norm.slope, c}});
   norm.set(in, channels, c);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int i = 0; i < threads; ++i) {
@@ -30,7 +30,7 @@ void output_backward(int64_t pixels, int channels, int threads, const T* z, cons
   constexpr int64_t chunk = 256;
   Norm<T> norm;
   T* memory;
-  shared_arena().take<T>({{&norm.mean, c}, {&norm.scale, c}, {&norm.shift, c}, {&norm.slope, c},
+  shared_arena().take({{&norm.mean, c}, {&norm.scale, c}, {&norm.shift, c}, {&norm.slope, c},
                           {&memory, threads * part}});
   norm.set(in, channels, c);
   std::vector<NormSums<T>> sums(static_cast<size_t>(threads));

@@ -11,9 +11,10 @@
 
 namespace quicknet {
 
-template <class T>
+template <class T, class E>
 struct SeparableWeights {
-  T *depthwise, *flipped, *panels, *back_panels;
+  T *depthwise, *flipped;
+  E *panels, *back_panels;
 
   // depthwise (C, 1, K, K) -> (K * K, padded C), and turned by 180 degrees for the gradient.
   void set_depthwise(const T* weight, int channels, int padded, int taps) {
@@ -48,6 +49,12 @@ struct SeparablePlan {
     chunk_size = (chunk_rows + border) * width + kBlockRows;  // pixels, with what `product` reads past the end
   }
 
+  // What the products want of a chunk's input and output.
+  template <class E>
+  int64_t scratch() const {
+    return Elements<T, E>::scratch(chunk_size, pitch) + Elements<T, E>::scratch(chunk_size, out_pitch);
+  }
+
   ActivatedRows<T> rows(T* memory, const Norm<T>& norm, const T* z, int64_t first_image) const {
     ActivatedRows<T> rows;
     rows.ring.set(memory, ring_rows, height, width, border, pitch);
@@ -79,11 +86,13 @@ inline Arena& thread_arena() {
   return arena;
 }
 
-template <class T, int K>
-void separable_forward_images(const SeparablePlan<T, K>& plan, const Norm<T>& norm, const SeparableWeights<T>& weights,
-                              const T* z, Range images, T* out, Moments<T>* moments) {
+template <class T, class E, int K>
+void separable_forward_images(const SeparablePlan<T, K>& plan, const Norm<T>& norm,
+                              const SeparableWeights<T, E>& weights, const T* z, Range images, T* out,
+                              Moments<T>* moments) {
   T *ring, *d;
-  thread_arena().take<T>({{&ring, plan.ring_size}, {&d, plan.chunk_size * plan.pitch}});
+  E* scratch;
+  thread_arena().take({{&ring, plan.ring_size}, {&d, plan.chunk_size * plan.pitch}, {&scratch, plan.template scratch<E>()}});
   ActivatedRows<T> input = plan.rows(ring, norm, z, images.begin);
   std::vector<const T*> taps(size_t(plan.chunk_rows * K));
   std::vector<T*> targets(size_t(plan.chunk_rows * plan.width));
@@ -96,25 +105,25 @@ void separable_forward_images(const SeparablePlan<T, K>& plan, const Norm<T>& no
       for (int q = 0; q < K; ++q) taps[size_t(r * K + q)] = input.ring.at(input.ring.first(row + r) + q);
     depthwise<T, K>(taps.data(), count, plan.width, plan.in_padded, plan.pitch, weights.depthwise, d);
     for (int i = 0; i < pixels; ++i) targets[size_t(i)] = next + int64_t(i) * plan.out_padded;
-    product(pixels, plan.channels, plan.out_padded, d, plan.pitch, weights.panels, targets.data());
+    product(pixels, plan.channels, plan.out_padded, d, plan.pitch, weights.panels, targets.data(), scratch);
     if (moments != nullptr) moments->add(next, pixels, plan.out_padded);
     next += int64_t(pixels) * plan.out_padded;
   }
 }
 
 // z (N, H, W, padded C) -> out (N, h, w, padded O); mean, variance (O) of it, or null where not wanted.
-template <class T, int K>
+template <class T, class E, int K>
 void separable_forward(const Separable& s, const SeparableInput<T>& in, T* out, T* mean, T* variance) {
   const SeparablePlan<T, K> plan(s);
   const int c = plan.in_padded, o = plan.out_padded, threads = int(s.threads);
   Norm<T> norm;
-  SeparableWeights<T> weights{};
+  SeparableWeights<T, E> weights{};
   T *pivots, *joined;
   double* sums;
   const int64_t sum_count = int64_t(threads) * 2 * o * int64_t(sizeof(double) / sizeof(T));
   T* sums_memory;
-  shared_arena().take<T>({{&norm.mean, c}, {&norm.scale, c}, {&norm.shift, c}, {&norm.slope, c},
-                          {&weights.depthwise, int64_t(K) * K * c}, {&weights.panels, packed_size(s.in_channels, o)},
+  shared_arena().take({{&norm.mean, c}, {&norm.scale, c}, {&norm.shift, c}, {&norm.slope, c},
+                          {&weights.depthwise, int64_t(K) * K * c}, {&weights.panels, packed_size<T, E>(s.in_channels, o)},
                           {&pivots, int64_t(threads) * o}, {&sums_memory, sum_count}, {&joined, 2 * o}});
   sums = reinterpret_cast<double*>(sums_memory);
   norm.set(in.norm, plan.channels, c);
@@ -125,7 +134,7 @@ void separable_forward(const Separable& s, const SeparableInput<T>& in, T* out, 
   for (int i = 0; i < threads; ++i) {
     moments[size_t(i)] = {sums + int64_t(i) * 2 * o, sums + int64_t(i) * 2 * o + o, pivots + int64_t(i) * o, 0};
     moments[size_t(i)].clear(o);
-    separable_forward_images<T, K>(plan, norm, weights, in.z, share(s.images, i, threads), out,
+    separable_forward_images<T, E, K>(plan, norm, weights, in.z, share(s.images, i, threads), out,
                                    mean == nullptr ? nullptr : &moments[size_t(i)]);
   }
   if (mean == nullptr) return;

@@ -25,17 +25,18 @@ struct SeparableSums {
 };
 
 // One thread's pass over its images.
-template <class T, int K>
+template <class T, class E, int K>
 class SeparableBackward {
  public:
-  SeparableBackward(const SeparablePlan<T, K>& plan_in, const SeparableWeights<T>& weights_in,
+  SeparableBackward(const SeparablePlan<T, K>& plan_in, const SeparableWeights<T, E>& weights_in,
                     const SeparableGradients<T>& want_in, SeparableSums<T>& sums_in, const ActivatedRows<T>& input_in)
       : plan(plan_in), weights(weights_in), want(want_in), sums(sums_in), input(input_in) {}
 
-  void set(T* grad_ring_memory, T* d_memory, T* dz_memory, int64_t first_image) {
+  void set(T* grad_ring_memory, T* d_memory, T* dz_memory, E* scratch_memory, int64_t first_image) {
     grad_ring.set(grad_ring_memory, plan.ring_rows, plan.height, plan.width, border, plan.pitch);
     d = d_memory;
     dz = dz_memory;
+    scratch = scratch_memory;
     grad_z = want.z == nullptr ? nullptr : want.z + first_image * input.in_height * input.row_elements();
     taps.resize(size_t(plan.chunk_rows * K));
     grad_rows.resize(size_t(plan.chunk_rows));
@@ -57,12 +58,13 @@ class SeparableBackward {
  private:
   static constexpr int border = K / 2;
   const SeparablePlan<T, K>& plan;
-  const SeparableWeights<T>& weights;
+  const SeparableWeights<T, E>& weights;
   const SeparableGradients<T>& want;
   SeparableSums<T>& sums;
   ActivatedRows<T> input;
   Ring<T> grad_ring;
   T *d, *dz;  // depthwise output, later the input's gradient; the output's gradient
+  E* scratch;
   T* grad_z;
   std::vector<const T*> taps, grad_rows, emit_taps;
   std::vector<int64_t> emitted;
@@ -78,7 +80,8 @@ class SeparableBackward {
     }
     if (want.pointwise != nullptr) {
       depthwise<T, K>(taps.data(), count, plan.width, plan.in_padded, plan.pitch, weights.depthwise, d);
-      outer_product(pixels, plan.out_padded, plan.in_padded, dz, plan.out_pitch, d, plan.pitch, sums.pointwise);
+      outer_product(pixels, plan.out_padded, plan.in_padded, dz, plan.out_pitch, d, plan.pitch, sums.pointwise,
+                    scratch);
     }
     if (want.depthwise == nullptr && !wants_input()) return;
     depthwise_output_gradient(row, count);
@@ -104,7 +107,7 @@ class SeparableBackward {
         for (int b = 0; b < border; ++b) grad_ring.zero(first + border + 1 + b);
     }
     product(count * plan.width, int(plan.s.out_channels), plan.in_padded, dz, plan.out_pitch, weights.back_panels,
-            targets.data());
+            targets.data(), scratch);
   }
 
   // Rows whose whole neighbourhood has arrived: `border` rows behind, or to the image's end.
@@ -174,7 +177,7 @@ void join_gradients(const SeparablePlan<T, K>& plan, const std::vector<Separable
   }
 }
 
-template <class T, int K>
+template <class T, class E, int K>
 void separable_backward(const Separable& s, const SeparableInput<T>& in, const SeparableKept<T>& kept,
                         const SeparableGradients<T>& out) {
   const SeparablePlan<T, K> plan(s);
@@ -183,12 +186,12 @@ void separable_backward(const Separable& s, const SeparableInput<T>& in, const S
   const int64_t part = int64_t(o) * c + taps + 3 * c + total;
   Norm<T> norm;
   MomentsBackward<T> moments;
-  SeparableWeights<T> weights{};
+  SeparableWeights<T, E> weights{};
   T* parts_memory;
-  shared_arena().take<T>({{&norm.mean, c}, {&norm.scale, c}, {&norm.shift, c}, {&norm.slope, c},
+  shared_arena().take({{&norm.mean, c}, {&norm.scale, c}, {&norm.shift, c}, {&norm.slope, c},
                           {&moments.mean, o}, {&moments.per_mean, o}, {&moments.per_variance, o},
                           {&weights.depthwise, taps}, {&weights.flipped, taps},
-                          {&weights.back_panels, packed_size(s.out_channels, c)}, {&parts_memory, threads * part}});
+                          {&weights.back_panels, packed_size<T, E>(s.out_channels, c)}, {&parts_memory, threads * part}});
   const double pixels = double(s.images) * plan.height * plan.width;
   norm.set(in.norm, plan.channels, c);
   moments.set(kept.mean, kept.d_mean, kept.d_variance, pixels, int(s.out_channels), o);
@@ -205,10 +208,12 @@ void separable_backward(const Separable& s, const SeparableInput<T>& in, const S
     mine.norm.clear(c);
     const Range images = share(s.images, i, threads);
     T *ring, *grad_ring, *d, *dz;
-    thread_arena().take<T>({{&ring, plan.ring_size}, {&grad_ring, plan.ring_size},
-                            {&d, plan.chunk_size * plan.pitch}, {&dz, plan.chunk_size * plan.out_pitch}});
-    SeparableBackward<T, K> pass(plan, weights, out, mine, plan.rows(ring, norm, in.z, images.begin));
-    pass.set(grad_ring, d, dz, images.begin);
+    E* scratch;
+    thread_arena().take({{&ring, plan.ring_size}, {&grad_ring, plan.ring_size},
+                            {&d, plan.chunk_size * plan.pitch}, {&dz, plan.chunk_size * plan.out_pitch},
+                         {&scratch, plan.template scratch<E>()}});
+    SeparableBackward<T, E, K> pass(plan, weights, out, mine, plan.rows(ring, norm, in.z, images.begin));
+    pass.set(grad_ring, d, dz, scratch, images.begin);
     const int64_t at = images.begin * plan.height * plan.width * o;
     pass.run(kept.z + at, kept.g + at, moments, images.end - images.begin);
   }

@@ -10,7 +10,7 @@
 namespace quicknet {
 
 struct Stem {
-  int64_t images, in_height, in_width, in_channels, out_channels, kernel, stride, threads;
+  int64_t images, in_height, in_width, in_channels, out_channels, kernel, stride, bf16, threads;
 
   int64_t height() const { return (in_height - kernel) / stride + 1; }
   int64_t width() const { return (in_width - kernel) / stride + 1; }
@@ -39,6 +39,12 @@ struct StemPlan {
     pixels = s.height() * s.width();
   }
 
+  int64_t patch_size() const { return (chunk + kBlockRows) * pitch + kLanes<T>; }
+  template <class E>
+  int64_t scratch() const {
+    return Elements<T, E>::scratch(chunk + kBlockRows, pitch) + Elements<T, E>::scratch(chunk + kBlockRows, out_pitch);
+  }
+
   // Patches of pixels [first, first + count) of one image, ordered (row, column, channel).
   void patches(const T* image, int64_t first, int count, T* out) const {
     const int run = int(s.kernel * s.in_channels);
@@ -58,12 +64,13 @@ struct StemPlan {
 };
 
 // x (N, H, W, C), weight (O, K, K, C) -> out (N, h, w, padded O); mean, variance (O), or null.
-template <class T>
+template <class T, class E>
 void stem_forward(const Stem& s, const T* x, const T* weight, T* out, T* mean, T* variance) {
   const StemPlan<T> plan(s);
   const int o = plan.padded, threads = int(s.threads);
-  T *panels, *pivots, *sums_memory, *joined;
-  shared_arena().take<T>({{&panels, packed_size(plan.depth, o)}, {&pivots, int64_t(threads) * o},
+  T *pivots, *sums_memory, *joined;
+  E* panels;
+  shared_arena().take({{&panels, packed_size<T, E>(plan.depth, o)}, {&pivots, int64_t(threads) * o},
                           {&sums_memory, int64_t(threads) * 2 * o * int64_t(sizeof(double) / sizeof(T))},
                           {&joined, 2 * o}});
   double* sums = reinterpret_cast<double*>(sums_memory);
@@ -75,7 +82,8 @@ void stem_forward(const Stem& s, const T* x, const T* weight, T* out, T* mean, T
     mine = {sums + int64_t(i) * 2 * o, sums + int64_t(i) * 2 * o + o, pivots + int64_t(i) * o, 0};
     mine.clear(o);
     T* patches;
-    thread_arena().take<T>({{&patches, (plan.chunk + kBlockRows) * plan.pitch + kLanes<T>}});
+    E* scratch;
+    thread_arena().take({{&patches, plan.patch_size()}, {&scratch, plan.template scratch<E>()}});
     std::vector<T*> targets(static_cast<size_t>(plan.chunk));
     const Range images = share(s.images, i, threads);
     for (int64_t n = images.begin; n < images.end; ++n)
@@ -84,7 +92,7 @@ void stem_forward(const Stem& s, const T* x, const T* weight, T* out, T* mean, T
         T* z = out + (n * plan.pixels + first) * o;
         plan.patches(x + n * s.in_height * s.in_width * s.in_channels, first, count, patches);
         for (int p = 0; p < count; ++p) targets[size_t(p)] = z + int64_t(p) * o;
-        product(count, plan.depth, o, patches, plan.pitch, panels, targets.data());
+        product(count, plan.depth, o, patches, plan.pitch, panels, targets.data(), scratch);
         if (mean != nullptr) mine.add(z, count, o);
       }
   }
@@ -95,7 +103,7 @@ void stem_forward(const Stem& s, const T* x, const T* weight, T* out, T* mean, T
 }
 
 // g, z (N, h, w, padded O); mean, d_mean, d_variance (O) -> d_weight (O, K, K, C).
-template <class T>
+template <class T, class E>
 void stem_backward(const Stem& s, const T* x, const T* g, const T* z, const T* mean, const T* d_mean,
                    const T* d_variance, T* d_weight) {
   const StemPlan<T> plan(s);
@@ -103,15 +111,17 @@ void stem_backward(const Stem& s, const T* x, const T* g, const T* z, const T* m
   const int64_t part = int64_t(o) * plan.depth_padded;
   MomentsBackward<T> moments;
   T* parts;
-  shared_arena().take<T>({{&moments.mean, o}, {&moments.per_mean, o}, {&moments.per_variance, o},
+  shared_arena().take({{&moments.mean, o}, {&moments.per_mean, o}, {&moments.per_variance, o},
                           {&parts, threads * part}});
   moments.set(mean, d_mean, d_variance, double(s.images) * double(plan.pixels), int(s.out_channels), o);
   std::memset(parts, 0, sizeof(T) * size_t(threads * part));
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int i = 0; i < threads; ++i) {
     T *patches, *dz;
-    thread_arena().take<T>({{&patches, (plan.chunk + kBlockRows) * plan.pitch + kLanes<T>},
-                            {&dz, (plan.chunk + kBlockRows) * plan.out_pitch}});
+    E* scratch;
+    thread_arena().take({{&patches, plan.patch_size()},
+                         {&dz, (plan.chunk + kBlockRows) * plan.out_pitch},
+                         {&scratch, plan.template scratch<E>()}});
     const Range images = share(s.images, i, threads);
     for (int64_t n = images.begin; n < images.end; ++n)
       for (int64_t first = 0; first < plan.pixels; first += plan.chunk) {
@@ -119,7 +129,8 @@ void stem_backward(const Stem& s, const T* x, const T* g, const T* z, const T* m
         const int64_t at = (n * plan.pixels + first) * o;
         plan.patches(x + n * s.in_height * s.in_width * s.in_channels, first, count, patches);
         moments.apply(z + at, g + at, count, o, dz, plan.out_pitch);
-        outer_product(count, o, plan.depth_padded, dz, plan.out_pitch, patches, plan.pitch, parts + i * part);
+        outer_product(count, o, plan.depth_padded, dz, plan.out_pitch, patches, plan.pitch, parts + i * part,
+                      scratch);
       }
   }
   for (int64_t m = 0; m < s.out_channels; ++m)

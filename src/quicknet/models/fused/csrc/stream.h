@@ -53,7 +53,7 @@ struct Ring {
 };
 
 struct Separable {
-  int64_t images, in_height, in_width, in_channels, out_channels, kernel, pool, threads;
+  int64_t images, in_height, in_width, in_channels, out_channels, kernel, pool, bf16, threads;
 
   int height() const { return int(pool ? in_height / 2 : in_height); }
   int width() const { return int(pool ? in_width / 2 : in_width); }

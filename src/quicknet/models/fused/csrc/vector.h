@@ -131,21 +131,21 @@ class Arena {
  public:
   ~Arena() { std::free(base_); }
 
-  // Gives each pointer its count of elements (64-byte aligned); the content is arbitrary.
-  template <class T>
+  // Gives a pointer its count of elements (64-byte aligned); the content is arbitrary.
   struct Request {
-    T** pointer;
-    int64_t count;
+    template <class T>
+    Request(T** to, int64_t count) : pointer(to), bytes(padded(size_t(count) * sizeof(T))) {}
+    void* pointer;
+    size_t bytes;
   };
-  template <class T>
-  void take(std::initializer_list<Request<T>> requests) {
+  void take(std::initializer_list<Request> requests) {
     size_t bytes = 0;
-    for (const auto& r : requests) bytes += padded(r.count * sizeof(T));
+    for (const auto& r : requests) bytes += r.bytes;
     reserve(bytes);
     char* next = base_;
     for (const auto& r : requests) {
-      *r.pointer = reinterpret_cast<T*>(next);
-      next += padded(r.count * sizeof(T));
+      std::memcpy(r.pointer, &next, sizeof(next));
+      next += r.bytes;
     }
   }
 
