@@ -27,6 +27,8 @@ from quicknet.core.card import Card, Metric, read_card
 from quicknet.core.errors import QuickNetError, ToolError
 from quicknet.core.files import sha256_file, write_atomically
 from quicknet.core.records import write_record
+from quicknet.lite.shipped import locate
+from quicknet.lite.verify import read_exported
 from quicknet.train.checkpoint import read_tensors
 from quicknet.train.recipe import load_recipe
 
@@ -72,7 +74,17 @@ def accuracy(folders: list[Path]) -> dict[str, Any]:
         "file": "model.safetensors",
         "file_bytes": (folders[0] / "model.safetensors").stat().st_size,
         "weights_sha256": [card.weights_sha256 for card, _ in runs],
+        "teacher_sha256": teacher_sha256(recipes[0].distill.teacher),
     }
+
+
+def teacher_sha256(teacher: str | None) -> str | None:
+    """Return the digest of a teacher's weights, None without one: names of weights may come to mean others."""
+    if teacher is None:
+        return None
+    path = locate(teacher, "file")
+    card = read_card(path / "card.json") if path.is_dir() else read_exported(path).card
+    return card.weights_sha256
 
 
 def keep(folder: Path, run: Path, seed: int) -> None:

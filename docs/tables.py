@@ -197,6 +197,33 @@ def throughput(records: Records) -> str:
     return f"\n{markdown(heads, rows, right_from=1)}\n{under}Re-made by `{record['command']}`.\n\n"
 
 
+def ablations(records: Records) -> str:
+    """What single changes of a recipe give, over seeds, from every record of that kind."""
+    found = [_ablation(record) for record in records.all.values() if record.get("kind") == "ablation"]
+    return "\n" + "\n".join(found or [f"{_UNMEASURED}\n"]) + "\n"
+
+
+def _ablation(record: dict[str, Any]) -> str:
+    rows = []
+    for label, changes in record["changes"].items():
+        cells = [f"`{label}`" + (f" ({', '.join(f'`{change}`' for change in changes)})" if changes else "")]
+        for split in ("val", "test"):
+            row = record[split][label]
+            cells.append(f"{100 * row['mean']:.2f}" + ("" if row["sd"] is None else f" ± {100 * row['sd']:.2f}"))
+            error = "" if row["standard_error"] is None else f" ± {100 * row['standard_error']:.2f}"
+            cells.append(f"{100 * row['difference']:+.2f}{error}" if changes else "–")
+        rows.append(cells)
+    heads = ("", "val, %", "difference, points", "test, %", "difference, points")
+    counts = ", ".join(f"{split} {n:,}" for split, n in record["n"].items())
+    return (
+        f"{markdown(heads, rows, right_from=1)}\n"
+        f"`{record['network']}` on {record['data']}, protocol {record['protocol']}, {record['epochs']} epochs, "
+        f"{len(record['seeds'])} seeds, n: {counts}; {record['machine']['cpu']}. After ±: of an accuracy the standard "
+        f"deviation over seeds; of a difference, taken seed by seed, its standard error.\n"
+        f"Re-made by `{record['command']}`.\n"
+    )
+
+
 def engine(records: Records) -> str:
     """Speed of the integer engine beside other runtimes, from its record."""
     record = records.all.get("engine")
