@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ import safetensors.torch
 from quicknet.compare.benchmark import BenchmarkSettings, benchmark
 from quicknet.compare.realtime import FrameSettings, smallest_shares
 from quicknet.core.card import Card, Metric, read_card
+from quicknet.core.energy import total_joules
 from quicknet.core.errors import QuickNetError, ToolError
 from quicknet.core.files import sha256_file, write_atomically
 from quicknet.core.records import write_record
@@ -71,6 +73,8 @@ def accuracy(folders: list[Path]) -> dict[str, Any]:
         "top1": [found.value for _, found in runs],
         "training_seconds": [round(sum(epoch["seconds"] for epoch in log), 1) for log in logs],
         "epochs": [len(log) for log in logs],
+        "images_per_second": [round(statistics.median(epoch["images_per_second"] for epoch in log)) for log in logs],
+        "energy_joules": [total_joules(log) for log in logs],
         "file": "model.safetensors",
         "file_bytes": (folders[0] / "model.safetensors").stat().st_size,
         "weights_sha256": [card.weights_sha256 for card, _ in runs],

@@ -63,6 +63,8 @@ def _blocks(results: Path) -> dict[str, Callable[[], str]]:
         "predict": lambda: tables.predict_example(records),
         "costs": lambda: tables.network_costs(_SIZES),
         "throughput": lambda: tables.throughput(records),
+        "trained": lambda: tables.trained(records),
+        "shipped": tables.shipped,
         "ablations": lambda: tables.ablations(records),
         "engine": lambda: tables.engine(records),
         "quantize": lambda: tables.quantized(records),

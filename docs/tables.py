@@ -13,7 +13,7 @@ from figure import Point
 from quicknet.compare.costs import costs
 from quicknet.core.errors import ConfigError
 from quicknet.core.records import read_records
-from quicknet.lite.shipped import PACKAGED, read_index
+from quicknet.lite.shipped import PACKAGED, Artifact, read_index
 from quicknet.models.registry import base_config
 
 _UNMEASURED = "not measured"
@@ -103,8 +103,7 @@ def _accuracy(records: Records, network: str) -> str:
     if record is None:
         return _UNMEASURED
     values = [100 * value for value in record["top1"]]
-    text = f"{statistics.mean(values):.2f}"
-    text += f" ± {statistics.stdev(values):.2f}%" if len(values) > 1 else "%"
+    text = f"{_spread(values)}%"
     seeds = f"{len(values)} seeds" if len(values) > 1 else "1 seed"
     recipe = f"recipe `{record['recipe']}`" + (" with a teacher" if "distill.teacher" in record["command"] else "")
     return f"{text} ({recipe}, {seeds}, n = {record['n']:,}, protocol {record['protocol']})"
@@ -195,6 +194,55 @@ def throughput(records: Records) -> str:
     machine = f"{record['machine']['cpu']}, {record['threads']} threads"
     under = f"{machine}; batch {record['rows'][0]['batch']}, medians of {record['rows'][0]['rounds']} turns each.\n"
     return f"\n{markdown(heads, rows, right_from=1)}\n{under}Re-made by `{record['command']}`.\n\n"
+
+
+def trained(records: Records) -> str:
+    """Every training on CIFAR-10 that was recorded: what it reached, what it cost."""
+    rows = []
+    for name, record in records.all.items():
+        if record.get("kind") != "accuracy":
+            continue
+        energy = [None if joules is None else joules / 3.6e6 for joules in record["energy_joules"]]
+        rows.append(
+            (
+                f"`{record['network']}`",
+                f"`{name}`",
+                f"{record['protocol']}, {record['split']}, n = {record['n']:,}",
+                _spread([100 * value for value in record["top1"]]),
+                ", ".join(map(str, record["seeds"])),
+                ", ".join(map(str, sorted(set(record["epochs"])))),
+                ", ".join(f"{seconds / 60:.0f}" for seconds in record["training_seconds"]),
+                ", ".join(f"{speed:,}" for speed in record["images_per_second"]),
+                ", ".join("not told" if kwh is None else f"{kwh:.3g}" for kwh in energy),
+                f"{record['machine']['cpu']}, {record['machine']['cores']} cores",
+            )
+        )
+    heads = ("network", "record", "protocol", "accuracy, %", "seeds", "epochs")
+    heads += ("minutes", "images/s, median", "energy, kWh", "machine")
+    return f"\n{markdown(heads, rows)}\n"
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation over seeds; of one seed the value."""
+    text = f"{statistics.mean(values):.2f}"
+    return text + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def shipped() -> str:
+    """The weights that have a name, as run folder and as file."""
+
+    def cells(artifact: Artifact | None) -> tuple[str, str]:
+        if artifact is None:
+            return "–", "–"
+        size = sum(part.size_bytes for part in artifact.parts)
+        return f"{100 * artifact.top1:.2f}% of {artifact.n:,} ({artifact.split})", f"{size:,}"
+
+    rows = [
+        (f"`{name}`", f"`{weights.network}`", weights.protocol, *cells(weights.file), *cells(weights.run))
+        for name, weights in read_index(PACKAGED).weights.items()
+    ]
+    heads = ("name", "network", "protocol", "`.qnz`", "bytes", "run folder", "bytes")
+    return f"\n{markdown(heads, rows)}\n"
 
 
 def ablations(records: Records) -> str:

@@ -16,6 +16,7 @@ import click
 
 from quicknet.cli.live import Live, Rate, duration, stderr
 from quicknet.cli.text import shown
+from quicknet.core.energy import total_joules
 from quicknet.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,9 +63,10 @@ def train(
     \b
     With --json a line per epoch, as in log.jsonl, and one at the end; shares are 0..1:
       {"event": "epoch", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy",
-       "best", "learning_rate", "image_size", "images_per_second", "seconds"}
+       "best", "learning_rate", "image_size", "images_per_second", "seconds",
+       "energy_joules" (of the processors, null where the machine does not tell)}
       {"event": "result", "run", "split", "n", "top1", "top1_low", "top1_high", "protocol",
-       "best_epoch", "seconds"}
+       "best_epoch", "seconds", "energy_joules"}
     """
     import torch
 
@@ -235,6 +237,7 @@ def _epoch_line(record: EpochRecord, epochs: int) -> str:
 
 def _print_result(run: Run, found: Any, as_json: bool) -> None:
     seconds = sum(entry["seconds"] for entry in run.state.history)
+    joules = total_joules(run.state.history)
     if as_json:
         fields = {
             "event": "result",
@@ -247,18 +250,19 @@ def _print_result(run: Run, found: Any, as_json: bool) -> None:
             "protocol": found.protocol,
             "best_epoch": run.state.best_epoch,
             "seconds": seconds,
+            "energy_joules": joules,
         }
         click.echo(json.dumps(fields))
         return
-    for line in _result_lines(run, found, seconds):
+    for line in _result_lines(run, found, seconds, joules):
         click.echo(shown(line))
 
 
-def _result_lines(run: Run, found: Any, seconds: float) -> Iterator[str]:
+def _result_lines(run: Run, found: Any, seconds: float, joules: float | None) -> Iterator[str]:
     yield (
         f"{found.split} accuracy {100 * found.top1:.2f}% "
         f"({100 * found.top1_low:.2f} to {100 * found.top1_high:.2f}, 95% interval, n = {found.n:,}, "
         f"protocol {found.protocol}), best epoch {run.state.best_epoch}, "
-        f"trained for {duration(seconds)}"
+        f"trained for {duration(seconds)}" + ("" if joules is None else f", {joules / 3.6e6:.3g} kWh of the processors")
     )
     yield f"run folder {run.folder.path} (report.html shows it)"

@@ -42,7 +42,9 @@ _LIMIT_BYTES = 4 << 30
 
 
 class EpochRecord(Settings, frozen=True, kw_only=True):
-    """One line of `log.jsonl`. Losses in nats, accuracies as shares, `seconds` of this epoch."""
+    """One line of `log.jsonl`. Losses in nats, accuracies as shares, `seconds` of this epoch;
+    `energy_joules` of the processors, where the machine tells (`core/energy.py`).
+    """
 
     epoch: int
     train_loss: float
@@ -54,6 +56,7 @@ class EpochRecord(Settings, frozen=True, kw_only=True):
     image_size: int
     images_per_second: float
     seconds: float
+    energy_joules: float | None = None
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -73,6 +76,7 @@ class Counters(Settings, frozen=True, kw_only=True):
     step: _Count
     seen: _Count
     seconds: float
+    energy_joules: float | None = None
     best_accuracy: float
     best_epoch: _Count
     history: tuple[EpochRecord, ...]

@@ -45,6 +45,7 @@ def fit(run: Run) -> Iterator[EpochRecord]:
             loss = step(run, indices)
             state.step += 1
             state.seconds += time.perf_counter() - started
+            run.add_energy()
             run.meter.show(loss, state)
             if run.wants_to_stop():
                 run.save()
@@ -128,6 +129,7 @@ def finish_epoch(run: Run) -> EpochRecord:
         image_size=run.image_size() or run.data.spec.size,
         images_per_second=state.seen / max(state.seconds, 1e-9),
         seconds=state.seconds,
+        energy_joules=state.energy_joules,
     )
     if validation is not None and best:
         state.best_accuracy, state.best_epoch = validation.accuracy, number

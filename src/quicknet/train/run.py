@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from quicknet import __version__
 from quicknet.core.card import Card, TrainingRecord, Vectors
+from quicknet.core.energy import EnergyMeter
 from quicknet.core.errors import CheckpointError, TrainingError
 from quicknet.core.machine import available_memory_bytes
 from quicknet.data.augment import Augmenter
@@ -37,7 +38,7 @@ from quicknet.train.recipe import Recipe
 from quicknet.train.teacher import Teacher
 
 # of State, what last.json holds as it is
-_COUNTERS = ("epoch", "step", "seen", "seconds", "best_accuracy", "best_epoch")
+_COUNTERS = ("epoch", "step", "seen", "seconds", "energy_joules", "best_accuracy", "best_epoch")
 
 
 @dataclasses.dataclass(slots=True)
@@ -50,6 +51,7 @@ class State:
     step: int = 0  # steps done of the epoch in progress
     seen: int = 0
     seconds: float = 0.0  # of the epoch in progress
+    energy_joules: float | None = None  # of the epoch in progress, where the machine tells
     best_accuracy: float = -1.0
     best_epoch: int = 0
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -138,6 +140,7 @@ class Run:
         self.teacher = parts.teacher
         self.state = State(self._zero(torch.int64), self._zero(torch.float32))
         self.meter = Meter()
+        self._energy, self._joules_before = EnergyMeter(), 0.0
         self.stop_requested = False
         self._saved_at = time.monotonic()
 
@@ -255,11 +258,18 @@ class Run:
         """Close the epoch: counters, a save, a line of the log."""
         state = self.state
         state.history.append(record)
-        state.epoch, state.step, state.seen, state.seconds = state.epoch + 1, 0, 0, 0.0
+        state.epoch, state.step, state.seen, state.seconds, state.energy_joules = state.epoch + 1, 0, 0, 0.0, None
         state.correct, state.loss_sum = self._zero(torch.int64), self._zero(torch.float32)
         self.save()
         if self.world.main:
             self.folder.append_log(record)
+
+    def add_energy(self) -> None:
+        """Add to the epoch in progress what the processors used since the last call."""
+        joules = self._energy.joules()
+        if joules is not None:
+            self.state.energy_joules = (self.state.energy_joules or 0.0) + joules - self._joules_before
+            self._joules_before = joules
 
     def save_if_due(self) -> None:
         """Save where the last save is `save_minutes` ago."""
