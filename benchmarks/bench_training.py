@@ -7,13 +7,15 @@ The plain loop is what people write first: a DataLoader with 2 workers and per-i
 SGD with momentum. QuickNet's is `train.loop.step` itself with the same network, batch, optimizer
 and augmentation. Each lives in a process of its own (the fused kernels also change how freed
 memory is kept) and they take turns (A B P A B P ...), one at a time; P is the peak of the cores, a
-large fp32 matrix product. `share of peak` counts 3 x forward multiply-adds an image; `input` is
+large fp32 matrix product. Where the CPU has bfloat16 products, both loops take turns with them,
+too: `train.precision=bf16`, and torch's autocast. `share of peak` counts 3 x forward multiply-adds an image; `input` is
 the share of a step spent in the augmenter.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import multiprocessing
 import os
@@ -61,7 +63,7 @@ class PerImage(Dataset[tuple[Tensor, int]]):
         return (image - self.mean) / self.std, int(self.labels[index])
 
 
-def plain_steps(model_name: str, data: str, batch: int) -> Iterator[tuple[float, float]]:
+def plain_steps(model_name: str, data: str, batch: int, bf16: bool) -> Iterator[tuple[float, float]]:
     """Yield the seconds of each step of the plain loop, without end; its input is not told apart."""
     source = load_data(data)
     train = source.split("train")
@@ -73,7 +75,8 @@ def plain_steps(model_name: str, data: str, batch: int) -> Iterator[tuple[float,
         began = time.perf_counter()
         for images, labels in DataLoader(dataset, batch, shuffle=True, num_workers=2, drop_last=True):
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(images), labels)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                loss = F.cross_entropy(model(images), labels)
             loss.backward()
             optimizer.step()
             loss.item()
@@ -81,7 +84,7 @@ def plain_steps(model_name: str, data: str, batch: int) -> Iterator[tuple[float,
             began = time.perf_counter()
 
 
-def our_steps(model_name: str, data: str, batch: int) -> Iterator[tuple[float, float]]:
+def our_steps(model_name: str, data: str, batch: int, bf16: bool) -> Iterator[tuple[float, float]]:
     """Yield the seconds of each step of the loop, and those of them in the augmenter."""
     changes = [
         f"data.source={json.dumps(data)}",
@@ -92,6 +95,7 @@ def our_steps(model_name: str, data: str, batch: int) -> Iterator[tuple[float, f
         "augment.flip=random",
         "optim.name=sgd",
         "optim.lr=0.01",
+        f"train.precision={'bf16' if bf16 else 'fp32'}",
     ]
     with tempfile.TemporaryDirectory() as folder:
         run = training.start(training.load_recipe("fast", changes), Path(folder), torch.device("cpu"))
@@ -168,23 +172,27 @@ def serve(pipe: Connection, variant: str, *arguments: Any) -> None:
 
 def measure(model_name: str, data: str, batch: int, rounds: int) -> dict[str, Any]:
     """Return the figures of one network; `rounds` turns of some seconds each."""
-    plain, ours = (Worker(variant, model_name, data, batch) for variant in ("plain", "ours"))
-    turns: dict[str, list[float]] = {"plain": [], "ours": [], "input": [], "peak": [], "ratio": [], "share": []}
+    kinds = [("plain", False), ("ours", False), *([("plain", True), ("ours", True)] if fused.has_bf16() else [])]
+    workers = {kind + ("_bf16" if bf16 else ""): Worker(kind, model_name, data, batch, bf16) for kind, bf16 in kinds}
+    turns: dict[str, list[float]] = collections.defaultdict(list)
     per_image = 3 * macs(model_name)
     for _ in range(rounds):
-        plain_s = statistics.median(step for step, _ in plain.turn(3.0))
-        timings = ours.turn(2.0)
-        ours_s = statistics.median(step for step, _ in timings)
+        timings = {name: worker.turn(3.0 if "plain" in name else 2.0) for name, worker in workers.items()}
+        seconds = {name: statistics.median(step for step, _ in found) for name, found in timings.items()}
         peak = peak_gmacs()
-        turns["plain"].append(batch / plain_s)
-        turns["ours"].append(batch / ours_s)
-        turns["input"].append(statistics.median(inside / step for step, inside in timings))
+        for name, each in seconds.items():
+            turns[name].append(batch / each)
+        turns["input"].append(statistics.median(inside / step for step, inside in timings["ours"]))
         turns["peak"].append(peak)
-        turns["ratio"].append(plain_s / ours_s)
-        turns["share"].append(batch / ours_s * per_image / 1e9 / peak)
-    plain.end(), ours.end()
+        turns["ratio"].append(seconds["plain"] / seconds["ours"])
+        turns["share"].append(batch / seconds["ours"] * per_image / 1e9 / peak)
+        if "ours_bf16" in seconds:
+            best_plain = min(seconds["plain"], seconds["plain_bf16"])
+            turns["ratio_bf16"].append(best_plain / seconds["ours_bf16"])
+    for worker in workers.values():
+        worker.end()
     figures = {key: {"median": statistics.median(v), "min": min(v), "max": max(v)} for key, v in turns.items()}
-    return {"model": model_name, "batch": batch, "rounds": rounds, "kernels": ours.pipe.recv(), **figures}
+    return {"model": model_name, "batch": batch, "rounds": rounds, "kernels": workers["ours"].pipe.recv(), **figures}
 
 
 def main() -> None:
@@ -215,13 +223,24 @@ def show(row: dict[str, Any]) -> None:
     print(f"{row['model']}, batch {row['batch']}, {torch.get_num_threads()} threads, {row['rounds']} rounds in turn")
     print(f"  plain PyTorch  {row['plain']['median']:8,.0f} images/s")
     print(f"  quicknet       {row['ours']['median']:8,.0f} images/s   ({row['kernels']})")
+    if "ours_bf16" in row:
+        print(f"  ... autocast   {row['plain_bf16']['median']:8,.0f} images/s   (bfloat16)")
+        print(f"  ... bf16       {row['ours_bf16']['median']:8,.0f} images/s   (bfloat16 products)")
     for key, label, form in (
         ("ratio", "ratio", "{:.2f}x"),
+        ("ratio_bf16", "ratio, bf16", "{:.2f}x"),
         ("share", "share of peak", "{:.1%}"),
         ("input", "input", "{:.1%}"),
     ):
+        if key not in row:
+            continue
         spread = f"{form.format(row[key]['min'])} to {form.format(row[key]['max'])}"
-        wanted = {"ratio": aim.get("ratio"), "share": aim.get("peak"), "input": INPUT_AIM}[key]
+        wanted = {
+            "ratio": aim.get("ratio"),
+            "ratio_bf16": aim.get("ratio"),
+            "share": aim.get("peak"),
+            "input": INPUT_AIM,
+        }[key]
         reach = "" if wanted is None else f"   aim {'at most' if key == 'input' else 'at least'} {form.format(wanted)}"
         print(f"  {label:14} {form.format(row[key]['median']):>8} ({spread}){reach}")
     print(f"  peak           {row['peak']['median']:8.1f} G multiply-adds/s, fp32 matrix product of 2048 (torch)")

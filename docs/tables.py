@@ -179,18 +179,25 @@ def throughput(records: Records) -> str:
     record = records.all.get("training-throughput")
     if record is None:
         return f"\n{_UNMEASURED}\n\n"
+
+    def cells(row: dict[str, Any], plain: str, ours: str, ratio: str) -> tuple[str, str, str]:
+        if ours not in row:
+            return "–", "–", "–"
+        spread = f"{row[ratio]['median']:.2f} ({row[ratio]['min']:.2f} to {row[ratio]['max']:.2f})"
+        return f"{row[plain]['median']:,.0f}", f"{row[ours]['median']:,.0f}", spread
+
     rows = [
         (
             f"`{row['model']}`",
-            f"{row['plain']['median']:,.0f}",
-            f"{row['ours']['median']:,.0f}",
-            f"{row['ratio']['median']:.2f} ({row['ratio']['min']:.2f} to {row['ratio']['max']:.2f})",
+            *cells(row, "plain", "ours", "ratio"),
             f"{row['share']['median']:.1%}",
             f"{row['input']['median']:.1%}",
+            *cells(row, "plain_bf16", "ours_bf16", "ratio_bf16"),
         )
         for row in record["rows"]
     ]
     heads = ("network", "plain PyTorch, images/s", "QuickNet, images/s", "ratio", "share of peak", "input share")
+    heads += ("PyTorch's autocast", "QuickNet, bf16", "ratio to the faster plain one")
     machine = f"{record['machine']['cpu']}, {record['threads']} threads"
     under = f"{machine}; batch {record['rows'][0]['batch']}, medians of {record['rows'][0]['rounds']} turns each.\n"
     return f"\n{markdown(heads, rows, right_from=1)}\n{under}Re-made by `{record['command']}`.\n\n"
