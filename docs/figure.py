@@ -1,4 +1,4 @@
-"""The README's picture: accuracy against size, as SVG that is the same on every machine."""
+"""The pictures of README and docs, as SVG that is the same on every machine."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import NamedTuple
 
 _WIDTH, _HEIGHT = 760, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 20, 20, 56
-_X = (1e5, 8e7)  # bytes
-_Y = (88.0, 98.0)  # per cent
-_TICKS_X = ((1e5, "100 kB"), (1e6, "1 MB"), (1e7, "10 MB"))
 _LOOKS = {
     "ours": ("#0b6e4f", "our measurements (bytes of the file)"),
     "published": ("#8a8a8a", "publications (4 bytes × their parameters)"),
     "claimed": ("#c1440e", "the paper's claim, another protocol"),
 }
+_CURVES = ("#0b6e4f", "#1f5fa8", "#8a5a00", "#7a3b8f", "#444444", "#b02a5b")
+_DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "12 3")
 
 
 class Point(NamedTuple):
@@ -29,49 +28,94 @@ class Point(NamedTuple):
     shift: tuple[float, float] = (0, 0)
 
 
+class Curve(NamedTuple):
+    """A training: its name, and accuracy in per cent after each epoch from the first."""
+
+    name: str
+    accuracies: Sequence[float]
+
+
+class _Axes(NamedTuple):
+    """Ranges and labels; x is logarithmic where `log` says so, y is in per cent."""
+
+    title: str
+    x: tuple[float, float]
+    y: tuple[float, float]
+    x_ticks: Sequence[tuple[float, str]]
+    log: bool = False
+
+    def at_x(self, value: float) -> float:
+        low, high, value = (math.log10(v) if self.log else v for v in (*self.x, value))
+        return _LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
+
+    def at_y(self, accuracy: float) -> float:
+        low, high = self.y
+        return _HEIGHT - _BOTTOM - (accuracy - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
+
+    def holds(self, x: float, y: float) -> bool:
+        return self.x[0] <= x <= self.x[1] and self.y[0] <= y <= self.y[1]
+
+
 def accuracy_against_size(points: Sequence[Point]) -> str:
     """Return the SVG document. Raises ValueError for a point outside the axes."""
+    ticks = ((1e5, "100 kB"), (1e6, "1 MB"), (1e7, "10 MB"))
+    axes = _Axes("CIFAR-10 test accuracy against size of the weights", (1e5, 8e7), (88.0, 98.0), ticks, log=True)
+    marks = [part for point in points for part in _mark(axes, point)]
+    return _document(axes, [*marks, *_legend(points)])
+
+
+def training_curves(curves: Sequence[Curve], claim: tuple[int, float]) -> str:
+    """Return the SVG document; `claim`, an epoch and what the paper says of it, is a ring."""
+    most = max([claim[0], *(len(curve.accuracies) for curve in curves)])
+    ticks = [(float(epoch), str(epoch)) for epoch in range(0, most + 1, 20)]
+    axes = _Axes("accuracy on val after each epoch", (0.0, most + 2.0), (70.0, 100.0), ticks)
+    parts = [_shape("claimed", axes.at_x(claim[0]), axes.at_y(claim[1]))]
+    text = f"the paper: {claim[1]:g}% within {claim[0]} epochs"
+    parts.append(f'<text x="{axes.at_x(claim[0]) - 10:.1f}" y="{axes.at_y(claim[1]) + 20:.1f}">{text}</text>')
+    for number, curve in enumerate(curves):
+        colour, dashes = _CURVES[number % len(_CURVES)], _DASHES[number % len(_DASHES)]
+        shown = [(x, y) for x, y in enumerate(curve.accuracies, 1) if axes.holds(x, y)]
+        path = " ".join(f"{axes.at_x(x):.1f},{axes.at_y(y):.1f}" for x, y in shown)
+        style = f'fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"'
+        parts.append(f'<polyline points="{path}" {style}/>')
+        y = _HEIGHT - _BOTTOM - 18 - 20 * (len(curves) - 1 - number)
+        parts.append(f'<line x1="{_LEFT + 12}" y1="{y - 4}" x2="{_LEFT + 42}" y2="{y - 4}" {style}/>')
+        parts.append(f'<text x="{_LEFT + 50}" y="{y}">{html.escape(curve.name)}</text>')
+    return _document(axes, parts)
+
+
+def _document(axes: _Axes, body: Sequence[str]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
-        'font-size="12" role="img" aria-label="CIFAR-10 accuracy against size">',
+        f'font-size="12" role="img" aria-label="{axes.title}">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#ffffff"/>',
-        *_axes(),
-        *(part for point in points for part in _mark(point)),
-        *_legend(points),
+        *_grid(axes),
+        *body,
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
 
 
-def _x(size_bytes: float) -> float:
-    low, high = map(math.log10, _X)
-    return _LEFT + (math.log10(size_bytes) - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
-
-
-def _y(accuracy: float) -> float:
-    return _HEIGHT - _BOTTOM - (accuracy - _Y[0]) / (_Y[1] - _Y[0]) * (_HEIGHT - _TOP - _BOTTOM)
-
-
-def _axes() -> list[str]:
+def _grid(axes: _Axes) -> list[str]:
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    low, high = map(int, axes.y)
     parts = []
-    for accuracy in range(int(_Y[0]), int(_Y[1]) + 1, 2):
-        y = _y(accuracy)
+    for accuracy in range(low, high + 1, 2 if high - low <= 10 else 5):
+        y = axes.at_y(accuracy)
         parts.append(f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}" stroke="#dddddd"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{accuracy}%</text>')
-    for size_bytes, label in _TICKS_X:
-        x = _x(size_bytes)
+    for value, label in axes.x_ticks:
+        x = axes.at_x(value)
         parts.append(f'<line x1="{x:.1f}" y1="{_TOP}" x2="{x:.1f}" y2="{bottom}" stroke="#dddddd"/>')
         parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{label}</text>')
-    title = "CIFAR-10 test accuracy against size of the weights"
-    parts.append(f'<text x="{(_LEFT + right) / 2:.1f}" y="{_HEIGHT - 14}" text-anchor="middle">{title}</text>')
+    parts.append(f'<text x="{(_LEFT + right) / 2:.1f}" y="{_HEIGHT - 14}" text-anchor="middle">{axes.title}</text>')
     return parts
 
 
-def _mark(point: Point) -> list[str]:
-    if not (_X[0] <= point.size_bytes <= _X[1] and _Y[0] <= point.accuracy <= _Y[1]):
+def _mark(axes: _Axes, point: Point) -> list[str]:
+    if not axes.holds(point.size_bytes, point.accuracy):
         raise ValueError(f"{point.name} lies outside the picture: {point.size_bytes:,} bytes, {point.accuracy}%")
-    x, y = _x(point.size_bytes), _y(point.accuracy)
+    x, y = axes.at_x(point.size_bytes), axes.at_y(point.accuracy)
     text_x, text_y = x + 10 + point.shift[0], y + 4 + point.shift[1]
     weight = ' font-weight="bold"' if point.look == "ours" else ""
     label = f'<text x="{text_x:.1f}" y="{text_y:.1f}"{weight}>{html.escape(point.name)}</text>'

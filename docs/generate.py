@@ -45,8 +45,11 @@ def generated(root: Path) -> Iterator[tuple[Path, str]]:
     for page in pages(root):
         text = page.read_text(encoding="utf-8")
         yield page, _BLOCK.sub(lambda found: f"{found[1]}{blocks[found['name']]()}{found[3]}", text)
-    points = tables.points(tables.Records(root / "results"), tables.references(root / "docs" / "references.toml"))
-    yield root / "docs" / "accuracy-size.svg", figure.accuracy_against_size(points)
+    records, known = tables.Records(root / "results"), tables.references(root / "docs" / "references.toml")
+    picture = figure.accuracy_against_size(tables.points(records, known))
+    yield root / "docs" / "accuracy-size.svg", picture
+    claim = (known["paper"]["converged_epochs"], known["paper"]["converged_accuracy"])
+    yield root / "docs" / "training-curves.svg", figure.training_curves(tables.curves(root / "results"), claim)
 
 
 def outdated(root: Path) -> list[Path]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from figure import Point
+from figure import Curve, Point
 
 from quicknet.compare.costs import costs
 from quicknet.core.errors import ConfigError
@@ -153,6 +154,18 @@ def points(records: Records, known: dict[str, Any]) -> list[Point]:
         if weights.data == "cifar10" and weights.file is not None:
             size = sum(part.size_bytes for part in weights.file.parts)
             found.append(Point(weights.network, size, 100 * weights.file.top1, "ours"))
+    return found
+
+
+def curves(results: Path) -> list[Curve]:
+    """Return the accuracy on val of every recorded training on CIFAR-10, epoch by epoch."""
+    found = []
+    for log in sorted(results.glob("*/seed*-log.jsonl")):
+        record = json.loads((log.parent / "record.json").read_text(encoding="utf-8"))
+        if record.get("kind") == "accuracy":
+            epochs = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+            accuracies = [100 * epoch["val_accuracy"] for epoch in epochs if epoch["val_accuracy"] is not None]
+            found.append(Curve(f"{record['network']}, {record['name']}, {log.name.partition('-')[0]}", accuracies))
     return found
 
 
