@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from quicknet.compare.costs import Costs, costs
@@ -16,6 +16,7 @@ from quicknet.core.errors import ConfigError
 from quicknet.models.darknet import Darknet
 from quicknet.models.quicknet import QuickNet
 from quicknet.models.registry import base_config, create_model, list_models
+from quicknet.models.wide_resnet import Block, WideResNet
 
 SIZES = (32, 64, 96, 128, 160, 224)
 
@@ -28,10 +29,18 @@ def counted(make: Callable[[], nn.Module]) -> Costs:
     maps = [config.in_channels * config.image_size**2]
     if isinstance(model, QuickNet):
         layers = [model.stem, *model.blocks]
+    elif isinstance(model, WideResNet):
+        inner = [layer for block in model.blocks for layer in (block.conv1, block)]
+        layers = [model.stem, *inner, model.bn]
     else:
         layers = [m for m in model.modules() if isinstance(m, nn.LeakyReLU)]
+
+    def add(layer: nn.Module, _input: object, output: Tensor) -> None:
+        beside = isinstance(layer, Block) and layer.shortcut is not None  # a second map at its end
+        maps.append(output.numel() * (2 if beside else 1))
+
     for layer in layers:
-        layer.register_forward_hook(lambda _layer, _input, output: maps.append(output.numel()))
+        layer.register_forward_hook(add)
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(torch.empty(1, config.in_channels, config.image_size, config.image_size))
     return Costs(

@@ -14,6 +14,9 @@ COUNTS = {  # name: (parameters, multiply-adds at the model's own size)
     "quicknet_xs": (236_538, 9_478_720),
     # 28 MB as published: 7.3 million parameters
     "darknet": (7_319_416, None),
+    # 36.5 M and 11.0 M parameters as published
+    "wide_resnet_28_10": (36_479_194, None),
+    "wide_resnet_16_8": (10_961_370, None),
 }
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from quicknet.core.config import QuickNetConfig, plan
 from quicknet.core.settings import Settings
 
 if TYPE_CHECKING:  # that module imports torch, which counting does without
     from quicknet.models.darknet import DarknetConfig
+    from quicknet.models.wide_resnet import WideResNetConfig
 
 _FLOAT_BYTES = 4
 
@@ -41,7 +42,7 @@ class _LayerCosts(NamedTuple):
     values: int
 
 
-def costs(config: QuickNetConfig | DarknetConfig, image_size: int | None = None) -> Costs:
+def costs(config: QuickNetConfig | DarknetConfig | WideResNetConfig, image_size: int | None = None) -> Costs:
     """Return what a network of `config` costs at `image_size`, by default the config's own.
 
     A stem stride that the config leaves open is chosen for `image_size`. Raises ConfigError
@@ -52,7 +53,7 @@ def costs(config: QuickNetConfig | DarknetConfig, image_size: int | None = None)
     """
     if image_size is not None and image_size != config.image_size:
         config = config.replace(image_size=image_size)
-    layers = list(_quicknet(config) if isinstance(config, QuickNetConfig) else _darknet(config))
+    layers = list(_layers(config))
     features = config.widths[-1]
     classifier = features * config.num_classes
     maps = [config.in_channels * config.image_size**2, *(layer.values for layer in layers)]
@@ -62,6 +63,15 @@ def costs(config: QuickNetConfig | DarknetConfig, image_size: int | None = None)
         activation_bytes=_FLOAT_BYTES * sum(maps[1:]),
         peak_activation_bytes=_FLOAT_BYTES * max(a + b for a, b in pairwise(maps)),
     )
+
+
+def _layers(config: QuickNetConfig | DarknetConfig | WideResNetConfig) -> Iterator[_LayerCosts]:
+    if isinstance(config, QuickNetConfig):
+        return _quicknet(config)
+    # told by what it has: the class itself would bring torch along
+    if hasattr(config, "pools"):
+        return _darknet(cast("DarknetConfig", config))
+    return _wide_resnet(cast("WideResNetConfig", config))
 
 
 def _quicknet(config: QuickNetConfig) -> Iterator[_LayerCosts]:
@@ -79,3 +89,24 @@ def _darknet(config: DarknetConfig) -> Iterator[_LayerCosts]:
         yield _LayerCosts(weights + 2 * out, weights * side**2, out * side**2)
         width = out
         side = side // 2 if index < config.pools else side
+
+
+def _wide_resnet(config: WideResNetConfig) -> Iterator[_LayerCosts]:
+    """Each convolution with the batch norm before it; the last norm with the last convolution.
+
+    A shortcut's convolution counts with the one that it runs beside, and so do its values.
+    """
+    side, stem = config.image_size, 9 * config.in_channels * 16
+    yield _LayerCosts(stem, stem * side**2, 16 * side**2)
+    for ins, outs, stride in config.groups:
+        side = -(-side // stride)
+        for block in range(config.blocks):
+            width = outs if block else ins
+            shortcut = 0 if width == outs and (block or stride == 1) else width * outs
+            first, second = 9 * width * outs, 9 * outs * outs
+            values = outs * side**2
+            yield _LayerCosts(first + 2 * width, first * side**2, values)
+            yield _LayerCosts(
+                second + 2 * outs + shortcut, (second + shortcut) * side**2, values * (2 if shortcut else 1)
+            )
+    yield _LayerCosts(2 * config.widths[-1], 0, config.widths[-1] * side**2)

@@ -19,6 +19,8 @@ MODELS = {
     "quicknet_xs": "quicknet.models.quicknet:quicknet_xs",
     "darknet": "quicknet.models.darknet:darknet",
     "darknet_32": "quicknet.models.darknet:darknet_32",
+    "wide_resnet_16_8": "quicknet.models.wide_resnet:wide_resnet_16_8",
+    "wide_resnet_28_10": "quicknet.models.wide_resnet:wide_resnet_28_10",
 }
 
 
