@@ -71,7 +71,7 @@ def _layers(config: QuickNetConfig | DarknetConfig | WideResNetConfig) -> Iterat
     # told by what it has: the class itself would bring torch along
     if hasattr(config, "pools"):
         return _darknet(cast("DarknetConfig", config))
-    return _wide_resnet(cast("WideResNetConfig", config))
+    return _wide_resnet(config)
 
 
 def _quicknet(config: QuickNetConfig) -> Iterator[_LayerCosts]:
