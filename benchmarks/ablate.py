@@ -141,41 +141,40 @@ def parse() -> argparse.Namespace:
     return options
 
 
+def record_fields(options: argparse.Namespace, cards: dict[str, list[Card]]) -> dict[str, Any]:
+    """Return the record's fields, but for those that every record has."""
+    a_card = next(iter(cards.values()))[0]
+    top1s = [metric for metric in a_card.metrics if metric.name == "top1"]
+    return {
+        "kind": "ablation",
+        "network": a_card.model.name,
+        "recipe": options.recipe,
+        "data": options.data,
+        "protocol": top1s[0].protocol,
+        "epochs": a_card.training.epochs if a_card.training else None,
+        "n": {metric.split: metric.n for metric in top1s},
+        "seeds": options.seeds,
+        "changes": {label: changes for label, *changes in options.variant},
+        "training_seconds": {
+            label: [round(card.training.seconds, 1) for card in found if card.training]
+            for label, found in cards.items()
+        },
+        **{split: compared(cards, split) for split in ("val", "test")},
+    }
+
+
 def main() -> int:
     options = parse()
     try:
-        cards = carry_out(options)
-        rows = {split: compared(cards, split) for split in ("val", "test")}
-        a_card = next(iter(cards.values()))[0]
-        counts = {metric.split: metric.n for metric in a_card.metrics if metric.name == "top1"}
-        fields = {
-            "kind": "ablation",
-            "network": a_card.model.name,
-            "recipe": options.recipe,
-            "data": options.data,
-            "protocol": next(metric.protocol for metric in a_card.metrics),
-            "epochs": a_card.training.epochs if a_card.training else None,
-            "n": counts,
-            "seeds": options.seeds,
-            "changes": {label: changes for label, *changes in options.variant},
-            "training_seconds": {
-                label: [round(card.training.seconds, 1) for card in found if card.training]
-                for label, found in cards.items()
-            },
-            **rows,
-        }
-        for split, by_label in rows.items():
-            for label, row in by_label.items():
+        fields = record_fields(options, carry_out(options))
+        for split in ("val", "test"):
+            for label, row in fields[split].items():
                 print(show(label, split, row), file=sys.stderr if options.json else sys.stdout)
         if options.json:
             print(json.dumps(fields, indent=1))
         if options.record:
-            words = [word for word in sys.argv[1:] if word not in ("--record", "--json")]
-            print(
-                write_record(
-                    ROOT / "results", options.name, shlex.join(["python", "benchmarks/ablate.py", *words]), fields
-                )
-            )
+            words = ["python", "benchmarks/ablate.py", *(w for w in sys.argv[1:] if w not in ("--record", "--json"))]
+            print(write_record(ROOT / "results", options.name, shlex.join(words), fields))
     except QuickNetError as error:
         print(f"quicknet: error: {error}", file=sys.stderr)
         return error.exit_code
