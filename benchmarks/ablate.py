@@ -72,6 +72,17 @@ def train(folder: Path, options: argparse.Namespace, changes: Sequence[str], see
     return read_card(folder / "card.json")
 
 
+def run_folder(options: argparse.Namespace, label: str, seed: int) -> Path:
+    """Return where a run lies."""
+    return Path(options.runs) / options.name / f"{label}-{seed}"
+
+
+def training_seconds(folder: Path) -> float:
+    """Return how long a run's epochs took."""
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return round(sum(json.loads(line)["seconds"] for line in lines), 1)
+
+
 def carry_out(options: argparse.Namespace) -> dict[str, list[Card]]:
     """Train every variant with every seed, all variants of a seed before the next; return their cards."""
     jobs = [(seed, label, changes) for seed in options.seeds for label, *changes in options.variant]
@@ -80,7 +91,7 @@ def carry_out(options: argparse.Namespace) -> dict[str, list[Card]]:
 
     def one(job: tuple[int, str, list[str]]) -> Card:
         seed, label, changes = job
-        return train(options.runs / options.name / f"{label}-{seed}", options, [*options.set, *changes], seed)
+        return train(run_folder(options, label, seed), options, [*options.set, *changes], seed)
 
     with ThreadPoolExecutor(options.jobs) as pool:
         for number, ((seed, label, _), card) in enumerate(zip(jobs, pool.map(one, jobs), strict=True), 1):
@@ -151,13 +162,12 @@ def record_fields(options: argparse.Namespace, cards: dict[str, list[Card]]) -> 
         "recipe": options.recipe,
         "data": options.data,
         "protocol": top1s[0].protocol,
-        "epochs": a_card.training.epochs if a_card.training else None,
+        "epochs": load_recipe(options.recipe, options.set).train.epochs,
         "n": {metric.split: metric.n for metric in top1s},
         "seeds": options.seeds,
         "changes": {label: changes for label, *changes in options.variant},
         "training_seconds": {
-            label: [round(card.training.seconds, 1) for card in found if card.training]
-            for label, found in cards.items()
+            label: [training_seconds(run_folder(options, label, seed)) for seed in options.seeds] for label in cards
         },
         **{split: compared(cards, split) for split in ("val", "test")},
     }
