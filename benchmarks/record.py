@@ -86,7 +86,7 @@ def teacher_sha256(teacher: str | None) -> str | None:
     """Return the digest of a teacher's weights, None without one: names of weights may come to mean others."""
     if teacher is None:
         return None
-    path = locate(teacher, "file")
+    path = locate(teacher, "any")
     card = read_card(path / "card.json") if path.is_dir() else read_exported(path).card
     return card.weights_sha256
 

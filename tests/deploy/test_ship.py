@@ -211,6 +211,7 @@ def test_a_name_trains_and_teaches(ship: ModuleType, package: Path, run: Path, d
     started = training.start(training.load_recipe("fast", changes), package.parent / "tuned", torch.device("cpu"))
     list(training.fit(started))
     card = read_card(package.parent / "tuned" / "card.json")
-    assert card.lineage[-1]["weights_sha256"] == read_card(package / NAME / "card.json").weights_sha256
-    assert [step["step"] for step in card.lineage] == ["fp16", "fine-tune"]
+    shipped = read_card(package / NAME / "card.json").weights_sha256
+    assert [step["step"] for step in card.lineage] == ["fp16", "fine-tune", "distill"]
+    assert [step["weights_sha256"] for step in card.lineage[1:]] == [shipped, shipped]
     assert f'start_from = "{NAME}"' in (package.parent / "tuned" / "recipe.toml").read_text()

@@ -88,7 +88,7 @@ def train(
     if settings.model.start_from is not None:
         locate(settings.model.start_from, "run", quiet)
     if settings.distill.teacher is not None:
-        locate(settings.distill.teacher, "file", quiet)
+        locate(settings.distill.teacher, "any", quiet)
     folder = Path(run_name) if run_name else _free_folder(settings)
     with training.RunFolder(folder).lock():
         return _carry_out(training.start(settings, folder, chosen), as_json, quiet)

@@ -121,13 +121,14 @@ def did_you_mean(model: str | Path) -> str:
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
-def locate(model: str | Path, want: Literal["file", "run"], quiet: bool = False) -> Path:
+def locate(model: str | Path, want: Literal["file", "run", "any"], quiet: bool = False) -> Path:
     """Return where a model lies: `model` itself where it exists or is no name of shipped weights.
 
-    A name gives its `.qnz` ("file") or its run folder ("run"), downloaded into the user's cache
-    where neither the package nor the cache has it; $QUICKNET_WEIGHTS_URL replaces the address of
-    the release. Raises FormatError for a damaged index, ToolError where the network or the disk
-    refuses or the name has no such kind, DataError for a wrong checksum.
+    A name gives its `.qnz` ("file"), its run folder ("run"), or the first of these that it ships
+    with ("any"), downloaded into the user's cache where neither the package nor the cache has it;
+    $QUICKNET_WEIGHTS_URL replaces the address of the release. Raises FormatError for a damaged
+    index, ToolError where the network or the disk refuses or the name has no such kind, DataError
+    for a wrong checksum.
     """
     name = str(model)
     if not is_name(name) or os.path.lexists(name):
@@ -135,6 +136,8 @@ def locate(model: str | Path, want: Literal["file", "run"], quiet: bool = False)
     weights = read_index(PACKAGED).weights.get(name)
     if weights is None:
         return Path(model)
+    if want == "any":
+        want = "file" if weights.file else "run"
     artifact = weights.file if want == "file" else weights.run
     if artifact is None:
         what = "a file that runs" if want == "file" else "a run folder"
