@@ -92,7 +92,8 @@ def benchmark(ctx: click.Context, /, models: tuple[str, ...], **options: Any) ->
     """Carry out `quicknet benchmark`."""
     from quicknet.lite.shipped import locate
 
-    models = tuple(str(locate(model, "file", options["quiet"])) for model in models)
+    for model in models:
+        locate(model, "file", options["quiet"])  # what must be fetched is fetched now
     if options["fps"] is not None:
         if options["png_path"] is not None:
             raise ConfigError("--png draws no frames; leave out --png or --fps")

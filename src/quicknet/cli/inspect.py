@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,11 +45,9 @@ _LONGEST = 100  # characters of a value of a lineage step that a line shows
 def inspect(model: str, as_json: bool) -> int:
     """Carry out `quicknet inspect`; returns the exit code."""
     from quicknet.compare.facts import model_facts, model_files, model_layers, model_sections, read_model
-    from quicknet.lite.shipped import locate
 
-    model = str(locate(model, "file"))
     card, intact = read_model(model)
-    facts, layers, files = model_facts(model, card), model_layers(model, card), model_files(Path(model))
+    facts, layers, files = model_facts(model, card), model_layers(model, card), model_files(model)
     sections, receipt = model_sections(model), _receipt(card)
     if as_json:
         fields = {"format": 1, **facts.to_dict(), "layers": [layer.to_dict() for layer in layers]}

@@ -1,4 +1,7 @@
-"""What a model is, read without running it: its card, its counts, its files and their sections."""
+"""What a model is, read without running it: its card, its counts, its files and their sections.
+
+A model is a path or a name of shipped weights.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,15 @@ from quicknet.core.settings import Settings
 from quicknet.lite.classifier import load
 from quicknet.lite.onnx_file import looks_like_onnx, read_onnx
 from quicknet.lite.qnz import looks_like_qnz, read_qnz
+from quicknet.lite.shipped import locate
 
 
 def read_model(path: str | Path) -> tuple[Card, bool]:
-    """Return the card of a run folder or an exported file, and whether its weights are the card's.
+    """Return the card of a model and whether its weights are the card's.
 
     Neither torch nor a runtime is loaded. Raises what `quicknet.load` raises for what is no model.
     """
-    place = Path(path)
+    place = locate(path, "file")
     if place.is_dir() and (place / "card.json").is_file():
         card, weights = read_card(place / "card.json"), place / "model.safetensors"
         return card, weights.is_file() and sha256_file(weights) == card.weights_sha256
@@ -47,15 +51,15 @@ class ModelFacts(Settings, frozen=True, kw_only=True):
 
 
 def model_layers(model: str, card: Card) -> tuple[LayerFacts, ...]:
-    """Return the layers of the model at path `model`: a `.qnz`'s own, else those of the card."""
-    path = Path(model)
+    """Return the layers of a model: a `.qnz`'s own, else those of the card."""
+    path = locate(model, "file")
     if path.is_file() and looks_like_qnz(path):
         return integer_layers(read_qnz(path).network)
     return layer_facts(card)
 
 
 def model_facts(model: str, card: Card) -> ModelFacts:
-    """Return the counts of the model at path `model`. Raises CheckpointError where it has no weights."""
+    """Return the counts of a model. Raises CheckpointError where it has no weights."""
     layers, spec = model_layers(model, card), card.preprocess
     return ModelFacts(
         model=model,
@@ -63,7 +67,7 @@ def model_facts(model: str, card: Card) -> ModelFacts:
         input=f"{spec.channels}x{spec.size}x{spec.size}",
         parameters=sum(layer.parameters for layer in layers) or None,
         macs=sum(layer.macs for layer in layers) or None,
-        size_bytes=_size_bytes(Path(model)),
+        size_bytes=_size_bytes(locate(model, "file")),
     )
 
 
@@ -75,8 +79,9 @@ def _size_bytes(path: Path) -> int:
         raise CheckpointError(f"no weights at {kept} ({error.strerror}); restore them from a copy") from error
 
 
-def model_files(path: Path) -> dict[str, int]:
+def model_files(model: str) -> dict[str, int]:
     """Return the bytes of a run folder's files by name, or of the one file."""
+    path = locate(model, "file")
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return {file.name: file.stat().st_size for file in files if file.is_file() and not file.name.startswith(".")}
 
@@ -91,8 +96,8 @@ class SectionFacts(Settings, frozen=True, kw_only=True):
 
 
 def model_sections(model: str) -> tuple[SectionFacts, ...]:
-    """Return the sections of the `.qnz` at path `model` in order; none of another model."""
-    path = Path(model)
+    """Return the sections of a `.qnz` in order; none of another model."""
+    path = locate(model, "file")
     if not path.is_file() or not looks_like_qnz(path):
         return ()
     return tuple(

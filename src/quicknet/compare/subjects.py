@@ -91,7 +91,7 @@ def find_subjects(models: Sequence[str | Path], runtimes: Sequence[str], threads
         chosen = _runtimes_of(path, runtimes)
         if not chosen:
             raise ConfigError(f"{model} does not run in {', '.join(runtimes)}; name one of {', '.join(_kinds(path))}")
-        subjects += [Subject(model=str(path), runtime=name, threads=n) for name in chosen for n in threads]
+        subjects += [Subject(model=str(model), runtime=name, threads=n) for name in chosen for n in threads]
     return tuple(subjects)
 
 
@@ -118,7 +118,7 @@ def _kinds(path: Path) -> dict[str, Runtime]:
 
 def own_runtime(model: str) -> str:
     """Return the runtime in which `quicknet.load` would open the model: "torch", or the faster of a file's."""
-    return "torch" if Path(model).is_dir() else "auto"
+    return "torch" if locate(model, "file").is_dir() else "auto"
 
 
 def thread_counts(asked: Sequence[str]) -> tuple[int, ...]:
