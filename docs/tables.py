@@ -14,7 +14,7 @@ from figure import Curve, Point
 from quicknet.compare.costs import costs
 from quicknet.core.errors import ConfigError
 from quicknet.core.records import read_records
-from quicknet.lite.shipped import PACKAGED, Artifact, read_index
+from quicknet.lite.shipped import PACKAGED, Artifact, list_weights, read_index
 from quicknet.models.registry import base_config
 
 _UNMEASURED = "not measured"
@@ -57,9 +57,10 @@ class Records:
         return min(found, key=lambda pair: pair[0]["median_ms"], default=None)
 
     def files(self, network: str) -> list[tuple[int, str]]:
-        """Return (bytes, suffix) of a network's files in the latency records."""
+        """Return (bytes, suffix) of a network's files in the latency records; names of weights are `.qnz` files."""
+        names = list_weights()
         return [
-            (facts["size_bytes"], facts["model"].rpartition(".")[2])
+            (facts["size_bytes"], "qnz" if facts["model"] in names else facts["model"].rpartition(".")[2])
             for record in self.all.values()
             if record.get("kind") == "latency"
             for facts in record["benchmark"]["models"]
