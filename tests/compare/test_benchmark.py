@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from quicknet.compare.benchmark import BenchmarkSettings, benchmark, count_steps
 from quicknet.compare.child import Child
 from quicknet.compare.costs import costs
-from quicknet.compare.facts import model_facts, model_files, read_model
+from quicknet.compare.facts import read_model
 from quicknet.compare.layers import layer_facts
 from quicknet.compare.subjects import Subject, draw_jpegs, find_subjects, open_subject, thread_counts
 from quicknet.compare.timing import BURST_CALLS, BURST_S, burst, percentile, summarize
@@ -131,15 +131,6 @@ def test_a_model_is_measured_in_every_runtime_it_has_or_in_those_asked_for(tiny_
 def test_what_cannot_be_measured_is_said_before_anything_is(tiny_run, model, runtimes, kind, text):
     with pytest.raises(kind, match=text):
         find_subjects([tiny_run.parent / model], runtimes, (1,))
-
-
-def test_shipped_weights_keep_their_name():
-    (subject,) = find_subjects(["quicknet_xs.cifar10"], ["reference"], (1,))
-    assert subject.model == "quicknet_xs.cifar10"
-    card, intact = read_model(subject.model)
-    facts = model_facts(subject.model, card)
-    assert (facts.model, facts.name, intact) == ("quicknet_xs.cifar10", "quicknet_xs", True)
-    assert model_files(subject.model) == {"quicknet_xs.cifar10.qnz": facts.size_bytes}
 
 
 def test_numbers_of_threads():

@@ -14,6 +14,7 @@ from PIL import Image
 import quicknet
 from integers import data_for, receipted, small_network, write_qnz
 from quicknet.cli.main import run
+from quicknet.compare.facts import model_facts, model_files, read_model
 from quicknet.compare.subjects import find_subjects
 from quicknet.core.errors import DataError, FormatError, QuickNetError, ToolError
 from quicknet.core.files import sha256_file
@@ -155,7 +156,10 @@ def test_verify_and_inspect_take_a_name(package: Path, capfd: pytest.CaptureFixt
 
 def test_benchmark_takes_a_name(package: Path):
     (subject,) = find_subjects([NAME], ["reference"], [1])
-    assert subject.model == str(package / f"{NAME}.qnz")
+    assert subject.model == NAME  # what a table shows
+    card, intact = read_model(NAME)
+    assert intact and model_facts(NAME, card).size_bytes == (package / f"{NAME}.qnz").stat().st_size
+    assert list(model_files(NAME)) == [f"{NAME}.qnz"]
 
 
 @pytest.mark.parametrize("verb", [["predict", "x.jpg"], ["verify"], ["inspect"], ["benchmark"]])
