@@ -20,8 +20,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-
 from quicknet.compare.benchmark import BenchmarkSettings, benchmark
 from quicknet.compare.realtime import FrameSettings, smallest_shares
 from quicknet.core.card import Card, Metric, read_card
@@ -31,7 +29,7 @@ from quicknet.core.files import sha256_file, write_atomically
 from quicknet.core.records import write_record
 from quicknet.lite.shipped import locate
 from quicknet.lite.verify import read_exported
-from quicknet.train.checkpoint import read_tensors
+from quicknet.train.checkpoint import RunFolder, read_tensors
 from quicknet.train.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,15 +89,17 @@ def teacher_sha256(teacher: str | None) -> str | None:
     return card.weights_sha256
 
 
-def keep(folder: Path, run: Path, seed: int) -> None:
-    """Put a run's log, card and weights in fp16 beside its record: what another machine needs to
-    go on from, at half the bytes.
+def keep(kept: Path, run: Path) -> None:
+    """Keep a run as a folder that another machine can go on from (`train --from`): log, card, weights in fp16.
+
+    The card's figures stay those of the run, under its digest, which the lineage names.
     """
-    for name in ("log.jsonl", "card.json"):
-        write_atomically(folder / f"seed{seed}-{name}", (run / name).read_bytes())
-    tensors = read_tensors(run / "model.safetensors")
+    kept.mkdir(exist_ok=True)
+    write_atomically(kept / "log.jsonl", (run / "log.jsonl").read_bytes())
+    tensors, card = read_tensors(run / "model.safetensors"), read_card(run / "card.json")
     halved = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
-    write_atomically(folder / f"seed{seed}-weights-fp16.safetensors", safetensors.torch.save(halved))
+    step = {"step": "fp16", "parent_weights_sha256": card.weights_sha256}
+    RunFolder(kept).save_model(halved, card.replace(lineage=(*card.lineage, step)))
 
 
 def training_command(folders: list[Path]) -> str:
@@ -175,7 +175,7 @@ def main() -> int:
         print(record)
         if options.kind == "accuracy":
             for run, seed in zip(options.models, fields["seeds"], strict=True):
-                keep(record, run, seed)
+                keep(record / f"seed{seed}", run)
     except QuickNetError as error:
         print(f"quicknet: error: {error}", file=sys.stderr)
         return error.exit_code

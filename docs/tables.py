@@ -161,12 +161,12 @@ def points(records: Records, known: dict[str, Any]) -> list[Point]:
 def curves(results: Path) -> list[Curve]:
     """Return the accuracy on val of every recorded training on CIFAR-10, epoch by epoch."""
     found = []
-    for log in sorted(results.glob("*/seed*-log.jsonl")):
-        record = json.loads((log.parent / "record.json").read_text(encoding="utf-8"))
+    for log in sorted(results.glob("*/seed*/log.jsonl")):
+        record = json.loads((log.parent.parent / "record.json").read_text(encoding="utf-8"))
         if record.get("kind") == "accuracy":
             epochs = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
             accuracies = [100 * epoch["val_accuracy"] for epoch in epochs if epoch["val_accuracy"] is not None]
-            found.append(Curve(f"{record['network']}, {record['name']}, {log.name.partition('-')[0]}", accuracies))
+            found.append(Curve(f"{record['network']}, {record['name']}, {log.parent.name}", accuracies))
     return found
 
 

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from networks import GROUPS
-from quicknet.core.card import PreprocessSpec, card_from_dict
+from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import ConfigError, DataError
-from quicknet.core.files import read_json
 from quicknet.data import DataRequest, load_data
 from quicknet.data.augment import normalize
 from quicknet.deploy.fold import fold
@@ -23,8 +22,8 @@ from quicknet.deploy.quantize.widths import depthwise_lanes, pointwise_lanes, st
 from quicknet.lite import reference
 from quicknet.lite.bounds import check_network
 from quicknet.lite.vectors import draw_vectors
-from quicknet.models.registry import create_model, model_from_record
-from quicknet.train.checkpoint import load_weights, read_tensors
+from quicknet.models.registry import create_model
+from quicknet.train.checkpoint import load_model
 
 TINY = {"stem_width": 12, "widths": [20, 24, 36], "depths": [1, 2, 1], "kernel_sizes": [3, 3, 3]}
 RESULTS = Path(__file__).resolve().parent.parent.parent / "results"
@@ -139,24 +138,12 @@ def test_large_images_are_calibrated_on_fewer() -> None:
     assert calibration_count(net, 1024, budget_bytes=1) == 16
 
 
-def trained(card_path: Path, weights: Path) -> tuple[nn.Module, Any]:
-    card = card_from_dict(read_json(card_path, "the card"), str(card_path))
-    model = model_from_record(card.model)
-    load_weights(model, {name: t.float() if t.is_floating_point() else t for name, t in weights_of(weights)}, weights)
-    return model.eval(), card
-
-
-def weights_of(path: Path) -> Any:
-    return read_tensors(path).items()
-
-
 @pytest.mark.parametrize(
     "bits", ["w5a8", *(pytest.param(bits, marks=pytest.mark.slow) for bits in ("w7a8", "w7a7", "w6a7"))]
 )
 def test_a_trained_network_keeps_its_answers(bits: Any, cifar10_dir: Path) -> None:
     """`quicknet_s` at 92.6% with nothing but calibration; all of `val` is in benchmarks/bench_quantize.py."""
-    folder = RESULTS / "0005-cifar10-fast"
-    model, card = trained(folder / "seed0-card.json", folder / "seed0-weights-fp16.safetensors")
+    model, card = load_model(RESULTS / "0005-cifar10-fast" / "seed0")
     spec = card.preprocess
     data = load_data(cifar10_dir, DataRequest(spec=spec, classes=card.classes, quiet=True))
     val = np.array(data.split("val").images[:200])
