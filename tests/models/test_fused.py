@@ -2,7 +2,11 @@
 
 import contextlib
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -318,6 +322,42 @@ def test_the_same_input_gives_the_same_bits(count: int) -> None:
         features.sum().backward()
         results.append([features, *(p.grad for p in net.parameters() if p.grad is not None), *net.buffers()])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@contextlib.contextmanager
+def busy_core() -> Iterator[None]:
+    """Keep the first allowed core busy with another process."""
+    code = "import os\nos.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\nprint(flush=True)\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinity to look at")
+@pytest.mark.parametrize("count", [2, 3])
+def test_beside_other_work_the_bits_are_the_same_and_threads_may_run_where_they_might(count: int) -> None:
+    """Which thread takes which piece then changes from call to call; the results must not."""
+
+    def gradients() -> list[Tensor]:
+        net.zero_grad()
+        net(x).square().sum().backward()
+        return [p.grad.clone() for p in net.parameters() if p.grad is not None]
+
+    torch.manual_seed(0)
+    net, x = create_model("quicknet_xs", dropout=0.0).train(), torch.randn(64, 3, 32, 32)
+    allowed = os.sched_getaffinity(0)
+    with threads(count):
+        expected = gradients()
+        with busy_core():
+            for _ in range(5):
+                for got, want in zip(gradients(), expected, strict=True):
+                    assert torch.equal(got, want)
+    for task in Path("/proc/self/task").iterdir():
+        assert os.sched_getaffinity(int(task.name)) == allowed
 
 
 def test_nan_reaches_the_loss_as_in_the_plain_path() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from quicknet.models.registry import create_model
 from quicknet.train.ema import Ema
+from quicknet.train.muon import Muon, orthogonalize
 from quicknet.train.optim import Optimizer, factor
 from quicknet.train.recipe import OptimSettings, ScheduleSettings
 
@@ -92,6 +93,43 @@ def test_muon_steps_are_steps_on_the_filters_themselves():
     # what sets Muon apart: the singular values of its step are all about equal
     values = torch.linalg.svdvals(change)
     assert values.min() > 0.4 * values.max()
+
+
+def quintic(matrix):
+    """The iteration as K. Jordan's page writes it, for one matrix, in float64."""
+    x = matrix.double()
+    x = x.mT if len(x) > x.shape[1] else x
+    x = x / x.norm()
+    for _ in range(5):
+        a = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.mT if len(matrix) > matrix.shape[1] else x
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (8, 24), (24, 8)])
+def test_a_batch_of_matrices_is_made_orthogonal_as_each_alone(shape):
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    for got, matrix in zip(orthogonalize(matrices, torch.float32), matrices, strict=True):
+        assert torch.allclose(got.double(), quintic(matrix), atol=1e-4)
+
+
+def test_muon_steps_as_torchs_own():
+    """Equal but for what bfloat16 rounds in torch's iteration."""
+    torch.manual_seed(0)
+    shapes = [(12, 12), (12, 12), (6, 20), (20, 6)]
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    starts = [p.detach().clone() for p in ours]
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05}
+    optimizers = Muon(ours, **settings), torch.optim.Muon(theirs, **settings)
+    for _ in range(4):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for mine, other, start in zip(ours, theirs, starts, strict=True):
+        assert (mine - other).norm() < 0.03 * (other - start).norm()
 
 
 def test_the_average_follows_and_ends_on_a_network_that_stands_still():

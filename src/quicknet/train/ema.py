@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from quicknet.train.threads import one_thread
+
 
 class Ema:
     """A copy of the network that follows it: ema += (1 - decay) * (model - ema) after each step.
@@ -28,7 +30,8 @@ class Ema:
     def update(self, step: int) -> None:
         """Follow the network after step number `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._averages, self._sources, 1 - decay)
+        with one_thread():
+            torch._foreach_lerp_(self._averages, self._sources, 1 - decay)
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

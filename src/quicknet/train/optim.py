@@ -1,10 +1,11 @@
 """Optimizers and schedules: which parameter gets which step, and how large it is when.
 
-Muon is torch's own; it takes matrices, so convolution filters are handed to it as views.
+Muon takes matrices, so convolution filters are handed to it as views.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from quicknet.core.errors import CheckpointError
+from quicknet.train.muon import Muon
 from quicknet.train.recipe import OptimSettings, ScheduleSettings
+from quicknet.train.threads import one_thread
 
 
 def factor(settings: ScheduleSettings, progress: float) -> float:
@@ -64,7 +67,7 @@ class Optimizer:
             )
         if matrices:
             self.parts.append(
-                torch.optim.Muon(
+                Muon(
                     [{"params": matrices, "peak_lr": settings.lr}],
                     lr=settings.lr,
                     momentum=settings.momentum,
@@ -98,7 +101,8 @@ class Optimizer:
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = group["peak_lr"] * share
-            part.step()
+            with contextlib.nullcontext() if isinstance(part, Muon) else one_thread():
+                part.step()
 
     def zero_grad(self, model: nn.Module) -> None:
         """Forget the gradients."""
@@ -143,7 +147,7 @@ class Optimizer:
 # what each optimizer keeps of a parameter
 _STATE = {
     torch.optim.SGD: {"momentum_buffer"},
-    torch.optim.Muon: {"momentum_buffer"},
+    Muon: {"momentum_buffer"},
     torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
 }
 

@@ -49,6 +49,8 @@ struct SeparablePlan {
     chunk_size = (chunk_rows + border) * width + kBlockRows;  // pixels, with what `product` reads past the end
   }
 
+  int pieces() const { return piece_count(s.images, s.images * height * width, chunk_rows * width, s.threads); }
+
   // What the products want of a chunk's input and output.
   template <class E>
   int64_t scratch() const {
@@ -115,30 +117,29 @@ void separable_forward_images(const SeparablePlan<T, K>& plan, const Norm<T>& no
 template <class T, class E, int K>
 void separable_forward(const Separable& s, const SeparableInput<T>& in, T* out, T* mean, T* variance) {
   const SeparablePlan<T, K> plan(s);
-  const int c = plan.in_padded, o = plan.out_padded, threads = int(s.threads);
+  const int c = plan.in_padded, o = plan.out_padded, pieces = plan.pieces();
   Norm<T> norm;
   SeparableWeights<T, E> weights{};
   T *pivots, *joined;
   double* sums;
-  const int64_t sum_count = int64_t(threads) * 2 * o * int64_t(sizeof(double) / sizeof(T));
+  const int64_t sum_count = int64_t(pieces) * 2 * o * int64_t(sizeof(double) / sizeof(T));
   T* sums_memory;
   shared_arena().take({{&norm.mean, c}, {&norm.scale, c}, {&norm.shift, c}, {&norm.slope, c},
                           {&weights.depthwise, int64_t(K) * K * c}, {&weights.panels, packed_size<T, E>(s.in_channels, o)},
-                          {&pivots, int64_t(threads) * o}, {&sums_memory, sum_count}, {&joined, 2 * o}});
+                          {&pivots, int64_t(pieces) * o}, {&sums_memory, sum_count}, {&joined, 2 * o}});
   sums = reinterpret_cast<double*>(sums_memory);
   norm.set(in.norm, plan.channels, c);
   weights.set_depthwise(in.depthwise, plan.channels, c, K * K);
   pack_panels(in.pointwise, 1, s.in_channels, plan.channels, o, int(s.out_channels), weights.panels);
-  std::vector<Moments<T>> moments(static_cast<size_t>(threads));
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int i = 0; i < threads; ++i) {
+  std::vector<Moments<T>> moments(static_cast<size_t>(pieces));
+  for_pieces(pieces, s.threads, [&](int i) {
     moments[size_t(i)] = {sums + int64_t(i) * 2 * o, sums + int64_t(i) * 2 * o + o, pivots + int64_t(i) * o, 0};
     moments[size_t(i)].clear(o);
-    separable_forward_images<T, E, K>(plan, norm, weights, in.z, share(s.images, i, threads), out,
+    separable_forward_images<T, E, K>(plan, norm, weights, in.z, share(s.images, i, pieces), out,
                                    mean == nullptr ? nullptr : &moments[size_t(i)]);
-  }
+  });
   if (mean == nullptr) return;
-  join_moments(moments.data(), threads, o, joined, joined + o);
+  join_moments(moments.data(), pieces, o, joined, joined + o);
   std::copy(joined, joined + s.out_channels, mean);
   std::copy(joined + o, joined + o + s.out_channels, variance);
 }

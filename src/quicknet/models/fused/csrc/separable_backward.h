@@ -17,14 +17,14 @@ struct SeparableGradients {
   T *z, *norm, *depthwise, *pointwise;
 };
 
-// One thread's sums.
+// One piece's sums.
 template <class T>
 struct SeparableSums {
   T *pointwise, *depthwise;  // (padded O, padded C), (K * K, padded C)
   NormSums<T> norm;
 };
 
-// One thread's pass over its images.
+// One pass over a piece's images.
 template <class T, class E, int K>
 class SeparableBackward {
  public:
@@ -43,7 +43,7 @@ class SeparableBackward {
     targets.resize(size_t(plan.chunk_rows * plan.width));
   }
 
-  // z_out, g_out: this thread's part of the kept output and of its gradient.
+  // z_out, g_out: this piece's part of the kept output and of its gradient.
   void run(const T* z_out, const T* g_out, const MomentsBackward<T>& moments, int64_t image_count) {
     const int64_t total = image_count * plan.height;
     for (int64_t row = 0; row < total; row += plan.chunk_rows) {
@@ -149,13 +149,13 @@ class SeparableBackward {
   }
 };
 
-// Joins the threads' sums in their order.
+// Joins the pieces' sums in their order.
 template <class T, int K>
 void join_gradients(const SeparablePlan<T, K>& plan, const std::vector<SeparableSums<T>>& parts,
                     const NormInput<T>& norm, const SeparableGradients<T>& out) {
   const int channels = plan.channels, c_padded = plan.in_padded, outs = int(plan.s.out_channels);
   if (out.pointwise != nullptr) {
-#pragma omp parallel for num_threads(int(plan.s.threads)) schedule(static)
+#pragma omp parallel for num_threads(int(plan.s.threads)) schedule(dynamic, 32)
     for (int o = 0; o < outs; ++o)
       for (int c = 0; c < channels; ++c) {
         T sum = 0;
@@ -181,7 +181,7 @@ template <class T, class E, int K>
 void separable_backward(const Separable& s, const SeparableInput<T>& in, const SeparableKept<T>& kept,
                         const SeparableGradients<T>& out) {
   const SeparablePlan<T, K> plan(s);
-  const int c = plan.in_padded, o = plan.out_padded, threads = int(s.threads);
+  const int c = plan.in_padded, o = plan.out_padded, pieces = plan.pieces();
   const int64_t taps = int64_t(K) * K * c, total = 3 * int64_t(c) * int64_t(sizeof(double) / sizeof(T));
   const int64_t part = int64_t(o) * c + taps + 3 * c + total;
   Norm<T> norm;
@@ -191,22 +191,21 @@ void separable_backward(const Separable& s, const SeparableInput<T>& in, const S
   shared_arena().take({{&norm.mean, c}, {&norm.scale, c}, {&norm.shift, c}, {&norm.slope, c},
                           {&moments.mean, o}, {&moments.per_mean, o}, {&moments.per_variance, o},
                           {&weights.depthwise, taps}, {&weights.flipped, taps},
-                          {&weights.back_panels, packed_size<T, E>(s.out_channels, c)}, {&parts_memory, threads * part}});
+                          {&weights.back_panels, packed_size<T, E>(s.out_channels, c)}, {&parts_memory, pieces * part}});
   const double pixels = double(s.images) * plan.height * plan.width;
   norm.set(in.norm, plan.channels, c);
   moments.set(kept.mean, kept.d_mean, kept.d_variance, pixels, int(s.out_channels), o);
   weights.set_depthwise(in.depthwise, plan.channels, c, K * K);
   pack_panels(in.pointwise, s.in_channels, 1, int(s.out_channels), c, plan.channels, weights.back_panels);
-  std::vector<SeparableSums<T>> sums(static_cast<size_t>(threads));
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int i = 0; i < threads; ++i) {
+  std::vector<SeparableSums<T>> sums(static_cast<size_t>(pieces));
+  for_pieces(pieces, s.threads, [&](int i) {
     SeparableSums<T>& mine = sums[size_t(i)];
     T* memory = parts_memory + i * part;  // the doubles first, for their alignment
     mine = {memory + total, memory + total + int64_t(o) * c,
             {memory + part - 3 * c, memory + part - 2 * c, memory + part - c, reinterpret_cast<double*>(memory)}};
     std::memset(mine.pointwise, 0, sizeof(T) * size_t(int64_t(o) * c + taps));
     mine.norm.clear(c);
-    const Range images = share(s.images, i, threads);
+    const Range images = share(s.images, i, pieces);
     T *ring, *grad_ring, *d, *dz;
     E* scratch;
     thread_arena().take({{&ring, plan.ring_size}, {&grad_ring, plan.ring_size},
@@ -216,7 +215,7 @@ void separable_backward(const Separable& s, const SeparableInput<T>& in, const S
     pass.set(grad_ring, d, dz, scratch, images.begin);
     const int64_t at = images.begin * plan.height * plan.width * o;
     pass.run(kept.z + at, kept.g + at, moments, images.end - images.begin);
-  }
+  });
   join_gradients<T, K>(plan, sums, in.norm, out);
 }
 

@@ -39,6 +39,7 @@ struct StemPlan {
     pixels = s.height() * s.width();
   }
 
+  int pieces() const { return piece_count(s.images, s.images * pixels, chunk, s.threads); }
   int64_t patch_size() const { return (chunk + kBlockRows) * pitch + kLanes<T>; }
   template <class E>
   int64_t scratch() const {
@@ -67,17 +68,16 @@ struct StemPlan {
 template <class T, class E>
 void stem_forward(const Stem& s, const T* x, const T* weight, T* out, T* mean, T* variance) {
   const StemPlan<T> plan(s);
-  const int o = plan.padded, threads = int(s.threads);
+  const int o = plan.padded, pieces = plan.pieces();
   T *pivots, *sums_memory, *joined;
   E* panels;
-  shared_arena().take({{&panels, packed_size<T, E>(plan.depth, o)}, {&pivots, int64_t(threads) * o},
-                          {&sums_memory, int64_t(threads) * 2 * o * int64_t(sizeof(double) / sizeof(T))},
+  shared_arena().take({{&panels, packed_size<T, E>(plan.depth, o)}, {&pivots, int64_t(pieces) * o},
+                          {&sums_memory, int64_t(pieces) * 2 * o * int64_t(sizeof(double) / sizeof(T))},
                           {&joined, 2 * o}});
   double* sums = reinterpret_cast<double*>(sums_memory);
   pack_panels(weight, 1, plan.depth, plan.depth, o, int(s.out_channels), panels);
-  std::vector<Moments<T>> moments(static_cast<size_t>(threads));
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int i = 0; i < threads; ++i) {
+  std::vector<Moments<T>> moments(static_cast<size_t>(pieces));
+  for_pieces(pieces, s.threads, [&](int i) {
     Moments<T>& mine = moments[size_t(i)];
     mine = {sums + int64_t(i) * 2 * o, sums + int64_t(i) * 2 * o + o, pivots + int64_t(i) * o, 0};
     mine.clear(o);
@@ -85,7 +85,7 @@ void stem_forward(const Stem& s, const T* x, const T* weight, T* out, T* mean, T
     E* scratch;
     thread_arena().take({{&patches, plan.patch_size()}, {&scratch, plan.template scratch<E>()}});
     std::vector<T*> targets(static_cast<size_t>(plan.chunk));
-    const Range images = share(s.images, i, threads);
+    const Range images = share(s.images, i, pieces);
     for (int64_t n = images.begin; n < images.end; ++n)
       for (int64_t first = 0; first < plan.pixels; first += plan.chunk) {
         const int count = int(std::min(plan.chunk, plan.pixels - first));
@@ -95,9 +95,9 @@ void stem_forward(const Stem& s, const T* x, const T* weight, T* out, T* mean, T
         product(count, plan.depth, o, patches, plan.pitch, panels, targets.data(), scratch);
         if (mean != nullptr) mine.add(z, count, o);
       }
-  }
+  });
   if (mean == nullptr) return;
-  join_moments(moments.data(), threads, o, joined, joined + o);
+  join_moments(moments.data(), pieces, o, joined, joined + o);
   std::copy(joined, joined + s.out_channels, mean);
   std::copy(joined + o, joined + o + s.out_channels, variance);
 }
@@ -107,22 +107,21 @@ template <class T, class E>
 void stem_backward(const Stem& s, const T* x, const T* g, const T* z, const T* mean, const T* d_mean,
                    const T* d_variance, T* d_weight) {
   const StemPlan<T> plan(s);
-  const int o = plan.padded, threads = int(s.threads);
+  const int o = plan.padded, pieces = plan.pieces();
   const int64_t part = int64_t(o) * plan.depth_padded;
   MomentsBackward<T> moments;
   T* parts;
   shared_arena().take({{&moments.mean, o}, {&moments.per_mean, o}, {&moments.per_variance, o},
-                          {&parts, threads * part}});
+                          {&parts, pieces * part}});
   moments.set(mean, d_mean, d_variance, double(s.images) * double(plan.pixels), int(s.out_channels), o);
-  std::memset(parts, 0, sizeof(T) * size_t(threads * part));
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int i = 0; i < threads; ++i) {
+  std::memset(parts, 0, sizeof(T) * size_t(pieces * part));
+  for_pieces(pieces, s.threads, [&](int i) {
     T *patches, *dz;
     E* scratch;
     thread_arena().take({{&patches, plan.patch_size()},
                          {&dz, (plan.chunk + kBlockRows) * plan.out_pitch},
                          {&scratch, plan.template scratch<E>()}});
-    const Range images = share(s.images, i, threads);
+    const Range images = share(s.images, i, pieces);
     for (int64_t n = images.begin; n < images.end; ++n)
       for (int64_t first = 0; first < plan.pixels; first += plan.chunk) {
         const int count = int(std::min(plan.chunk, plan.pixels - first));
@@ -132,11 +131,11 @@ void stem_backward(const Stem& s, const T* x, const T* g, const T* z, const T* m
         outer_product(count, o, plan.depth_padded, dz, plan.out_pitch, patches, plan.pitch, parts + i * part,
                       scratch);
       }
-  }
+  });
   for (int64_t m = 0; m < s.out_channels; ++m)
     for (int64_t k = 0; k < plan.depth; ++k) {
       T sum = 0;
-      for (int i = 0; i < threads; ++i) sum += parts[i * part + m * plan.depth_padded + k];
+      for (int i = 0; i < pieces; ++i) sum += parts[i * part + m * plan.depth_padded + k];
       d_weight[m * plan.depth + k] = sum;
     }
 }

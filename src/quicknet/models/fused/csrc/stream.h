@@ -1,21 +1,13 @@
-// The rows of one thread's images as a stream, cut into chunks of whole rows that stay in cache.
+// The rows of one piece's images as a stream, cut into chunks of whole rows that stay in cache.
 // Input rows (with a zero border) live in a ring, so that memory does not grow with the image.
 #pragma once
 
 #include <algorithm>
 
 #include "normalize.h"
+#include "pieces.h"
 
 namespace quicknet {
-
-struct Range {
-  int64_t begin, end;
-};
-
-// A fixed partition: results depend on the number of threads, never on their timing.
-inline Range share(int64_t count, int64_t part, int64_t parts) {
-  return {count * part / parts, count * (part + 1) / parts};
-}
 
 // Pixels in a chunk: what a thread touches for them should fit its second-level cache, but a
 // matrix product over few rows reads its weights too often.
@@ -64,7 +56,7 @@ template <class T>
 struct ActivatedRows {
   Ring<T> ring;
   Norm<T> norm;
-  const T* z;  // this thread's images (n, in_height, in_width, padded channels)
+  const T* z;  // this piece's images (n, in_height, in_width, padded channels)
   int64_t filled, pitch;
   int in_height, in_width, channels;
   bool pool;
