@@ -41,8 +41,8 @@ _SECTIONS = ("model", "augment", "optim", "schedule", "train", "distill")
 
 def top1(card: Card, split: str) -> float | None:
     """Return a card's accuracy on a split, None where it was not measured."""
-    found = [metric.value for metric in card.metrics if (metric.name, metric.split) == ("top1", split)]
-    return found[0] if found else None
+    present = [metric.value for metric in card.metrics if (metric.name, metric.split) == ("top1", split)]
+    return present[0] if present else None
 
 
 def train(folder: Path, options: argparse.Namespace, changes: Sequence[str], seed: int) -> Card:
@@ -54,9 +54,9 @@ def train(folder: Path, options: argparse.Namespace, changes: Sequence[str], see
         settings = [word for change in changes for word in ("--set", change)]
         words = [options.data, "--recipe", options.recipe, *settings, "--seed", str(seed), "--run", str(folder)]
     else:
-        wanted = load_recipe(options.recipe, [*changes, f"train.seed={seed}"]).to_dict()
-        found = load_recipe(str(folder / "recipe.toml")).to_dict()
-        if any(wanted[section] != found[section] for section in _SECTIONS):
+        expected = load_recipe(options.recipe, [*changes, f"train.seed={seed}"]).to_dict()
+        present = load_recipe(str(folder / "recipe.toml")).to_dict()
+        if any(expected[section] != present[section] for section in _SECTIONS):
             raise ToolError(f"{folder} holds a run with other settings; name another folder with --runs")
         card = folder / "card.json"
         if card.exists() and top1(read_card(card), "test") is not None:
@@ -109,7 +109,7 @@ def spread(values: Sequence[float]) -> float | None:
 
 def compared(cards: dict[str, list[Card]], split: str) -> dict[str, dict[str, Any]]:
     """Return for each variant its accuracies by seed, and the difference from the first variant."""
-    values = {label: [top1(card, split) or math.nan for card in found] for label, found in cards.items()}
+    values = {label: [top1(card, split) or math.nan for card in present] for label, present in cards.items()}
     first = next(iter(values.values()))
     rows = {}
     for label, mine in values.items():

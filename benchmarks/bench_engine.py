@@ -141,8 +141,8 @@ def over_rivals(rows: list[dict[str, Any]]) -> dict[str, float]:
     others = [row["images_per_second"] for row in rows if not row["isa"]]
     if not others:
         return {}
-    own = {name: [row["images_per_second"] for row in rows if row["name"] == name] for name in CLASSES}
-    return {name: max(found) / max(others) for name, found in own.items()}
+    rates = {name: [row["images_per_second"] for row in rows if row["name"] == name] for name in CLASSES}
+    return {name: max(found) / max(others) for name, found in rates.items()}
 
 
 def threads(shape: str, rounds: int) -> dict[str, Any]:

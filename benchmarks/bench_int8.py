@@ -120,18 +120,18 @@ def agreement(path: Path) -> dict[str, Any]:
     request = DataRequest(spec=file.card.preprocess, classes=file.card.classes, quiet=True, download=False)
     part = load_data("cifar10", request).split("test")
     run = next(iter(implementations(file, 1).values()))
-    wanted = by_batches(run, part.images) * file.record.logit_scale
-    rows: dict[str, Any] = {"integer network": {"top1": float((wanted.argmax(1) == part.labels).mean())}}
+    expected = by_batches(run, part.images) * file.record.logit_scale
+    rows: dict[str, Any] = {"integer network": {"top1": float((expected.argmax(1) == part.labels).mean())}}
     for form in get_args(Form):
         graph = parse_onnx(build_int8(file.network, file.card, form), path)
         for runtime in present():
-            found = by_batches(open_runner(graph, runtime, 1), part.images)
+            answers = by_batches(open_runner(graph, runtime, 1), part.images)
             rows[f"form {form} by {runtime}"] = {
-                "top1": float((found.argmax(1) == part.labels).mean()),
-                "different": int((found.argmax(1) != wanted.argmax(1)).sum()),
-                "max_difference": float(np.abs(found - wanted).max()),
+                "top1": float((answers.argmax(1) == part.labels).mean()),
+                "different": int((answers.argmax(1) != expected.argmax(1)).sum()),
+                "max_difference": float(np.abs(answers - expected).max()),
             }
-    return {"n": len(wanted), "bits": file.record.bits, "max_logit": float(np.abs(wanted).max()), "rows": rows}
+    return {"n": len(expected), "bits": file.record.bits, "max_logit": float(np.abs(expected).max()), "rows": rows}
 
 
 def by_batches(run: Callable[[Any], Any], images: Any) -> Any:
@@ -153,8 +153,8 @@ def hidden(shape: str, rounds: int) -> dict[str, Any]:
     """Return OpenVINO's rows without VNNI, by a process of its own."""
     command = [sys.executable, __file__, "--models", shape, "--rounds", str(rounds), "--only", "OpenVINO", "--json"]
     done = subprocess.run(command, env={**os.environ, **HIDDEN}, check=True, capture_output=True, text=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return dict(found["models"][shape]["speed"])
+    answers: dict[str, Any] = json.loads(done.stdout)
+    return dict(answers["models"][shape]["speed"])
 
 
 def measured(shape: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -177,9 +177,9 @@ def print_rows(rows: dict[str, Any]) -> None:
         )
 
 
-def print_agreement(found: dict[str, Any]) -> None:
-    print(f"\n{found['bits']}, {found['n']:,} CIFAR-10 test images, logits up to {found['max_logit']:.1f}")
-    for name, row in found["rows"].items():
+def print_agreement(answers: dict[str, Any]) -> None:
+    print(f"\n{answers['bits']}, {answers['n']:,} CIFAR-10 test images, logits up to {answers['max_logit']:.1f}")
+    for name, row in answers["rows"].items():
         text = f"  {name:36} top-1 {100 * row['top1']:.2f}%"
         if "different" in row:
             text += f", {row['different']} of another class, logits differ by at most {row['max_difference']:.2f}"

@@ -165,15 +165,15 @@ def calls(run: Path, data: Dataset | None) -> tuple[dict[str, Callable[[], objec
         with torch.inference_mode():
             return model(x)
 
-    found: dict[str, Callable[[], object]] = {
+    calls: dict[str, Callable[[], object]] = {
         "torch eager": through(eager, pixels),
         "torch.onnx.export": through(lambda x: session.run(None, {"x": x}), [x.numpy() for x in pixels]),
     }
     for name in present():
         classifier = OnnxClassifier(run / "m.onnx", name, threads=1)
-        found[f"quicknet {name}"] = through(classifier.logits, [image[None] for image in images])
-    found["peak"] = matrix_product()
-    return found, exporter
+        calls[f"quicknet {name}"] = through(classifier.logits, [image[None] for image in images])
+    calls["peak"] = matrix_product()
+    return calls, exporter
 
 
 def speed(run: Path, data: Dataset | None, rounds: int) -> dict[str, Any]:
@@ -258,9 +258,9 @@ def start(run: Path, repeats: int) -> dict[str, Any]:
     picture = run / "picture.png"
     Image.fromarray(draw_vectors(100, 3, 3)[2]).save(picture)
     code = "import quicknet, sys; m = quicknet.load(sys.argv[1]); print(next(quicknet.predict(m, sys.argv[2])).label)"
-    found: dict[str, list[tuple[float, float]]] = {"onnxruntime": [], "auto": []}
+    samples: dict[str, list[tuple[float, float]]] = {"onnxruntime": [], "auto": []}
     for _ in range(repeats):
-        for name, values in found.items():
+        for name, values in samples.items():
             environment = {**os.environ, "QUICKNET_RUNTIME": name}
             started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
             command = [sys.executable, "-c", code, str(run / "m.onnx"), str(picture)]
@@ -275,7 +275,7 @@ def start(run: Path, repeats: int) -> dict[str, Any]:
             "best_s": min(wall for wall, _ in values),
             "processor_s": percentile([processor for _, processor in values], 0.5),
         }
-        for name, values in found.items()
+        for name, values in samples.items()
     }
 
 
@@ -341,30 +341,30 @@ def measured(run: Path, data: Dataset | None, options: argparse.Namespace) -> di
 
 def print_model(name: str, result: dict[str, Any]) -> None:
     print(f"\n{name}")
-    if found := result.get("accuracy"):
+    if part := result.get("accuracy"):
         print(
-            f"  {found['n']:,} CIFAR-10 test images: logits up to {found['max_logit']:.1f} differ by at most "
-            f"{found['max_difference']:.1e}, top-1 of {found['top1_different']} images "
-            f"({100 * found['top1_torch']:.2f}% torch, {100 * found['top1_file']:.2f}% file)"
+            f"  {part['n']:,} CIFAR-10 test images: logits up to {part['max_logit']:.1f} differ by at most "
+            f"{part['max_difference']:.1e}, top-1 of {part['top1_different']} images "
+            f"({100 * part['top1_torch']:.2f}% torch, {100 * part['top1_file']:.2f}% file)"
         )
-    if found := result.get("speed"):
-        for label, row in found["rows"].items():
-            label = f"{label} ({found['exporter']})" if label == "torch.onnx.export" else label
+    if part := result.get("speed"):
+        for label, row in part["rows"].items():
+            label = f"{label} ({part['exporter']})" if label == "torch.onnx.export" else label
             print(
                 f"  {label:34} {row['median_ms']:7.3f} ms median, p95 {row['p95_ms']:.3f}, "
                 f"best {row['best_ms']:.3f}, n = {row['n']}"
             )
         print(
-            f"  ours (onnxruntime): {found['times_torch']:.1f}x torch eager, "
-            f"{found['times_default_export']:.2f}x torch.onnx.export, {100 * found['share_of_peak']:.0f}% of the "
-            f"core's {found['peak_gmacs']:.0f} G multiply-adds/s; by the best times {found['times_torch_best']:.1f}x, "
-            f"{found['times_default_export_best']:.2f}x, {100 * found['share_of_peak_best']:.0f}% of "
-            f"{found['peak_best_gmacs']:.0f} G"
+            f"  ours (onnxruntime): {part['times_torch']:.1f}x torch eager, "
+            f"{part['times_default_export']:.2f}x torch.onnx.export, {100 * part['share_of_peak']:.0f}% of the "
+            f"core's {part['peak_gmacs']:.0f} G multiply-adds/s; by the best times {part['times_torch_best']:.1f}x, "
+            f"{part['times_default_export_best']:.2f}x, {100 * part['share_of_peak_best']:.0f}% of "
+            f"{part['peak_best_gmacs']:.0f} G"
         )
-    if found := result.get("profile"):
-        total = sum(row["us"] for row in found["rows"].values())
-        print(f"  profile by ONNX Runtime, {total:.0f} us; peak {found['peak_gmacs']:.0f} G multiply-adds/s")
-        for label, row in found["rows"].items():
+    if part := result.get("profile"):
+        total = sum(row["us"] for row in part["rows"].values())
+        print(f"  profile by ONNX Runtime, {total:.0f} us; peak {part['peak_gmacs']:.0f} G multiply-adds/s")
+        for label, row in part["rows"].items():
             share = f"{100 * row['share_of_peak']:3.0f}% of the peak" if row["share_of_peak"] else ""
             print(f"    {label:18} {row['us']:6.0f} us {100 * row['us'] / total:4.0f}%  {share}")
     for label, row in result.get("start", {}).items():

@@ -43,7 +43,7 @@ def measure(run: Path, data: Dataset, bits: Bits, epochs: float) -> list[dict[st
     seconds = round(time.perf_counter() - started, 1)
     common = {"bits": bits, "qat_epochs": epochs, "seconds": seconds, "file_bytes": len(file.blob)}
     step = file.card.lineage[-1]
-    tuned = {key: step["qat"][key] for key in ("steps", "before", "checks", "kept")} if epochs else None
+    tuned = {key: step["qat"][key] for key in ("steps", "before", "checks", "others")} if epochs else None
     weights = {"weights_sha256": file.weights_sha256, "calibration": step["calibration"], "qat": tuned}
     return [{**common, **row.to_dict(), **weights} for row in compared]
 
@@ -71,8 +71,8 @@ def main() -> int:
     try:
         data = load_run_data(options.run, options.data or recipes_source(options.run), False)
         if not options.test:
-            kept = {name: split for name, split in data.splits.items() if name != "test"}
-            data = dataclasses.replace(data, splits=kept)
+            others = {name: split for name, split in data.splits.items() if name != "test"}
+            data = dataclasses.replace(data, splits=others)
         rows = []
         for bits, epochs in itertools.product(options.bits, options.qat):
             rows += measure(options.run, data, bits, epochs)

@@ -89,13 +89,13 @@ def main() -> None:
     isa = engine.instruction_sets()[-1] if engine.available() else "none: numpy's reference"  # compiles it now
     with tempfile.TemporaryDirectory(prefix="quicknet-") as folder:
         rows = [times.row() for times in measure(options.repeats, options.files or draw_files(Path(folder)))]
-    found = {"rows": rows, "ratio": rows[1]["median_ms"] / rows[0]["median_ms"], "aim": HELP_AIM, "engine": isa}
+    fields = {"rows": rows, "ratio": rows[1]["median_ms"] / rows[0]["median_ms"], "aim": HELP_AIM, "engine": isa}
     if options.record:
         names = "".join(f" {path}" for path in options.files)
         command = f"python benchmarks/bench_startup.py --repeats {options.repeats}{names}"
-        write_record(ROOT / "results", "startup", command, found)
+        write_record(ROOT / "results", "startup", command, fields)
     if options.json:
-        print(json.dumps({**found, "machine": machine}, indent=1))
+        print(json.dumps({**fields, "machine": machine}, indent=1))
         return
     for row in rows:
         aim = "" if row["aim_ms"] is None else f", aim {row['aim_ms']:g}"
@@ -103,7 +103,7 @@ def main() -> None:
             f"fastest {row['fastest_ms']:.1f}, p95 {row['p95_ms']:.1f}, CPU {row['cpu_ms']:.1f}, n = {row['n']}{aim}"
         )
         print(f"{row['name']:44} {row['median_ms']:7.1f} ms ({spread})")
-    print(f"ratio of quicknet --help to import numpy {found['ratio']:.2f} (aim: at most {HELP_AIM:g}); engine {isa}")
+    print(f"ratio of quicknet --help to import numpy {fields['ratio']:.2f} (aim: at most {HELP_AIM:g}); engine {isa}")
 
 
 def draw_files(folder: Path) -> list[Path]:

@@ -149,9 +149,9 @@ class Worker:
     def turn(self, seconds: float) -> list[tuple[float, float]]:
         """Run steps for so long, at least four; return (step, input) seconds of each."""
         self.pipe.send(seconds)
-        found = self.pipe.recv()
-        assert isinstance(found, list)
-        return found
+        timings = self.pipe.recv()
+        assert isinstance(timings, list)
+        return timings
 
     def end(self) -> None:
         self.pipe.send(None)
@@ -162,10 +162,10 @@ class Worker:
 def serve(pipe: Connection, variant: str, *arguments: Any) -> None:
     steps = (plain_steps if variant == "plain" else our_steps)(*arguments)
     while (seconds := pipe.recv()) is not None:
-        began, found = time.perf_counter(), [next(steps)]
-        while time.perf_counter() - began < seconds or len(found) < 4:
-            found.append(next(steps))
-        pipe.send(found)
+        began, timings = time.perf_counter(), [next(steps)]
+        while time.perf_counter() - began < seconds or len(timings) < 4:
+            timings.append(next(steps))
+        pipe.send(timings)
     pipe.send(fused.status())
     os._exit(0)  # a DataLoader in mid-epoch would wait for its workers
 
@@ -178,7 +178,7 @@ def measure(model_name: str, data: str, batch: int, rounds: int) -> dict[str, An
     per_image = 3 * macs(model_name)
     for _ in range(rounds):
         timings = {name: worker.turn(3.0 if "plain" in name else 2.0) for name, worker in workers.items()}
-        seconds = {name: statistics.median(step for step, _ in found) for name, found in timings.items()}
+        seconds = {name: statistics.median(step for step, _ in steps) for name, steps in timings.items()}
         peak = peak_gmacs()
         for name, each in seconds.items():
             turns[name].append(batch / each)
@@ -235,13 +235,15 @@ def show(row: dict[str, Any]) -> None:
         if key not in row:
             continue
         spread = f"{form.format(row[key]['min'])} to {form.format(row[key]['max'])}"
-        wanted = {
+        expected = {
             "ratio": aim.get("ratio"),
             "ratio_bf16": aim.get("ratio"),
             "share": aim.get("peak"),
             "input": INPUT_AIM,
         }[key]
-        reach = "" if wanted is None else f"   aim {'at most' if key == 'input' else 'at least'} {form.format(wanted)}"
+        reach = (
+            "" if expected is None else f"   aim {'at most' if key == 'input' else 'at least'} {form.format(expected)}"
+        )
         print(f"  {label:14} {form.format(row[key]['median']):>8} ({spread}){reach}")
     print(f"  peak           {row['peak']['median']:8.1f} G multiply-adds/s, fp32 matrix product of 2048 (torch)")
 

@@ -41,13 +41,13 @@ def smaller_run(run: Path, data: Dataset, out: Path) -> int:
     Where some do, `out` holds the classifier as it was.
     """
     parent = TorchClassifier(run)
-    before, wanted = evaluate_logits(parent, data, "val")
+    before, expected = evaluate_logits(parent, data, "val")
     tensors = read_tensors(run / "model.safetensors")
     halved = {name: t.half() if t.is_floating_point() and t.ndim > 1 else t for name, t in tensors.items()}
     folder = RunFolder(out)
     folder.save_model(halved, parent.card)
     after, found = evaluate_logits(TorchClassifier(out), data, "val")
-    changed = int((wanted.argmax(1) != found.argmax(1)).sum())
+    changed = int((expected.argmax(1) != found.argmax(1)).sum())
     card, parent_sha256 = parent.card, before.file_sha256
     if changed:
         folder.save_model(tensors, card)
@@ -80,11 +80,13 @@ def run_artifact(folder: Path, name: str, release: bool) -> tuple[Artifact, dict
 
 def qnz_artifact(file: QnzFile, name: str, release: bool) -> tuple[Artifact, dict[str, bytes]]:
     """Return what the index says of a `.qnz`, by its own receipt, and the file."""
-    seen = recorded_predictions(file.card)
-    if seen is None or not seen.n:
+    predictions = recorded_predictions(file.card)
+    if predictions is None or not predictions.n:
         raise ToolError(f"{file.path} was never measured; export it with --data")
     part = _part(f"{name}.qnz", file.blob, release)
-    return Artifact(top1=seen.correct / seen.n, n=seen.n, split=seen.split, parts=(part,)), {part.file: file.blob}
+    return Artifact(
+        top1=predictions.correct / predictions.n, n=predictions.n, split=predictions.split, parts=(part,)
+    ), {part.file: file.blob}
 
 
 def _part(file: str, blob: bytes, release: bool) -> Part:
@@ -98,15 +100,15 @@ def ship(run: Path, name: str, qnz: QnzFile | None, data: Dataset | None, releas
     Without `data` the `.qnz` goes alone, and there is nothing to return.
     """
     if not is_name(name):
-        raise ToolError(f"{name!r} is no name for weights; write NETWORK.DATA, such as quicknet_s.cifar10")
+        raise ToolError(f"{name!r} is not a name for weights; write NETWORK.DATA, such as quicknet_s.cifar10")
     card, away = read_card(run / "card.json"), release is not None
     if card.data is None:
         raise ToolError(f"the card of {run} names no data; ship what `quicknet train` wrote")
     changed, artifact, file, files = None, None, None, {}
     if data is not None:
-        with tempfile.TemporaryDirectory() as room:
-            changed = smaller_run(run, data, Path(room))
-            artifact, files = run_artifact(Path(room), name, away)
+        with tempfile.TemporaryDirectory() as workdir:
+            changed = smaller_run(run, data, Path(workdir))
+            artifact, files = run_artifact(Path(workdir), name, away)
     if qnz is not None:
         file, more = qnz_artifact(qnz, name, away)
         files |= more
@@ -142,8 +144,8 @@ def main() -> int:
         print(f"quicknet: error: {error}", file=sys.stderr)
         return error.exit_code
     if data is not None:
-        n, kept = len(data.split("val")), "fp32" if changed else "fp16"
-        print(f"{changed} of {n:,} predicted classes change in fp16: {options.name} is kept in {kept}")
+        n, stored = len(data.split("val")), "fp32" if changed else "fp16"
+        print(f"{changed} of {n:,} predicted classes change in fp16: {options.name} is stored in {stored}")
     inside = sum(path.stat().st_size for path in PACKAGED.rglob("*") if path.is_file())
     print(f"weights in the package: {inside:,} bytes (the wheel stays under {_WHEEL_LIMIT_BYTES:,})")
     return 0

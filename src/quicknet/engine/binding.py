@@ -173,9 +173,9 @@ class Engine:
         Raises DataError for images of another shape or type.
         """
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self._shape:
-            wanted = ", ".join(map(str, self._shape))
+            expected = ", ".join(map(str, self._shape))
             raise DataError(
-                f"the network takes uint8 images (N, {wanted}), not {images.dtype} {images.shape}; "
+                f"the network takes uint8 images (N, {expected}), not {images.dtype} {images.shape}; "
                 "decode them by the card's spec"
             )
         images = np.ascontiguousarray(images)

@@ -37,8 +37,8 @@ PART = Part(
 
 def prebuilt() -> Path | None:
     """Return the library that a wheel brings beside this module, or None."""
-    found = (path for path in Path(__file__).parent.glob("_engine*") if path.suffix in _SUFFIXES)
-    return next(found, None)
+    libraries = (path for path in Path(__file__).parent.glob("_engine*") if path.suffix in _SUFFIXES)
+    return next(libraries, None)
 
 
 def ensure_built() -> Built:

@@ -74,8 +74,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the sum of both ways; a shortcut with weights starts behind the activation."""
         y = F.relu(self.bn1(x))
-        kept = x if self.shortcut is None else self.shortcut(y)
-        out: Tensor = kept + self.conv2(F.relu(self.bn2(self.conv1(y))))
+        shortcut = x if self.shortcut is None else self.shortcut(y)
+        out: Tensor = shortcut + self.conv2(F.relu(self.bn2(self.conv1(y))))
         return out
 
 

@@ -118,7 +118,7 @@ typedef struct {
 } qn_part;
 
 /* `in`: the image or the map before, `map` the one to fill. An odd last row and column that a pool drops are not
- * computed, but for who wants to see them. */
+ * computed, except for a caller that asks for them. */
 static void run_part(const qn_engine *engine, const qn_stage *stage, const uint8_t *in, const qn_workspace *own,
                      uint8_t *map, qn_part part) {
     int32_t used = stage->pool && !engine->watch.out ? stage->side / 2 * 2 : stage->side;

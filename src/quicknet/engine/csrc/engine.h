@@ -64,7 +64,7 @@ size_t qn_plan(qn_engine *engine, const qn_net *net, const qn_kernels *kernels, 
 
 /* What a layer computes, for comparing implementations: part 0 the depthwise output, 1 the output before a pool,
  * both u8 [side][side][channels]; part 2, whatever the layer, the sums over the last map, int32 [1][1][features].
- * Both return QN_SHAPE where there is no such part. */
+ * Both return QN_SHAPE where that part does not exist. */
 int qn_trace_shape(const qn_engine *engine, int32_t layer, int32_t part, int32_t shape[3]);
 int qn_trace(qn_engine *engine, const uint8_t *image, int32_t layer, int32_t part, void *out);
 

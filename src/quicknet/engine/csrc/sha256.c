@@ -60,7 +60,7 @@ static int have_sha(void) {
 #ifdef _MSC_VER
     int r[4];
     __cpuidex(r, 7, 0);
-    return r[1] >> 29 & 1; /* whoever has SHA has SSE4.1 */
+    return r[1] >> 29 & 1; /* a CPU with SHA has SSE4.1 */
 #else
     unsigned a, b, c, d;
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1);

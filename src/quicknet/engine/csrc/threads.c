@@ -1,6 +1,6 @@
 /* Threads made at qn_open and ended by qn_close: pthreads, Win32, or none (QN_NO_THREADS).
  *
- * Work is numbered, and taken by whoever is free; a worker that the system has not woken yet takes nothing,
+ * Items of work are numbered, and a free member takes the next one; a worker that the system has not woken yet takes nothing,
  * so that on a busy machine the caller does most of it instead of waiting. (With a barrier after each layer a
  * single image took five times as long on two busy cores as on one thread.) Who waits spins first, since a layer
  * of quicknet lasts 10-100 us and a wake-up by the system 5-50, then sleeps, so that an idle engine costs

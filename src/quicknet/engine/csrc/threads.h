@@ -11,7 +11,7 @@ size_t qn_team_bytes(int members);
  * then none are left. */
 int qn_team_start(qn_team *team, int members);
 /* Call job(context, member) as member 0, and on those of the others that wake before it is done. The job takes
- * items until there are no more. Returns when all who began have returned. */
+ * items until there are no more. Returns when every member that began has returned. */
 void qn_team_run(qn_team *team, void (*job)(void *context, int member), void *context);
 /* Within a job: the next of 0, 1, 2, ..., each given once; and that an item taken is done. */
 size_t qn_team_take(qn_team *team);

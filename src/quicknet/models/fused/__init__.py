@@ -34,7 +34,7 @@ def usable(net: QuickNet, x: Tensor) -> bool:
     """Return whether `forward_features` may stand in for the plain path.
 
     So it is on CPU in float32 or float64, outside tracing, compiling, function transforms and
-    dispatch modes (a FLOP counter must see the operations), while no inner module has a hook or
+    dispatch modes (a FLOP counter must see the operations), as long as no inner module has a hook or
     was replaced by another kind, and the image needs no gradient. Under autocast it is where
     the kernels can do what that asks for: bfloat16 products.
     """
@@ -64,8 +64,8 @@ def _observed() -> bool:
 
 def _autocast_to_bf16(dtype: torch.dtype) -> bool:
     """Return whether autocast asks for products in bfloat16, which the kernels have."""
-    wanted = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
-    return wanted and dtype is torch.float32 and native.has_bf16()
+    asked = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
+    return asked and dtype is torch.float32 and native.has_bf16()
 
 
 def _plain(layer: nn.Module, dtype: torch.dtype) -> bool:

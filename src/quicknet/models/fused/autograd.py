@@ -41,8 +41,8 @@ def _dense(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.contiguous() for t in tensors)
 
 
-def _moments(channels: int, dtype: torch.dtype, wanted: bool) -> Moments:
-    if not wanted:
+def _moments(channels: int, dtype: torch.dtype, with_moments: bool) -> Moments:
+    if not with_moments:
         return None, None
     return torch.empty(channels, dtype=dtype), torch.empty(channels, dtype=dtype)
 
@@ -65,13 +65,13 @@ class SeparableFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:  # noqa: D102
-        *tensors, epsilon, depthwise, pointwise, shape, wanted = arguments
+        *tensors, epsilon, depthwise, pointwise, shape, with_moments = arguments
         inputs = _dense(*tensors, depthwise, pointwise)
         z = inputs[0]
         n, height, width, _ = z.shape
         h, w = (height // 2, width // 2) if shape.pool else (height, width)
         out = torch.empty(n, h, w, native.padded(shape.out_channels, z.dtype), dtype=z.dtype)
-        moments = _moments(shape.out_channels, z.dtype, wanted)
+        moments = _moments(shape.out_channels, z.dtype, with_moments)
         ctx.sizes = (n, height, width, *map(int, shape), torch.get_num_threads())
         ctx.epsilon = epsilon
         native.call("separable_forward", ctx.sizes, epsilon, *inputs, out, *moments)
@@ -93,8 +93,8 @@ class SeparableFunction(torch.autograd.Function):
         d_depthwise = torch.empty_like(depthwise) if needs[7] else None
         d_pointwise = torch.empty_like(pointwise) if needs[8] else None
         kept = (g, out, d_mean if out_mean is None else out_mean, d_mean, d_variance)
-        wanted = (d_z, d_norm, d_depthwise, d_pointwise)
-        native.call("separable_backward", ctx.sizes, ctx.epsilon, *inputs, *kept, *wanted)
+        results = (d_z, d_norm, d_depthwise, d_pointwise)
+        native.call("separable_backward", ctx.sizes, ctx.epsilon, *inputs, *kept, *results)
         return (d_z, *vectors, None, d_depthwise, d_pointwise, None, None)
 
 
@@ -108,13 +108,13 @@ class StemFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:  # noqa: D102
-        x, weight, stride, bf16, wanted = arguments
+        x, weight, stride, bf16, with_moments = arguments
         n, height, width, channels = x.shape
         outs, kernel = weight.shape[0], weight.shape[1]
         h, w = (height - kernel) // stride + 1, (width - kernel) // stride + 1
         x, weight = _dense(x, weight)
         out = torch.empty(n, h, w, native.padded(outs, x.dtype), dtype=x.dtype)
-        moments = _moments(outs, x.dtype, wanted)
+        moments = _moments(outs, x.dtype, with_moments)
         ctx.sizes = (n, height, width, channels, outs, kernel, stride, int(bf16), torch.get_num_threads())
         native.call("stem_forward", ctx.sizes, 0.0, x, weight, out, *moments)
         ctx.save_for_backward(x, weight, out, moments[0])

@@ -18,9 +18,9 @@ SOURCE = Path(__file__).resolve().parent / "csrc"
 def _cpu() -> str:
     """Return what `-march=native` depends on: the kind of CPU and its instruction sets."""
     with contextlib.suppress(OSError):
-        wanted = ("model name", "flags", "Features", "CPU part")
+        fields = ("model name", "flags", "Features", "CPU part")
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+        return "\n".join(sorted({line for line in lines if line.startswith(fields)}))
     return platform.processor()
 
 
