@@ -9,7 +9,10 @@ from PIL import Image, ImageEnhance
 from quicknet.cli.doctor import doctor
 from quicknet.core.errors import DataError
 from quicknet.data import DataRequest, draw_scenes, examine
+from quicknet.data.doctor import _SUFFIXES
 from quicknet.data.similar import groups_of, near_duplicates
+from quicknet.lite.preprocess import FORMATS
+from quicknet.lite.walk import image_suffixes
 
 from .conftest import binary_batches
 
@@ -107,6 +110,20 @@ def test_wrong_suffixes_and_tiny_images(healthy):
     assert set(found) == {"suffix", "tiny"}
 
 
+@pytest.mark.parametrize("form", ["AVIF", "JPEG2000", "WEBP", "GIF", "TIFF", "BMP", "PPM", "PNG"])
+def test_every_format_under_the_name_of_another_is_flagged(healthy, form):
+    target = healthy / "train" / "ant" / "another.jpg"
+    photo(9999).save(target, form)
+    found = kinds(examine(healthy, QUIET))
+    assert found["suffix"].paths == ("train/ant/another.jpg",) and set(found) == {"suffix"}
+    target.unlink()
+
+
+def test_every_format_that_is_read_has_its_suffixes():
+    assert set(FORMATS) <= _SUFFIXES.keys()
+    assert image_suffixes() <= {suffix for suffixes in _SUFFIXES.values() for suffix in suffixes}
+
+
 def test_a_layout_that_cannot_be_used_is_an_error(tmp_path):
     with pytest.raises(DataError, match="holds no images"):
         examine(tmp_path, QUIET)
@@ -138,7 +155,7 @@ def test_the_command_prints_json_and_exits_with_1(healthy):
 def test_notes_alone_are_no_fault(healthy):
     (healthy / "train" / "ant" / "list.txt").write_text("x")
     result = CliRunner().invoke(doctor, [str(healthy), "--quiet"])
-    assert result.exit_code == 0 and result.stdout.startswith("note: 1 files in train")
+    assert result.exit_code == 0 and result.stdout.startswith("note: 1 file in train")
 
 
 def test_near_duplicates_are_found_among_many_and_unlike_images_are_not():

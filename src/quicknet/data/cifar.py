@@ -19,6 +19,7 @@ from quicknet.core.errors import DataError
 from quicknet.core.files import read_bounded
 from quicknet.data.places import search_places
 from quicknet.data.unpickle import load_plain
+from quicknet.lite.walk import is_folder
 
 _PIXEL_BYTES = 3 * 32 * 32
 _MAX_PICKLE_BYTES = 300 << 20  # CIFAR-100's train is 155 MB
@@ -119,14 +120,14 @@ class Arrays:
 def unpacked_in(folder: Path) -> tuple[Cifar, Path] | None:
     """Return which CIFAR `folder` is or directly contains, and the batches' own folder.
 
-    Raises DataError where it contains both.
+    Raises DataError where it contains both. A folder that may not be looked into is neither.
     """
     found = []
     for kind in CIFARS.values():
         names = (kind.binary_folder, kind.python_folder)
         if folder.resolve().name in names or _holds(kind, folder):
             return kind, folder
-        found += [(kind, folder / name) for name in names if (folder / name).is_dir()][:1]
+        found += [(kind, folder / name) for name in names if is_folder(folder / name)][:1]
     if len(found) > 1:
         raise DataError(f"{folder} holds both CIFAR-10 and CIFAR-100; name {found[0][1]} or {found[1][1]}")
     return found[0] if found else None
@@ -135,14 +136,17 @@ def unpacked_in(folder: Path) -> tuple[Cifar, Path] | None:
 def _holds(kind: Cifar, folder: Path) -> bool:
     """Tell whether a folder of any name holds the batch files of `kind`."""
     suffixes = (".bin", "") if kind is CIFAR10 else (".bin",)  # plain `train`, `test` could be anything
-    return any(all((folder / f).is_file() for f in kind.files("train", s)) for s in suffixes)
+    try:
+        return any(all((folder / f).is_file() for f in kind.files("train", s)) for s in suffixes)
+    except OSError:  # a folder that may not be looked into
+        return False
 
 
 def find_unpacked(kind: Cifar, cache_dir: str | None) -> Path | None:
     """Return the first unpacked folder of `kind` in the usual places, the binary version first."""
     places = search_places(kind.name, cache_dir)
     found = (place / n for n in (kind.binary_folder, kind.python_folder) for place in places)
-    return next((folder for folder in found if folder.is_dir()), None)
+    return next((folder for folder in found if is_folder(folder)), None)
 
 
 def read_cifar(kind: Cifar, folder: Path) -> Arrays:

@@ -17,10 +17,11 @@ from quicknet.core.settings import Settings
 from quicknet.data import contents
 from quicknet.data.cifar import Arrays, Cifar, read_cifar
 from quicknet.data.folders import Scan, decode_all, scan_folder
-from quicknet.data.listing import WHOLE, printable
+from quicknet.data.listing import WHOLE
 from quicknet.data.load import locate
 from quicknet.data.request import DataRequest
 from quicknet.data.similar import SIDE, groups_of, near_duplicates
+from quicknet.lite.walk import HEIC_SUFFIXES, counted, printable
 
 # Thresholds, conventions rather than measurements; every message states its own.
 SMALL_CLASS = 20  # training images, below which a class is hardly learned
@@ -37,15 +38,19 @@ _SUFFIXES = {
     "WEBP": {".webp"},
     "TIFF": {".tif", ".tiff"},
     "PPM": {".ppm", ".pgm", ".pbm", ".pnm"},
+    "AVIF": {".avif", ".avifs"},
+    "JPEG2000": {".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"},
+    "HEIF": set(HEIC_SUFFIXES),
 }
 
 
 class Finding(Settings, frozen=True, kw_only=True):
     """One kind of trouble: what, how bad, a sentence, and the images.
 
-    `kind`: unreadable, duplicate, near_duplicate, leak (one image in two splits), near_leak,
-    conflict (one image in two classes), near_conflict, imbalance, small_class, suffix, tiny, or
-    layout. `groups` lists the images that belong together (one each where they do not); CIFAR's
+    `kind`: unreadable, unlistable (a folder), duplicate, near_duplicate, leak (one image in two
+    splits), near_leak, conflict (one image in two classes), near_conflict, link (a folder in two
+    classes or splits), class_names (names that differ by case or spaces), imbalance, small_class,
+    suffix, tiny, or layout. `groups` lists the images that belong together (one each where they do not); CIFAR's
     are called `train[17]`. A `note` is no fault: the command then still exits with 0.
     """
 
@@ -84,6 +89,8 @@ def examine(source: str | Path, request: DataRequest | None = None) -> list[Find
         scan = scan_folder(located, request, user_cache(request.cache_dir))
         samples, findings = _folder_samples(located, scan, request)
         findings += _headers(located, scan)
+        findings += _unlistable(located, scan)
+        findings += [Finding(kind=f.kind, severity="error", message=f.message, groups=f.groups) for f in scan.faults]
         findings += [Finding(kind="layout", severity="note", message=note) for note in scan.notes]
     else:
         arrays = read_cifar(*located)
@@ -120,6 +127,15 @@ def _folder_samples(root: Path, scan: Scan, request: DataRequest) -> tuple[_Samp
     message += f"; and {len(bad) - 1} more)" if len(bad) > 1 else ")"
     groups = tuple((printable(path.relative_to(root)),) for path in bad)
     return samples, [Finding(kind="unreadable", severity="error", message=message, groups=groups)]
+
+
+def _unlistable(root: Path, scan: Scan) -> Iterator[Finding]:
+    if not scan.unlistable:
+        return
+    groups = tuple((printable(path.relative_to(root)),) for path in scan.unlistable)
+    reason = next(iter(scan.unlistable.values()))
+    message = f"{counted(len(groups), 'folder')} cannot be listed ({groups[0][0]}: {reason}); check the rights"
+    yield Finding(kind="unlistable", severity="error", message=message, groups=groups)
 
 
 def _cifar_samples(kind: Cifar, arrays: Arrays) -> _Samples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from quicknet.data import cifar, splits
 from quicknet.data.cifar import CIFARS, Arrays, Cifar
 from quicknet.data.dataset import Dataset, Split
 from quicknet.data.request import DataRequest
+from quicknet.lite.walk import is_folder
 
 _CIFAR_SIZE = 32
 _CHUNK = 1024  # images
@@ -47,8 +49,15 @@ def locate(source: str | Path, request: DataRequest) -> Path | tuple[Cifar, Path
     if name in CIFARS:
         return CIFARS[name], _cifar_folder(CIFARS[name], request)
     folder = expanded(source)
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
+    try:
+        mode = folder.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"cannot read the folder {name!r} ({reason}); check its name and rights") from error
+        mode = 0
+    if not stat.S_ISDIR(mode):
+        what = "is not a folder" if mode else "does not exist"
         raise DataError(f"{name!r} {what}; give cifar10, cifar100 or a folder of images{_hint(folder)}")
     return cifar.unpacked_in(folder) or folder
 
@@ -56,7 +65,7 @@ def locate(source: str | Path, request: DataRequest) -> Path | tuple[Cifar, Path
 def _hint(folder: Path) -> str:
     """Name a near neighbour of a folder that is not there."""
     try:
-        beside = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()]
+        beside = [entry.name for entry in folder.parent.iterdir() if is_folder(entry)]
     except OSError:
         beside = []
     text = nearest(folder.name, [*CIFARS, *beside])
