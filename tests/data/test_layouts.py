@@ -244,6 +244,18 @@ def test_training_and_testing_without_class_folders_are_no_two_classes(tmp_path,
     refused(tmp_path, "Training holds no class folders", "Training/cat/1.jpg")
 
 
+def test_a_split_without_labels_is_refused_with_what_to_do(tmp_path, pictures):
+    for name in ("train/cat", "train/dog", "test"):
+        pictures(tmp_path / name, 4)
+    refused(tmp_path, "test holds 4 images but no class folders", f"or move it out of {tmp_path}")
+
+
+def test_test_beside_pictures_to_predict_is_no_class(tmp_path, pictures):
+    for name in ("seg_test/cat", "seg_test/dog", "seg_pred"):
+        pictures(tmp_path / name, 4)
+    refused(tmp_path, "has seg_test/ but no train/", "--split all")
+
+
 def test_only_test_proposes_what_measures_all_of_it(tmp_path, pictures):
     test = tmp_path / "ds" / "test"
     for label in ("cat", "dog"):
@@ -351,7 +363,7 @@ def test_files_of_other_suffixes_are_named_with_the_extra_that_reads_them(tmp_pa
         assert "pip install 'quicknet-vision[heic]'" in note
 
 
-def test_a_folder_of_nothing_but_heic_names_them_and_the_extra(tmp_path, monkeypatch):
+def test_a_folder_of_nothing_but_heic_names_them_and_the_extra(tmp_path, pictures, monkeypatch):
     for module in ("quicknet.lite.walk", "quicknet.data.listing", "quicknet.lite.predict"):
         monkeypatch.setattr(f"{module}.image_suffixes", lambda: frozenset({".png"}))
     for name in ("cat/IMG_1.heic", "cat/IMG_2.heic", "dog/IMG_3.HEIC"):
@@ -359,5 +371,7 @@ def test_a_folder_of_nothing_but_heic_names_them_and_the_extra(tmp_path, monkeyp
         (tmp_path / name).write_bytes(b"x")
     refused(tmp_path, "3 files", ".heic", "IMG_1.heic", "pip install 'quicknet-vision[heic]'")
     (answer,) = find_images(str(tmp_path))
+    pictures(tmp_path / "dog", 3)
+    refused(tmp_path, "only one class ('dog')", "cat", "IMG_1.heic", "pip install 'quicknet-vision[heic]'")
     assert isinstance(answer, Unreadable)
     assert "3 files" in answer.error and "IMG_1.heic" in answer.error and "quicknet-vision[heic]" in answer.error

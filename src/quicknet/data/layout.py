@@ -24,6 +24,7 @@ _SPLITS = {
 _FILLER = r"(?:sets?|data|datasets?|seg|images?|imgs?|pictures?|photos?|samples?|split|folder|\d+)"
 _SPLIT_NAME = re.compile(rf"(?:{_FILLER}[ _.-]*)*({'|'.join(_SPLITS)})(?:[ _.-]*{_FILLER})*")
 _UNCLEAR = frozenset({"eval", "evaluation", "holdout", "heldout"})  # some people's val, others' test
+_UNLABELLED = frozenset({"pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled"})
 _MAX_DEPTH = 16  # of folders that hold one folder only
 
 
@@ -129,7 +130,8 @@ def _splits_in(root: Path, folders: list[Path]) -> dict[str, Path] | None:
                 f"such as {splits['train'].name}/cat/1.jpg"
             )
         return None
-    if any(inside.values()) and len(splits) == len(folders):
+    classes = [f for f in folders if f not in splits.values() and not _UNLABELLED & _words(f.name)]
+    if any(inside.values()) and not classes:
         raise DataError(_without_train(root, [splits[split] for split in splits if inside[split]]))
     return None
 
@@ -153,10 +155,14 @@ def _unwrapped(folder: Path, split: str) -> Path:
 # --- layouts that are refused by name --------------------------------------------------------
 
 
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[^a-z]+", name.lower()))
+
+
 def _could_be(name: str) -> set[str]:
     """Return the splits that a word in a folder's name stands for."""
-    words = re.split(r"[^a-z]+", name.lower())
-    return {_SPLITS[word] for word in words if word in _SPLITS} or ({"val", "test"} if _UNCLEAR & {*words} else set())
+    words = _words(name)
+    return {_SPLITS[word] for word in words if word in _SPLITS} or ({"val", "test"} if _UNCLEAR & words else set())
 
 
 def _refuse_unclear(root: Path, splits: dict[str, Path], aside: Iterable[Path]) -> None:

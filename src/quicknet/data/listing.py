@@ -135,6 +135,8 @@ class _Reader:
 
     def _no_classes(self, folder: Path, loose: int, left_out: LeftOut) -> str:
         mend = f"make a folder per class in it, such as {folder.name}/cat/1.jpg"
+        if folder != self._root:
+            mend += f", or move it out of {self._root}"
         for path, reason in self.unlistable.items():
             return f"cannot list the folder {path} ({reason}), and {folder} holds no other images; check its rights"
         if loose:
@@ -207,6 +209,8 @@ def class_order(listing: Listing, wanted: tuple[str, ...] | None) -> tuple[tuple
 
 def _only_one(name: str, split: str, listing: Listing) -> str:
     text = f"there is only one class ({name!r}); a classifier needs two or more: add a folder of the others"
+    if listing.notes:
+        text += f" ({'; '.join(listing.notes)})"
     paths = listing.files.get(split, {}).get(name, [])
     if len({path.parent for path in paths}) < 2:
         return text
