@@ -214,7 +214,7 @@ def test_other_names_of_splits_are_known(tmp_path, pictures, names, twice):
     assert any("left out: seg_pred" in note for note in data.notes)
 
 
-def test_names_of_splits_are_no_other_names():
+def test_names_that_only_contain_a_split_are_not_splits():
     for name in ("test tube", "bullet_train", "trainer", "contest", "value", "training shoes"):
         assert split_of(name) is None
     assert split_of("valid") == split_of("Validation-Set") == split_of("val.images") == "val"
@@ -238,7 +238,7 @@ def test_names_that_may_be_splits_are_refused_by_name(tmp_path, pictures, folder
     refused(tmp_path, *words)
 
 
-def test_training_and_testing_without_class_folders_are_no_two_classes(tmp_path, pictures):
+def test_training_and_testing_without_class_folders_are_not_two_classes(tmp_path, pictures):
     for name in ("Training", "Testing", "other"):
         pictures(tmp_path / name, 4)
     refused(tmp_path, "Training holds no class folders", "Training/cat/1.jpg")
@@ -250,7 +250,7 @@ def test_a_split_without_labels_is_refused_with_what_to_do(tmp_path, pictures):
     refused(tmp_path, "test holds 4 images but no class folders", f"or move it out of {tmp_path}")
 
 
-def test_test_beside_pictures_to_predict_is_no_class(tmp_path, pictures):
+def test_test_beside_pictures_to_predict_is_not_a_class(tmp_path, pictures):
     for name in ("seg_test/cat", "seg_test/dog", "seg_pred"):
         pictures(tmp_path / name, 4)
     refused(tmp_path, "has seg_test/ but no train/", "--split all")
@@ -297,8 +297,8 @@ def test_a_link_into_another_class_takes_nothing_from_it(tmp_path, pictures):
     assert per_class(data) == {"blue": 10, "green": 5}
     (note,) = [note for note in data.notes if "link leads" in note]
     assert "green and blue/also are one folder" in note and "deep" not in note
-    found = errors(tmp_path)
-    assert found["link"] == note and "conflict" in found
+    by_kind = errors(tmp_path)
+    assert by_kind["link"] == note and "conflict" in by_kind
 
 
 def test_a_link_into_another_split_is_noted(tmp_path, pictures):
@@ -326,7 +326,7 @@ def test_predict_follows_links_as_training_does(tmp_path, pictures):
     assert any("lead to nothing" in note and "gone" in note for note in data.notes)
 
 
-# --- what is not a picture of anyone's -------------------------------------------------------
+# --- what is left out --------------------------------------------------------------------------
 
 SYSTEM = ["@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "__MACOSX", "#recycle", "FOUND.000"]
 
@@ -340,11 +340,11 @@ def test_folders_that_systems_leave_are_left_out_with_a_note(tmp_path, pictures)
     assert data.classes == ("cat", "dog") and len(data.split("all")) == 8
     notes: list[str] = []
     assert sorted(find_images(str(tmp_path), notes.append)) == sorted(data.split("all").paths)
-    for told in (notes, data.notes):
-        (note,) = [note for note in told if "systems leave" in note]
+    for sentences in (notes, data.notes):
+        (note,) = [note for note in sentences if "systems leave" in note]
         assert "@eaDir" in note and "lost+found" in note
-        assert "Thumbs.db" not in "".join(told)
-    assert len(list(find_images(str(tmp_path / "lost+found")))) == 4  # named, it is what is asked for
+        assert "Thumbs.db" not in "".join(sentences)
+    assert len(list(find_images(str(tmp_path / "lost+found")))) == 4  # named, it is what the user asks for
 
 
 def test_files_of_other_suffixes_are_named_with_the_extra_that_reads_them(tmp_path, pictures, monkeypatch):
@@ -357,8 +357,8 @@ def test_files_of_other_suffixes_are_named_with_the_extra_that_reads_them(tmp_pa
         (tmp_path / name).write_bytes(b"x")
     notes: list[str] = []
     list(find_images(str(tmp_path), notes.append))
-    for told in (notes, load_data(tmp_path, QUIET).notes):
-        (note,) = [note for note in told if "3 files" in note]
+    for sentences in (notes, load_data(tmp_path, QUIET).notes):
+        (note,) = [note for note in sentences if "3 files" in note]
         assert "not images by suffix (.heic, .txt, such as IMG_1.heic)" in note
         assert "pip install 'quicknet-vision[heic]'" in note
 

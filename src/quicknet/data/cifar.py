@@ -118,19 +118,19 @@ class Arrays:
 
 
 def unpacked_in(folder: Path) -> tuple[Cifar, Path] | None:
-    """Return which CIFAR `folder` is or directly contains, and the batches' own folder.
+    """Return which CIFAR `folder` is or directly contains, and the folder of its batches.
 
     Raises DataError where it contains both. A folder that may not be looked into is neither.
     """
-    found = []
+    candidates = []
     for kind in CIFARS.values():
         names = (kind.binary_folder, kind.python_folder)
         if folder.resolve().name in names or _holds(kind, folder):
             return kind, folder
-        found += [(kind, folder / name) for name in names if is_folder(folder / name)][:1]
-    if len(found) > 1:
-        raise DataError(f"{folder} holds both CIFAR-10 and CIFAR-100; name {found[0][1]} or {found[1][1]}")
-    return found[0] if found else None
+        candidates += [(kind, folder / name) for name in names if is_folder(folder / name)][:1]
+    if len(candidates) > 1:
+        raise DataError(f"{folder} holds both CIFAR-10 and CIFAR-100; name {candidates[0][1]} or {candidates[1][1]}")
+    return candidates[0] if candidates else None
 
 
 def _holds(kind: Cifar, folder: Path) -> bool:
@@ -145,8 +145,8 @@ def _holds(kind: Cifar, folder: Path) -> bool:
 def find_unpacked(kind: Cifar, cache_dir: str | None) -> Path | None:
     """Return the first unpacked folder of `kind` in the usual places, the binary version first."""
     places = search_places(kind.name, cache_dir)
-    found = (place / n for n in (kind.binary_folder, kind.python_folder) for place in places)
-    return next((folder for folder in found if is_folder(folder)), None)
+    candidates = (place / n for n in (kind.binary_folder, kind.python_folder) for place in places)
+    return next((folder for folder in candidates if is_folder(folder)), None)
 
 
 def read_cifar(kind: Cifar, folder: Path) -> Arrays:
@@ -176,7 +176,7 @@ def read_cifar(kind: Cifar, folder: Path) -> Arrays:
 
 
 def _check_names(kind: Cifar, folder: Path) -> None:
-    """Refuse a folder that names other classes: the labels would mean something else."""
+    """Refuse a folder that names other classes, whose labels would mean other things."""
     path = folder / kind.names_file
     if path.is_file():
         names = tuple(read_bounded(path, 1 << 20, "the class names").decode("utf-8", "replace").split())

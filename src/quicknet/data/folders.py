@@ -24,7 +24,7 @@ from quicknet.data.splits import content_keys, stratified_by_key
 from quicknet.lite.progress import progress
 from quicknet.lite.walk import counted, printable
 
-# A convention, not a measurement: below it the load says so and goes on.
+# A convention, not a measurement: below it, a note says so and loading goes on.
 FEW_IMAGES_A_CLASS = 100
 _NAMED = 5  # how many files a message names
 
@@ -56,8 +56,8 @@ class Scan:
 def load_folder(root: Path, request: DataRequest) -> Dataset:
     """Return the images of a folder as splits; the spec's mean and std are not measured yet.
 
-    Raises DataError for what cannot be split or read (more than `max_bad_share`), ToolError
-    for the disk.
+    Raises DataError where the images cannot be split or more than `max_bad_share` cannot be read,
+    ToolError for the disk.
     """
     cache = user_cache(request.cache_dir)
     scan = scan_folder(root, request, cache)
@@ -69,12 +69,12 @@ def load_folder(root: Path, request: DataRequest) -> Dataset:
     bad = {e.path: pack.bad[e.sha256] for e in ordered if e.sha256 in pack.bad} | scan.unreadable
     skipped = _check_bad(root, bad, len(ordered) + len(scan.unreadable), scan, request.max_bad_share)
     splits, start = {}, 0
-    made: dict[int, Split] = {}
+    by_part: dict[int, Split] = {}
     for key, part in unique.items():
         good = [entry for entry in part if entry.sha256 not in pack.bad]
-        made[key] = _split(pack.images[start : start + len(good)], good)
+        by_part[key] = _split(pack.images[start : start + len(good)], good)
         start += len(good)
-    splits = {name: made[id(part)] for name, part in parts.items()}
+    splits = {name: by_part[id(part)] for name, part in parts.items()}
     data = Dataset(
         name=printable(root.resolve().name),
         classes=scan.classes,
@@ -94,7 +94,9 @@ def scan_folder(root: Path, request: DataRequest, cache: Path) -> Scan:
     index_file = contents.index_path(cache, root)
     index = contents.read_index(index_file)
     before = dict(index["files"])
-    paths = [path for found in listing.files.values() for files in found.values() for path in files]
+    paths = [
+        path for classes_of_split in listing.files.values() for files in classes_of_split.values() for path in files
+    ]
     hashed = dict(zip(paths, contents.hash_files(root, paths, index["files"], request.quiet), strict=True))
     if index["files"] != before:
         contents.write_index(index_file, index)
@@ -108,11 +110,11 @@ def scan_folder(root: Path, request: DataRequest, cache: Path) -> Scan:
 def _entries(
     listing: Listing, split: str, classes: tuple[str, ...], hashed: dict[Path, contents.Content]
 ) -> list[Entry]:
-    found = listing.files[split]
+    files = listing.files[split]
     return [
         Entry(path, label, hashed[path].sha256)
         for label, name in enumerate(classes)
-        for path in found.get(name, ())
+        for path in files.get(name, ())
         if not hashed[path].error
     ]
 
@@ -201,7 +203,7 @@ class _Decoder:
         try:
             return load_image(path, self._spec)
         except DataError as error:
-            # kept with the content, which may be found elsewhere next time: the bare name
+            # the reason is stored by content, which may lie elsewhere next time: so the bare name
             return printable(str(error).replace(str(path), path.name))
 
 
@@ -219,7 +221,7 @@ def _check_bad(root: Path, bad: dict[Path, str], total: int, scan: Scan, max_sha
         )
     if len(bad) + unlisted > max_share * (total + unlisted):
         raise DataError(
-            f"{'; '.join(texts)} — more than the share of {max_share:.0%} that may be bad; remove or mend them "
+            f"{'; '.join(texts)} — more than the share of {max_share:.0%} that may be bad; remove or repair them "
             f"(quicknet doctor {root} lists all), or raise max_bad_share"
         )
     return [f"{text}; they were skipped" for text in texts]

@@ -20,10 +20,10 @@ _SPLITS = {
     "test": "test",
     "testing": "test",
 }
-# What else stands in the names of split folders: training_set, seg_train, train_images, test2017.
+# What else the names of split folders hold: training_set, seg_train, train_images, test2017.
 _FILLER = r"(?:sets?|data|datasets?|seg|images?|imgs?|pictures?|photos?|samples?|split|folder|\d+)"
 _SPLIT_NAME = re.compile(rf"(?:{_FILLER}[ _.-]*)*({'|'.join(_SPLITS)})(?:[ _.-]*{_FILLER})*")
-_UNCLEAR = frozenset({"eval", "evaluation", "holdout", "heldout"})  # some people's val, others' test
+_UNCLEAR = frozenset({"eval", "evaluation", "holdout", "heldout"})  # val for some people, test for others
 _UNLABELLED = frozenset({"pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled"})
 _MAX_DEPTH = 16  # of folders that hold one folder only
 
@@ -32,7 +32,7 @@ _MAX_DEPTH = 16  # of folders that hold one folder only
 class Layout:
     """Where classes lie: in `splits` (split → folder), or in `root` itself where `splits` is None.
 
-    `aside` are folders beside the splits that nobody reads.
+    `aside` are the folders beside the splits, which are not read.
     """
 
     root: Path
@@ -90,13 +90,13 @@ def entries_of(folder: Path) -> list[Entry]:
 
 def folders_of(entries: Iterable[Entry]) -> list[Path]:
     """Return the folders that may be classes or splits, in natural order."""
-    # one that cannot be listed is a folder too: what lies in it must not be lost in silence
+    # also those that cannot be listed: their images must not be lost in silence
     paths = [Path(entry.path) for entry in entries if entry.kind in ("folder", "unlistable")]
     return sorted(paths, key=lambda path: natural_key(path.name))
 
 
 def _below(folder: Path) -> list[Path]:
-    """Return a folder's folders, none where it cannot be listed: the walk names it."""
+    """Return the folders in a folder, or no folders where it cannot be listed: the walk names it then."""
     try:
         return folders_of(read_folder(str(folder)))
     except OSError:
@@ -113,7 +113,7 @@ def _named_splits(folders: Iterable[Path]) -> Iterator[tuple[str, Path]]:
 def _splits_in(root: Path, folders: list[Path]) -> dict[str, Path] | None:
     """Return split → folder, or None where the subfolders are classes.
 
-    One folder `train` with pictures in it beside others is a class (of vehicles, say).
+    A folder `train` that holds pictures and lies beside other folders is a class (of vehicles, say).
     """
     splits: dict[str, Path] = {}
     for split, folder in _named_splits(folders):

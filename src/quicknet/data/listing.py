@@ -28,7 +28,7 @@ WHOLE = "all"  # the one split of a folder that has no split folders
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with a folder though it can be read: a note in training, an error of doctor's."""
+    """What is wrong with a folder that can be read all the same: a note in training, an error in doctor."""
 
     kind: str
     message: str
@@ -54,7 +54,7 @@ def list_images(root: Path) -> Listing:
     A class is a folder with images at any depth; its name is put in Unicode's composed form
     (macOS stores names decomposed), bytes of it that are not UTF-8 become codes. Left out are
     hidden files and folders, those that systems leave, and links that lead back up.
-    Raises DataError with the mend for an empty or flat folder.
+    Raises DataError, which says what to do, for an empty or flat folder.
     """
     layout = find_layout(root)
     reader = _Reader(root)
@@ -134,16 +134,16 @@ class _Reader:
         return entry.kind == "file" and Path(entry.path).suffix.lower() in self._suffixes
 
     def _no_classes(self, folder: Path, loose: int, left_out: LeftOut) -> str:
-        mend = f"make a folder per class in it, such as {folder.name}/cat/1.jpg"
+        advice = f"make a folder per class in it, such as {folder.name}/cat/1.jpg"
         if folder != self._root:
-            mend += f", or move it out of {self._root}"
+            advice += f", or move it out of {self._root}"
         for path, reason in self.unlistable.items():
             return f"cannot list the folder {path} ({reason}), and {folder} holds no other images; check its rights"
         if loose:
-            return f"{folder} holds {counted(loose, 'image')} but no class folders; {mend}"
+            return f"{folder} holds {counted(loose, 'image')} but no class folders; {advice}"
         if files := left_out.files(str(folder)):
-            return f"{folder} holds no images that can be read: {files}; {left_out.mend() or mend}"
-        return f"{folder} holds no images; {mend}"
+            return f"{folder} holds no images that can be read: {files}; {left_out.advice() or advice}"
+        return f"{folder} holds no images; {advice}"
 
     def _check_same_class(self, name: str, folder: Path, folders: dict[str, Path]) -> None:
         """Note two folders whose names differ by Unicode form only. Raises DataError for others of one class name."""
@@ -156,7 +156,7 @@ class _Reader:
         self.notes.append(f"two folders of {where} have the name {name!r} in two Unicode forms; they are one class")
 
     def _note_links(self, owner: tuple[str, str], folder: Path, visited: Iterable[tuple[Identity, str]]) -> None:
-        """Remember which class was here first, and where a link of another class leads into it."""
+        """Remember the first class of every folder, and each link from another class into it."""
         for folder_identity, where in visited:
             other, first = self._owners.setdefault(folder_identity, (owner, Path(where)))
             if other != owner:
@@ -177,7 +177,7 @@ class _Reader:
 
 
 def _alike(names: Iterable[str]) -> Iterator[Fault]:
-    """Yield a fault for class names that a reader would take for one."""
+    """Yield a fault where class names look the same to a reader."""
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         visible = "".join(c for c in name if unicodedata.category(c) != "Cf")
@@ -189,19 +189,19 @@ def _alike(names: Iterable[str]) -> Iterator[Fault]:
         yield Fault("class_names", f"{message}; each is a class of its own, so merge the folders of one class", alike)
 
 
-def class_order(listing: Listing, wanted: tuple[str, ...] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def class_order(listing: Listing, expected: tuple[str, ...] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the class names in label order, and notes on those that a split lacks.
 
-    `wanted` is the order of a checkpoint; without it the classes are those of `train` (or of
+    `expected` is the order of a model; without it the classes are those of `train` (or of
     the whole folder) in natural order. Raises DataError where a split has a class that is not
     among them, or where there is one class only.
     """
     main = "train" if "train" in listing.files else WHOLE
-    classes = wanted or tuple(listing.files[main])
-    for split, found in listing.files.items():
-        extra = [name for name in found if name not in classes]
+    classes = expected or tuple(listing.files[main])
+    for split, files in listing.files.items():
+        extra = [name for name in files if name not in classes]
         if extra:
-            raise DataError(_unknown(extra, split, classes, wanted is not None))
+            raise DataError(_unknown(extra, split, classes, expected is not None))
     if len(classes) < 2:
         raise DataError(_only_one(classes[0], main, listing))
     return classes, tuple(_missing(listing, classes))
@@ -216,13 +216,13 @@ def _only_one(name: str, split: str, listing: Listing) -> str:
         return text
     place = Path(os.path.commonpath(paths))
     inside = sorted({path.relative_to(place).parts[0] for path in paths if path.parent != place}, key=natural_key)
-    mend = f"name {place}" if split == WHOLE else f"move them up into {split}/"
-    return f"{text}; or, if the classes are the folders in {place} ({listed(map(printable, inside))}), {mend}"
+    advice = f"name {place}" if split == WHOLE else f"move them up into {split}/"
+    return f"{text}; or, if the classes are the folders in {place} ({listed(map(printable, inside))}), {advice}"
 
 
 def _missing(listing: Listing, classes: Iterable[str]) -> Iterator[str]:
-    for split, found in listing.files.items():
-        missing = [name for name in classes if not found.get(name)]
+    for split, files in listing.files.items():
+        missing = [name for name in classes if not files.get(name)]
         if missing:
             place = "the folder" if split == WHOLE else f"{split}/"
             yield f"{place} has no images of {len(missing)} of the classes: {', '.join(missing[:10])}"

@@ -28,7 +28,7 @@ def load_data(source: str | Path, request: DataRequest | None = None) -> Dataset
     A folder is class folders of images, `train/ val/ test/` of class folders, or an unpacked
     CIFAR. CIFAR by name is looked for in the usual places, then downloaded. The spec's mean
     and std are measured on `train` unless `request.spec` gives them.
-    Raises DataError, ToolError (disk, network), ConfigError; each names the place and the mend.
+    Raises DataError, ToolError (disk, network), ConfigError; each says where and what to do.
     """
     request = request or DataRequest()
     located = locate(source, request)
@@ -43,7 +43,7 @@ def load_data(source: str | Path, request: DataRequest | None = None) -> Dataset
 def locate(source: str | Path, request: DataRequest) -> Path | tuple[Cifar, Path]:
     """Return the folder of images that `source` names, or which CIFAR it is and where.
 
-    Downloads where it must and may. Raises DataError, ToolError.
+    CIFAR is downloaded where it is missing and `request.download` allows it. Raises DataError, ToolError.
     """
     name = str(source)
     if name in CIFARS:
@@ -63,7 +63,7 @@ def locate(source: str | Path, request: DataRequest) -> Path | tuple[Cifar, Path
 
 
 def _hint(folder: Path) -> str:
-    """Name a near neighbour of a folder that is not there."""
+    """Suggest the folder with the nearest name."""
     try:
         beside = [entry.name for entry in folder.parent.iterdir() if is_folder(entry)]
     except OSError:
@@ -73,9 +73,9 @@ def _hint(folder: Path) -> str:
 
 
 def _cifar_folder(kind: Cifar, request: DataRequest) -> Path:
-    found = cifar.find_unpacked(kind, request.cache_dir)
-    if found is not None:
-        return found
+    unpacked = cifar.find_unpacked(kind, request.cache_dir)
+    if unpacked is not None:
+        return unpacked
     from quicknet.data.download import fetch_cifar
 
     if not request.download:
@@ -104,19 +104,19 @@ def _load_cifar(kind: Cifar, folder: Path, request: DataRequest) -> Dataset:
     return data if request.spec is not None else _measured(data)
 
 
-def _mapped(kind: Cifar, arrays: Arrays, wanted: tuple[str, ...] | None) -> tuple[tuple[str, ...], Arrays]:
-    """Map labels onto a checkpoint's class order. Raises DataError where it lacks a class."""
-    if wanted is None or wanted == kind.classes:
+def _mapped(kind: Cifar, arrays: Arrays, expected: tuple[str, ...] | None) -> tuple[tuple[str, ...], Arrays]:
+    """Map labels onto a model's class order. Raises DataError where the model lacks a class."""
+    if expected is None or expected == kind.classes:
         return kind.classes, arrays
-    missing = [name for name in kind.classes if name not in wanted]
+    missing = [name for name in kind.classes if name not in expected]
     if missing:
         raise DataError(
             f"the model does not know the class {missing[0]!r} of {kind.name} (and {len(missing) - 1} more); "
-            f"it knows {', '.join(wanted[:5])} …: choose other data or another model"
+            f"it knows {', '.join(expected[:5])} …: choose other data or another model"
         )
-    order = np.array([wanted.index(name) for name in kind.classes], np.int64)
+    order = np.array([expected.index(name) for name in kind.classes], np.int64)
     labels = {split: order[numbers] for split, numbers in arrays.labels.items()}
-    return wanted, Arrays(arrays.images, labels, arrays.notes)
+    return expected, Arrays(arrays.images, labels, arrays.notes)
 
 
 def _protocol(arrays: Arrays, request: DataRequest) -> dict[str, Split]:
@@ -143,7 +143,7 @@ def _take(images: NDArray[np.uint8], labels: NDArray[np.int64], rows: NDArray[np
 
 
 def _resized(data: Dataset, spec: PreprocessSpec) -> Dataset:
-    """Bring 32x32 RGB arrays to the spec's size and mode, by THE image → array function."""
+    """Bring 32x32 RGB arrays to the spec's size and mode, by the one image → array function."""
     if spec.size == _CIFAR_SIZE and spec.mode == "RGB":
         return data
     from quicknet.lite.preprocess import load_image

@@ -132,9 +132,9 @@ def classify_images(
 def find_images(name: str, note: Callable[[str], None] | None = None) -> Iterator[str | Unreadable]:
     """Yield the file itself, or a folder's images, recursively, by name; hidden ones are left out.
 
-    Of a folder what has an image's suffix counts; links are followed, each folder once. A folder
-    that cannot be listed or holds no image is yielded as Unreadable. `note` gets a sentence for
-    each kind of what else was left out.
+    In a folder, a file with an image's suffix counts as an image; links are followed, each folder
+    once. A folder that cannot be listed or holds no image is yielded as Unreadable. `note` is called
+    with a sentence for each kind of thing that was left out.
     """
     if not name or not Path(name).is_dir():
         yield name
@@ -146,8 +146,8 @@ def find_images(name: str, note: Callable[[str], None] | None = None) -> Iterato
         yield path
     if not found:
         files, suffixes = left_out.files("it"), ", ".join(sorted(image_suffixes()))
-        mend = left_out.mend() or f"put some there: {suffixes}"
-        yield Unreadable(name=name, error=f"no images in the folder ({name}{files and ': '}{files}); {mend}")
+        advice = left_out.advice() or f"put some there: {suffixes}"
+        yield Unreadable(name=name, error=f"no images in the folder ({name}{files and ': '}{files}); {advice}")
     elif note is not None:
         for text in left_out.notes(name):
             note(text)
@@ -156,7 +156,7 @@ def find_images(name: str, note: Callable[[str], None] | None = None) -> Iterato
 def walk_images(folder: str, left_out: LeftOut | None = None) -> Iterator[str | Unreadable]:
     """Yield the images under a folder by name, and an Unreadable for each folder that cannot be listed.
 
-    `left_out` takes up everything else.
+    Everything else is added to `left_out`.
     """
     suffixes = image_suffixes()
     for entry in walk(folder):

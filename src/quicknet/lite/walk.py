@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-Identity = tuple[int, int]  # device and inode: one folder, whatever path leads to it
+Identity = tuple[int, int]  # device and inode: the same for every path to one folder
 
 # In lower case. They hold thumbnails, deleted files and fragments, some with the suffixes of images.
 _SYSTEM_FOLDERS = frozenset(
@@ -100,7 +100,7 @@ def ancestors(folder: str | Path) -> dict[Identity, str]:
     for parent in {*absolute.parents, *resolved.parents}:
         try:
             above[identity(parent)] = str(parent)
-        except OSError:  # above a mount or a jail: no link can lead there either
+        except OSError:  # it cannot be looked at, so no link can lead there
             continue
     return above
 
@@ -108,8 +108,8 @@ def ancestors(folder: str | Path) -> dict[Identity, str]:
 def walk(folder: str, visited: dict[Identity, str] | None = None) -> Iterator[Entry]:
     """Yield every entry under `folder` that is not a folder, by name; links are followed, each folder once.
 
-    `visited` holds the folders that are not entered, and takes up those that were; without it
-    these are the folders above. Hidden names are left out.
+    `visited` holds the folders that are not entered; every folder entered is added to it. Without
+    it, these are the folders above. Hidden names are left out.
     """
     visited = ancestors(folder) if visited is None else visited
     stack = [iter([Entry(folder, "folder")])]  # not recursion: a tree may be deeper than Python's stack
@@ -121,9 +121,9 @@ def walk(folder: str, visited: dict[Identity, str] | None = None) -> Iterator[En
             yield entry
         else:
             try:
-                here = identity(entry.path)
-                if here not in visited:
-                    visited[here] = entry.path
+                folder_identity = identity(entry.path)
+                if folder_identity not in visited:
+                    visited[folder_identity] = entry.path
                     stack.append(iter(read_folder(entry.path)))
             except OSError as error:
                 yield Entry(entry.path, "unlistable", error.strerror or str(error))
@@ -131,7 +131,7 @@ def walk(folder: str, visited: dict[Identity, str] | None = None) -> Iterator[En
 
 @dataclass
 class LeftOut:
-    """What a walk met and nobody reads: files of other suffixes, folders of systems, links to nothing."""
+    """What a walk leaves out: files of other suffixes, folders that systems leave, links to nothing."""
 
     _files: dict[str, list[str]] = field(default_factory=dict)  # suffix → names
     _system: list[str] = field(default_factory=list)
@@ -151,14 +151,14 @@ class LeftOut:
         """Return "3 files in PLACE are not images by their suffix (.heic, such as IMG_1.heic)", or ""."""
         if not self._files:
             return ""
-        # HEIC first: those are pictures, and there is something to do about them
+        # HEIC first: these are pictures, and the user can do something about them
         order = sorted(self._files, key=lambda suffix: (suffix not in HEIC_SUFFIXES, -len(self._files[suffix]), suffix))
         total = sum(len(names) for names in self._files.values())
         verb = "is not an image" if total == 1 else "are not images"
         suffixes = listed([suffix or "no suffix" for suffix in order])
         return f"{counted(total, 'file')} in {place} {verb} by suffix ({suffixes}, such as {self._files[order[0]][0]})"
 
-    def mend(self) -> str:
+    def advice(self) -> str:
         """Return what to do so that files of other suffixes can be read, or ""."""
         heic = sorted(HEIC_SUFFIXES & self._files.keys())
         return f"to read {heic[0]}, run `pip install 'quicknet-vision[heic]'`" if heic else ""
@@ -168,7 +168,7 @@ class LeftOut:
         sentences = []
         if self._files:
             text = self.files(place) + "; left out"
-            sentences.append(f"{text}; {self.mend()}" if self.mend() else text)
+            sentences.append(f"{text}; {self.advice()}" if self.advice() else text)
         if self._system:
             sentences.append(f"folders that systems leave in {place}; left out: {listed(self._system)}")
         if self._nowhere:
