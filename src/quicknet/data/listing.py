@@ -167,7 +167,7 @@ class _Reader:
         tops = {where: first for where, first in self._links.items() if where.parent not in self._links}
         if not tops:
             return
-        groups = tuple((self._name(where), self._name(first)) for where, first in tops.items())
+        groups = tuple((self._name(where), self._name(first)) for where, first in sorted(tops.items()))
         pairs = listed(f"{one} and {other} are one folder" for one, other in groups)
         message = f"a link leads from one class or split into another ({pairs}), so its images count for both"
         yield Fault("link", f"{message}; remove the link if that is not meant", groups)
