@@ -38,6 +38,22 @@ def test_a_line_per_image(model: Colours, pictures: Path, capfd: pytest.CaptureF
     assert found.err == ""
 
 
+def test_what_a_folder_holds_besides_is_noted_unless_quiet(
+    model: Colours, pictures: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_image(pictures / "deep" / "@eaDir" / "thumbnail.jpg", "red")
+    (pictures / "list.txt").write_text("x")
+    assert run(["predict", "m", str(pictures)]) == 0
+    loud = capfd.readouterr()
+    assert len(loud.out.splitlines()) == 3
+    assert loud.err.splitlines() == [
+        f"quicknet: note: 1 file in {pictures} is not an image by suffix (.txt, such as list.txt); left out",
+        f"quicknet: note: folders that systems leave in {pictures}; left out: @eaDir",
+    ]
+    assert run(["predict", "m", str(pictures), "--quiet"]) == 0
+    assert capfd.readouterr() == (loud.out, "")
+
+
 def test_json_lines_have_the_documented_fields(
     model: Colours, pictures: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

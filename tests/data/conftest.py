@@ -27,13 +27,13 @@ Pictures = Callable[..., list[Path]]
 @pytest.fixture
 def pictures() -> Pictures:
     """Write `count` random pictures, no two alike, into a folder; return their paths."""
-    made = iter(range(10**9))
+    seeds = iter(range(10**9))
 
     def make(folder: Path, count: int, suffix: str = ".png") -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for number in range(count):
-            noise = np.random.default_rng(next(made)).integers(0, 256, (40, 48, 3), np.uint8)
+            noise = np.random.default_rng(next(seeds)).integers(0, 256, (40, 48, 3), np.uint8)
             paths.append(folder / f"{number}{suffix}")
             Image.fromarray(noise).save(paths[-1])
         return paths

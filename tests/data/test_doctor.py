@@ -9,15 +9,18 @@ from PIL import Image, ImageEnhance
 from quicknet.cli.doctor import doctor
 from quicknet.core.errors import DataError
 from quicknet.data import DataRequest, draw_scenes, examine
+from quicknet.data.doctor import _SUFFIXES
 from quicknet.data.similar import groups_of, near_duplicates
+from quicknet.lite.preprocess import FORMATS
+from quicknet.lite.walk import image_suffixes
 
 from .conftest import binary_batches
 
 QUIET = DataRequest(quiet=True, download=False)
 
 
-def kinds(found):
-    return {finding.kind: finding for finding in found}
+def kinds(findings):
+    return {finding.kind: finding for finding in findings}
 
 
 def photo(seed: int, size=(96, 80)) -> Image.Image:
@@ -48,10 +51,10 @@ def test_a_healthy_folder_has_no_findings(healthy):
 def test_unreadable_files_are_all_listed(healthy):
     for i in range(20):
         (healthy / "train" / "ant" / f"bad{i}.jpg").write_bytes(b"bad %d" % i)
-    found = kinds(examine(healthy, QUIET))
-    assert set(found) == {"unreadable"}
-    assert len(found["unreadable"].paths) == 20 and "train/ant/bad0.jpg" in found["unreadable"].paths
-    assert "20 of 72" in found["unreadable"].message
+    by_kind = kinds(examine(healthy, QUIET))
+    assert set(by_kind) == {"unreadable"}
+    assert len(by_kind["unreadable"].paths) == 20 and "train/ant/bad0.jpg" in by_kind["unreadable"].paths
+    assert "20 of 72" in by_kind["unreadable"].message
 
 
 def test_the_same_image_in_one_class_in_two_classes_and_in_two_splits(healthy):
@@ -59,13 +62,13 @@ def test_the_same_image_in_one_class_in_two_classes_and_in_two_splits(healthy):
     shutil.copy(train / "ant" / "0.png", train / "ant" / "again.png")
     shutil.copy(train / "ant" / "1.png", train / "bee" / "astray.png")
     shutil.copy(train / "bee" / "2.png", val / "bee" / "leaked.png")
-    found = kinds(examine(healthy, QUIET))
-    assert set(found) == {"duplicate", "conflict", "leak"}
-    assert set(found["duplicate"].paths) == {"train/ant/0.png", "train/ant/again.png"}
-    assert set(found["conflict"].paths) == {"train/ant/1.png", "train/bee/astray.png"}
-    assert set(found["leak"].paths) == {"train/bee/2.png", "val/bee/leaked.png"}
-    assert "1 of 9 images of val (11.1%) are in train" in found["leak"].message
-    assert found["leak"].severity == "error"
+    by_kind = kinds(examine(healthy, QUIET))
+    assert set(by_kind) == {"duplicate", "conflict", "leak"}
+    assert set(by_kind["duplicate"].paths) == {"train/ant/0.png", "train/ant/again.png"}
+    assert set(by_kind["conflict"].paths) == {"train/ant/1.png", "train/bee/astray.png"}
+    assert set(by_kind["leak"].paths) == {"train/bee/2.png", "val/bee/leaked.png"}
+    assert "1 of 9 images of val (11.1%) are in train" in by_kind["leak"].message
+    assert by_kind["leak"].severity == "error"
 
 
 @pytest.mark.parametrize(
@@ -82,9 +85,9 @@ def test_the_same_image_in_one_class_in_two_classes_and_in_two_splits(healthy):
 def test_near_duplicates_across_splits_are_found(healthy, change):
     with Image.open(healthy / "train" / "bee" / "3.png") as image:
         change(image).save(healthy / "val" / "bee" / "near.jpg", quality=60)
-    found = kinds(examine(healthy, QUIET))
-    assert set(found) == {"near_leak"}
-    assert set(found["near_leak"].paths) == {"train/bee/3.png", "val/bee/near.jpg"}
+    by_kind = kinds(examine(healthy, QUIET))
+    assert set(by_kind) == {"near_leak"}
+    assert set(by_kind["near_leak"].paths) == {"train/bee/3.png", "val/bee/near.jpg"}
 
 
 def test_small_and_unequal_classes_name_their_numbers(tmp_path):
@@ -92,19 +95,33 @@ def test_small_and_unequal_classes_name_their_numbers(tmp_path):
         (tmp_path / label).mkdir()
         for i in range(count):
             photo(hash((label == "few", i)) % 10**6).save(tmp_path / label / f"{i}.png")
-    found = kinds(examine(tmp_path, QUIET))
-    assert set(found) == {"small_class", "imbalance"}
-    assert "few (5)" in found["small_class"].message and "under 20" in found["small_class"].message
-    assert "60 training images of many against 5 of few" in found["imbalance"].message
+    by_kind = kinds(examine(tmp_path, QUIET))
+    assert set(by_kind) == {"small_class", "imbalance"}
+    assert "few (5)" in by_kind["small_class"].message and "under 20" in by_kind["small_class"].message
+    assert "60 training images of many against 5 of few" in by_kind["imbalance"].message
 
 
 def test_wrong_suffixes_and_tiny_images(healthy):
     shutil.move(healthy / "train" / "ant" / "4.png", healthy / "train" / "ant" / "4.jpg")
     photo(9999, (20, 90)).save(healthy / "train" / "ant" / "thin.png")
-    found = kinds(examine(healthy, QUIET))
-    assert found["suffix"].paths == ("train/ant/4.jpg",)
-    assert found["tiny"].paths == ("train/ant/thin.png",)
-    assert set(found) == {"suffix", "tiny"}
+    by_kind = kinds(examine(healthy, QUIET))
+    assert by_kind["suffix"].paths == ("train/ant/4.jpg",)
+    assert by_kind["tiny"].paths == ("train/ant/thin.png",)
+    assert set(by_kind) == {"suffix", "tiny"}
+
+
+@pytest.mark.parametrize("form", ["AVIF", "JPEG2000", "WEBP", "GIF", "TIFF", "BMP", "PPM", "PNG"])
+def test_every_format_under_the_name_of_another_is_flagged(healthy, form):
+    target = healthy / "train" / "ant" / "another.jpg"
+    photo(9999).save(target, form)
+    by_kind = kinds(examine(healthy, QUIET))
+    assert by_kind["suffix"].paths == ("train/ant/another.jpg",) and set(by_kind) == {"suffix"}
+    target.unlink()
+
+
+def test_every_format_that_is_read_has_its_suffixes():
+    assert set(FORMATS) <= _SUFFIXES.keys()
+    assert image_suffixes() <= {suffix for suffixes in _SUFFIXES.values() for suffix in suffixes}
 
 
 def test_a_layout_that_cannot_be_used_is_an_error(tmp_path):
@@ -116,9 +133,9 @@ def test_cifar_is_examined_too(tmp_path):
     folder = binary_batches(tmp_path)
     train, test = folder / "data_batch_1.bin", folder / "test_batch.bin"
     test.write_bytes(train.read_bytes()[:3073] + test.read_bytes()[3073:])
-    found = kinds(examine(folder, QUIET))
-    assert set(found) == {"leak", "layout", "small_class"}
-    assert found["leak"].groups == (("train[0]", "test[0]"),)
+    by_kind = kinds(examine(folder, QUIET))
+    assert set(by_kind) == {"leak", "layout", "small_class"}
+    assert by_kind["leak"].groups == (("train[0]", "test[0]"),)
 
 
 def test_the_command_prints_json_and_exits_with_1(healthy):
@@ -138,7 +155,7 @@ def test_the_command_prints_json_and_exits_with_1(healthy):
 def test_notes_alone_are_no_fault(healthy):
     (healthy / "train" / "ant" / "list.txt").write_text("x")
     result = CliRunner().invoke(doctor, [str(healthy), "--quiet"])
-    assert result.exit_code == 0 and result.stdout.startswith("note: 1 files in train")
+    assert result.exit_code == 0 and result.stdout.startswith("note: 1 file in train")
 
 
 def test_near_duplicates_are_found_among_many_and_unlike_images_are_not():
@@ -150,9 +167,9 @@ def test_near_duplicates_are_found_among_many_and_unlike_images_are_not():
     for one, other in planted:
         noisy = np.roll(images[one], (1, -1), (0, 1)) * 0.8 + rng.normal(0, 4, (32, 32, 3)) + 20
         images[other] = np.clip(noisy, 0, 255).astype(np.uint8)
-    found = {tuple(pair) for pair in near_duplicates(images).tolist()}
-    wanted = {(min(pair), max(pair)) for pair in planted.tolist()}
-    assert found <= wanted and len(found) >= 18
+    pairs = {tuple(pair) for pair in near_duplicates(images).tolist()}
+    expected = {(min(pair), max(pair)) for pair in planted.tolist()}
+    assert pairs <= expected and len(pairs) >= 18
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -193,5 +210,5 @@ def test_a_pair_of_the_real_cifar10_that_cifair_lists(cifar10_dir):
 def test_the_real_cifar10_has_the_near_duplicates_that_are_known(cifar10_dir):
     """ciFAIR: 3.3% of the test images have one in train."""
     leak = kinds(examine(cifar10_dir, QUIET))["near_leak"]
-    seen = {name for name in leak.paths if name.startswith("test")}
-    assert 270 < len(seen) < 400
+    leaked = {name for name in leak.paths if name.startswith("test")}
+    assert 270 < len(leaked) < 400

@@ -10,7 +10,7 @@ from PIL import Image
 
 from quicknet.core.errors import ConfigError, DataError
 from quicknet.data import DataRequest, load_data
-from quicknet.data.listing import natural_key
+from quicknet.data.layout import natural_key
 from quicknet.lite.preprocess import load_image
 
 QUIET = DataRequest(quiet=True, size=16)
@@ -19,12 +19,12 @@ QUIET = DataRequest(quiet=True, size=16)
 def names(data, split):
     """The class name by label of every image, which a file's own folder must confirm."""
     part = data.split(split)
-    found = [data.classes[label] for label in part.labels]
+    labels = [data.classes[label] for label in part.labels]
     assert len(part.images) == len(part.labels) == len(part.paths)
-    for path, label, image in zip(part.paths, found, part.images, strict=True):
+    for path, label, image in zip(part.paths, labels, part.images, strict=True):
         assert label in Path(path).parts
         assert np.array_equal(image, load_image(Path(path), data.spec))
-    return found
+    return labels
 
 
 def test_class_folders_are_split_in_three_parts(tmp_path, pictures):
@@ -160,7 +160,7 @@ def test_hidden_other_nested_and_loose_files(tmp_path, pictures):
     data = load_data(tmp_path, QUIET)
     assert data.classes == ("a", "b") and len(data.split("all")) == 7
     text = "\n".join(data.notes)
-    assert "2 images lie in" in text and "1 files in" in text and "without images" in text and "empty" in text
+    assert "2 images lie in" in text and "1 file in" in text and "without images" in text and "empty" in text
 
 
 def test_links_are_followed_once_and_never_back_up(tmp_path, pictures):
@@ -175,7 +175,7 @@ def test_links_are_followed_once_and_never_back_up(tmp_path, pictures):
     assert sorted(names(data, "all")) == ["a"] * 3 + ["b"] * 3
 
 
-def test_a_class_called_train_is_no_split(tmp_path, pictures):
+def test_a_class_called_train_is_not_a_split(tmp_path, pictures):
     for name in ("bus", "car", "train"):
         pictures(tmp_path / name, 3)
     assert load_data(tmp_path, QUIET).classes == ("bus", "car", "train")
@@ -187,7 +187,7 @@ def test_decomposed_names_match_composed_ones(tmp_path, pictures):
     assert load_data(tmp_path, QUIET).classes == ("caf\u00e9", "tea")
 
 
-def test_a_name_that_is_no_utf8_is_read_and_can_be_printed(tmp_path, pictures):
+def test_a_name_that_is_not_utf8_is_read_and_can_be_printed(tmp_path, pictures):
     for name in ("a", "b"):
         pictures(tmp_path / name, 30)
     (tmp_path / "a" / "0.png").rename(os.fsdecode(os.fsencode(tmp_path / "a") + b"/\xff.png"))
@@ -195,7 +195,7 @@ def test_a_name_that_is_no_utf8_is_read_and_can_be_printed(tmp_path, pictures):
     data = load_data(tmp_path, QUIET)
     assert len(data.split("all")) == 60
     assert all(note.encode("utf-8") for note in data.notes)
-    assert any("a/?.png" in note for note in data.notes)
+    assert any(r"a/\xfe.png" in note for note in data.notes)
 
 
 @pytest.mark.parametrize(
@@ -263,12 +263,12 @@ def test_bad_images_are_named_and_skipped_up_to_a_share(tmp_path, pictures):
 def test_a_file_that_may_not_be_read_is_named_and_skipped(tmp_path, pictures, monkeypatch):
     for name in ("cat", "dog"):
         pictures(tmp_path / "pets" / name, 20)
-    kept = Path.open
+    real_open = Path.open
 
     def opened(path, *arguments, **options):
         if path.parent.name == "cat" and path.name == "3.png":  # rights do not stop root, who may run this
             raise PermissionError(13, "Permission denied", str(path))
-        return kept(path, *arguments, **options)
+        return real_open(path, *arguments, **options)
 
     monkeypatch.setattr(Path, "open", opened)
     data = load_data(tmp_path / "pets", QUIET)
@@ -296,8 +296,8 @@ def test_a_class_without_a_readable_training_image_is_refused(tmp_path, pictures
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16"])
-@pytest.mark.parametrize(("wanted", "channels"), [("RGB", 3), ("L", 1), ("RGBA", 4)])
-def test_every_colour_mode_is_read(tmp_path, pictures, mode, wanted, channels):
+@pytest.mark.parametrize(("target_mode", "channels"), [("RGB", 3), ("L", 1), ("RGBA", 4)])
+def test_every_colour_mode_is_read(tmp_path, pictures, mode, target_mode, channels):
     for name in ("a", "b"):
         for path in pictures(tmp_path / name, 3):
             image = Image.open(path).convert("L" if mode == "I;16" else mode)
@@ -305,7 +305,7 @@ def test_every_colour_mode_is_read(tmp_path, pictures, mode, wanted, channels):
                 image = Image.fromarray(np.asarray(image, np.uint16) * 257)
             path.unlink()
             image.save(path.with_suffix(".tiff"))
-    data = load_data(tmp_path, QUIET.replace(mode=wanted))
+    data = load_data(tmp_path, QUIET.replace(mode=target_mode))
     assert data.split("all").images.shape == (6, 16, 16, channels)
     assert data.split("all").images.std() > 10
 

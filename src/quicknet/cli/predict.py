@@ -6,7 +6,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -134,14 +134,15 @@ def _pictures(
     from quicknet.lite.predict import Unreadable
     from quicknet.lite.predict import predict as answers
 
-    for answer in answers(classifier, _names(files, b"\0" if options["nul"] else b"\n"), settings):
+    names = _names(files, b"\0" if options["nul"] else b"\n", printer.note)
+    for answer in answers(classifier, names, settings):
         if isinstance(answer, Unreadable):
             printer.unreadable(answer.error)
         else:
             printer.answer(answer)
 
 
-def _names(files: tuple[str, ...], separator: bytes) -> Iterator[str | Unreadable | None]:
+def _names(files: tuple[str, ...], separator: bytes, note: Callable[[str], None]) -> Iterator[str | Unreadable | None]:
     """Yield every image that the arguments name, None where standard input keeps us waiting."""
     from quicknet.lite.predict import find_images, read_names
 
@@ -152,7 +153,7 @@ def _names(files: tuple[str, ...], separator: bytes) -> Iterator[str | Unreadabl
             if name is None:
                 yield None
             else:
-                yield from find_images(name)
+                yield from find_images(name, note)
 
 
 def _watch(classifier: Classifier, settings: PredictSettings, options: dict[str, Any], printer: _Printer) -> int:

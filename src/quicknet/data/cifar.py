@@ -19,6 +19,7 @@ from quicknet.core.errors import DataError
 from quicknet.core.files import read_bounded
 from quicknet.data.places import search_places
 from quicknet.data.unpickle import load_plain
+from quicknet.lite.walk import is_folder
 
 _PIXEL_BYTES = 3 * 32 * 32
 _MAX_PICKLE_BYTES = 300 << 20  # CIFAR-100's train is 155 MB
@@ -117,32 +118,35 @@ class Arrays:
 
 
 def unpacked_in(folder: Path) -> tuple[Cifar, Path] | None:
-    """Return which CIFAR `folder` is or directly contains, and the batches' own folder.
+    """Return which CIFAR `folder` is or directly contains, and the folder of its batches.
 
-    Raises DataError where it contains both.
+    Raises DataError where it contains both. A folder that may not be looked into is neither.
     """
-    found = []
+    candidates = []
     for kind in CIFARS.values():
         names = (kind.binary_folder, kind.python_folder)
         if folder.resolve().name in names or _holds(kind, folder):
             return kind, folder
-        found += [(kind, folder / name) for name in names if (folder / name).is_dir()][:1]
-    if len(found) > 1:
-        raise DataError(f"{folder} holds both CIFAR-10 and CIFAR-100; name {found[0][1]} or {found[1][1]}")
-    return found[0] if found else None
+        candidates += [(kind, folder / name) for name in names if is_folder(folder / name)][:1]
+    if len(candidates) > 1:
+        raise DataError(f"{folder} holds both CIFAR-10 and CIFAR-100; name {candidates[0][1]} or {candidates[1][1]}")
+    return candidates[0] if candidates else None
 
 
 def _holds(kind: Cifar, folder: Path) -> bool:
     """Tell whether a folder of any name holds the batch files of `kind`."""
     suffixes = (".bin", "") if kind is CIFAR10 else (".bin",)  # plain `train`, `test` could be anything
-    return any(all((folder / f).is_file() for f in kind.files("train", s)) for s in suffixes)
+    try:
+        return any(all((folder / f).is_file() for f in kind.files("train", s)) for s in suffixes)
+    except OSError:  # a folder that may not be looked into
+        return False
 
 
 def find_unpacked(kind: Cifar, cache_dir: str | None) -> Path | None:
     """Return the first unpacked folder of `kind` in the usual places, the binary version first."""
     places = search_places(kind.name, cache_dir)
-    found = (place / n for n in (kind.binary_folder, kind.python_folder) for place in places)
-    return next((folder for folder in found if folder.is_dir()), None)
+    candidates = (place / n for n in (kind.binary_folder, kind.python_folder) for place in places)
+    return next((folder for folder in candidates if is_folder(folder)), None)
 
 
 def read_cifar(kind: Cifar, folder: Path) -> Arrays:
@@ -172,7 +176,7 @@ def read_cifar(kind: Cifar, folder: Path) -> Arrays:
 
 
 def _check_names(kind: Cifar, folder: Path) -> None:
-    """Refuse a folder that names other classes: the labels would mean something else."""
+    """Refuse a folder that names other classes, whose labels would mean other things."""
     path = folder / kind.names_file
     if path.is_file():
         names = tuple(read_bounded(path, 1 << 20, "the class names").decode("utf-8", "replace").split())

@@ -1,4 +1,4 @@
-"""What every data source becomes: uint8 arrays with labels, named classes, and a note of origin."""
+"""What every data source becomes: uint8 arrays with labels, named classes, and a record of the source."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Dataset:
     notes: tuple[str, ...] = field(default=())
 
     def split(self, name: str) -> Split:
-        """Return a split, or with `all` every image once. Raises DataError naming those there are."""
+        """Return a split, or with `all` every image once. Raises DataError, which names the splits."""
         if name == "all":
             return _joined(list({id(split): split for split in self.splits.values()}.values()))
         if name not in self.splits:

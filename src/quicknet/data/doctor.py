@@ -1,4 +1,4 @@
-"""`examine`: what is wrong with a data set, before anyone trains on it."""
+"""`examine`: what is wrong with a data set, to be known before training on it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from quicknet.core.settings import Settings
 from quicknet.data import contents
 from quicknet.data.cifar import Arrays, Cifar, read_cifar
 from quicknet.data.folders import Scan, decode_all, scan_folder
-from quicknet.data.listing import WHOLE, printable
+from quicknet.data.listing import WHOLE
 from quicknet.data.load import locate
 from quicknet.data.request import DataRequest
 from quicknet.data.similar import SIDE, groups_of, near_duplicates
+from quicknet.lite.walk import HEIC_SUFFIXES, counted, printable
 
-# Thresholds, conventions rather than measurements; every message states its own.
+# Thresholds: conventions, not measurements. Every message states its threshold.
 SMALL_CLASS = 20  # training images, below which a class is hardly learned
 IMBALANCE = 5.0  # largest class over smallest
 TINY_SIDE = 32  # pixels of the shorter side
@@ -37,16 +38,20 @@ _SUFFIXES = {
     "WEBP": {".webp"},
     "TIFF": {".tif", ".tiff"},
     "PPM": {".ppm", ".pgm", ".pbm", ".pnm"},
+    "AVIF": {".avif", ".avifs"},
+    "JPEG2000": {".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"},
+    "HEIF": set(HEIC_SUFFIXES),
 }
 
 
 class Finding(Settings, frozen=True, kw_only=True):
-    """One kind of trouble: what, how bad, a sentence, and the images.
+    """One kind of trouble: its kind, its severity, a sentence, and the images.
 
-    `kind`: unreadable, duplicate, near_duplicate, leak (one image in two splits), near_leak,
-    conflict (one image in two classes), near_conflict, imbalance, small_class, suffix, tiny, or
-    layout. `groups` lists the images that belong together (one each where they do not); CIFAR's
-    are called `train[17]`. A `note` is no fault: the command then still exits with 0.
+    `kind`: unreadable, unlistable (a folder), duplicate, near_duplicate, leak (one image in two
+    splits), near_leak, conflict (one image in two classes), near_conflict, link (a folder in two
+    classes or splits), class_names (names that differ by case or spaces), imbalance, small_class,
+    suffix, tiny, or layout. `groups` lists the images that belong together (groups of one where none do); CIFAR's
+    are called `train[17]`. A `note` is not a fault: the command still exits with 0.
     """
 
     kind: str
@@ -75,8 +80,8 @@ class _Samples:
 def examine(source: str | Path, request: DataRequest | None = None) -> list[Finding]:
     """Return what is wrong with the data that `source` names, the worst first.
 
-    Every image is looked at, whatever `max_bad_share`. Raises DataError where there is no
-    usable layout at all, ToolError for disk and network.
+    Every image is examined; `max_bad_share` does not count. Raises DataError where the layout
+    cannot be used at all, ToolError for disk and network.
     """
     request = request or DataRequest()
     located = locate(source, request)
@@ -84,6 +89,8 @@ def examine(source: str | Path, request: DataRequest | None = None) -> list[Find
         scan = scan_folder(located, request, user_cache(request.cache_dir))
         samples, findings = _folder_samples(located, scan, request)
         findings += _headers(located, scan)
+        findings += _unlistable(located, scan)
+        findings += [Finding(kind=f.kind, severity="error", message=f.message, groups=f.groups) for f in scan.faults]
         findings += [Finding(kind="layout", severity="note", message=note) for note in scan.notes]
     else:
         arrays = read_cifar(*located)
@@ -122,6 +129,15 @@ def _folder_samples(root: Path, scan: Scan, request: DataRequest) -> tuple[_Samp
     return samples, [Finding(kind="unreadable", severity="error", message=message, groups=groups)]
 
 
+def _unlistable(root: Path, scan: Scan) -> Iterator[Finding]:
+    if not scan.unlistable:
+        return
+    groups = tuple((printable(path.relative_to(root)),) for path in scan.unlistable)
+    reason = next(iter(scan.unlistable.values()))
+    message = f"{counted(len(groups), 'folder')} cannot be listed ({groups[0][0]}: {reason}); check the rights"
+    yield Finding(kind="unlistable", severity="error", message=message, groups=groups)
+
+
 def _cifar_samples(kind: Cifar, arrays: Arrays) -> _Samples:
     counts = {split: len(labels) for split, labels in arrays.labels.items()}
     thumbnails = np.concatenate([arrays.images[split] for split in counts])
@@ -156,7 +172,7 @@ def _class_sizes(samples: _Samples) -> Iterator[Finding]:
 
 
 def _headers(root: Path, scan: Scan) -> list[Finding]:
-    """Look at formats and sizes: from each file's head, without decoding."""
+    """Check formats and sizes from the first bytes of each file, without decoding."""
     paths = [entry.path for part in scan.entries.values() for entry in part]
     mismatched, tiny = [], []
     for path, header in zip(paths, contents.in_threads(_header, paths), strict=True):
@@ -244,12 +260,12 @@ def _report(samples: _Samples, groups: list[list[int]], prefix: str, what: str) 
 
 
 def _leak(samples: _Samples, groups: list[list[int]], what: str) -> str:
-    """Say of each held-out split how many of its images training has seen."""
+    """Say for each held-out split how many of its images are in train too."""
     parts = []
     for split in ("val", "test"):
         total = int((samples.splits == split).sum())
-        seen = {i for g in groups if "train" in samples.splits[g] for i in g if samples.splits[i] == split}
-        if seen:
-            parts.append(f"{len(seen):,} of {total:,} images of {split} ({len(seen) / total:.1%}) are in train too")
+        leaked = {i for g in groups if "train" in samples.splits[g] for i in g if samples.splits[i] == split}
+        if leaked:
+            parts.append(f"{len(leaked):,} of {total:,} images of {split} ({len(leaked) / total:.1%}) are in train too")
     text = "; ".join(parts) or f"{len(groups):,} are in val and in test"
-    return f"{what} in two splits: {text}; accuracy measured there flatters"
+    return f"{what} in two splits: {text}; accuracy measured there is too high"

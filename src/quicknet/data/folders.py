@@ -18,12 +18,13 @@ from quicknet.core.places import user_cache
 from quicknet.data import contents
 from quicknet.data.cache import Decoded, Pack, build_pack, decoding_digest, open_pack, pack_path
 from quicknet.data.dataset import Dataset, Split
-from quicknet.data.listing import WHOLE, Listing, class_order, list_images, printable
+from quicknet.data.listing import WHOLE, Fault, Listing, class_order, list_images
 from quicknet.data.request import FOLDER_SIZE, DataRequest
 from quicknet.data.splits import content_keys, stratified_by_key
 from quicknet.lite.progress import progress
+from quicknet.lite.walk import counted, printable
 
-# A convention, not a measurement: below it the load says so and goes on.
+# A convention, not a measurement: below it, a note says so and loading goes on.
 FEW_IMAGES_A_CLASS = 100
 _NAMED = 5  # how many files a message names
 
@@ -38,19 +39,25 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a folder holds before decoding: entries by split, and files that could not be read."""
+    """What a folder holds before decoding: entries by split, and what could not be read or listed.
+
+    A folder that cannot be listed counts as `images_a_folder` images, the mean of the others.
+    """
 
     classes: tuple[str, ...]
     entries: dict[str, list[Entry]]
     unreadable: dict[Path, str]
     notes: tuple[str, ...]
+    unlistable: dict[Path, str]
+    images_a_folder: int
+    faults: tuple[Fault, ...]
 
 
 def load_folder(root: Path, request: DataRequest) -> Dataset:
     """Return the images of a folder as splits; the spec's mean and std are not measured yet.
 
-    Raises DataError for what cannot be split or read (more than `max_bad_share`), ToolError
-    for the disk.
+    Raises DataError where the images cannot be split or more than `max_bad_share` cannot be read,
+    ToolError for the disk.
     """
     cache = user_cache(request.cache_dir)
     scan = scan_folder(root, request, cache)
@@ -60,22 +67,22 @@ def load_folder(root: Path, request: DataRequest) -> Dataset:
     ordered = [entry for part in unique.values() for entry in part]
     pack = decode_all(root, [(e.path, e.sha256) for e in ordered], spec, cache, request.quiet)
     bad = {e.path: pack.bad[e.sha256] for e in ordered if e.sha256 in pack.bad} | scan.unreadable
-    skipped = _check_bad(root, bad, len(ordered) + len(scan.unreadable), request.max_bad_share)
+    skipped = _check_bad(root, bad, len(ordered) + len(scan.unreadable), scan, request.max_bad_share)
     splits, start = {}, 0
-    made: dict[int, Split] = {}
+    by_part: dict[int, Split] = {}
     for key, part in unique.items():
         good = [entry for entry in part if entry.sha256 not in pack.bad]
-        made[key] = _split(pack.images[start : start + len(good)], good)
+        by_part[key] = _split(pack.images[start : start + len(good)], good)
         start += len(good)
-    splits = {name: made[id(part)] for name, part in parts.items()}
+    splits = {name: by_part[id(part)] for name, part in parts.items()}
     data = Dataset(
-        name=root.resolve().name,
+        name=printable(root.resolve().name),
         classes=scan.classes,
         splits=splits,
         spec=spec,
         protocol=request.protocol,
         sha256=_sha256(splits, {e.path: e.sha256 for e in ordered}),
-        notes=(*scan.notes, *notes, *skipped),
+        notes=(*scan.notes, *(fault.message for fault in scan.faults), *notes, *skipped),
     )
     return _checked(data, request.classes is None)
 
@@ -87,23 +94,27 @@ def scan_folder(root: Path, request: DataRequest, cache: Path) -> Scan:
     index_file = contents.index_path(cache, root)
     index = contents.read_index(index_file)
     before = dict(index["files"])
-    paths = [path for found in listing.files.values() for files in found.values() for path in files]
+    paths = [
+        path for classes_of_split in listing.files.values() for files in classes_of_split.values() for path in files
+    ]
     hashed = dict(zip(paths, contents.hash_files(root, paths, index["files"], request.quiet), strict=True))
     if index["files"] != before:
         contents.write_index(index_file, index)
     entries = {split: _entries(listing, split, classes, hashed) for split in listing.files}
     unreadable = {path: content.error for path, content in hashed.items() if content.error}
-    return Scan(classes, entries, unreadable, (*listing.notes, *missing))
+    images_a_folder = -(-len(paths) // max(len({path.parent for path in paths}), 1))  # rounded up
+    notes = (*listing.notes, *missing)
+    return Scan(classes, entries, unreadable, notes, listing.unlistable, images_a_folder, listing.faults)
 
 
 def _entries(
     listing: Listing, split: str, classes: tuple[str, ...], hashed: dict[Path, contents.Content]
 ) -> list[Entry]:
-    found = listing.files[split]
+    files = listing.files[split]
     return [
         Entry(path, label, hashed[path].sha256)
         for label, name in enumerate(classes)
-        for path in found.get(name, ())
+        for path in files.get(name, ())
         if not hashed[path].error
     ]
 
@@ -192,23 +203,33 @@ class _Decoder:
         try:
             return load_image(path, self._spec)
         except DataError as error:
-            # kept with the content, which may be found elsewhere next time: the bare name
+            # the reason is stored by content, which may lie elsewhere next time: so the bare name
             return printable(str(error).replace(str(path), path.name))
 
 
-def _check_bad(root: Path, bad: dict[Path, str], total: int, max_share: float) -> list[str]:
-    """Return a note on skipped files. Raises DataError where they are more than `max_share`."""
-    if not bad:
-        return []
-    named = [f"{printable(path.relative_to(root))}: {reason}" for path, reason in list(bad.items())[:_NAMED]]
-    more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-    text = f"{len(bad)} of {total} images cannot be used: {'; '.join(named)}{more}"
-    if len(bad) > max_share * total:
+def _check_bad(root: Path, bad: dict[Path, str], total: int, scan: Scan, max_share: float) -> list[str]:
+    """Return notes on skipped files and folders. Raises DataError where they are more than `max_share`."""
+    unlisted = len(scan.unlistable) * scan.images_a_folder
+    texts = []
+    if bad:
+        texts.append(f"{len(bad)} of {total} images cannot be used: {_named(root, bad)}")
+    if scan.unlistable:
+        folders = counted(len(scan.unlistable), "folder")
+        texts.append(
+            f"{folders} cannot be listed: {_named(root, scan.unlistable)} "
+            f"(each counts as {counted(scan.images_a_folder, 'image')}, as the other folders hold)"
+        )
+    if len(bad) + unlisted > max_share * (total + unlisted):
         raise DataError(
-            f"{text} — more than the share of {max_share:.0%} that may be bad; remove or mend them "
+            f"{'; '.join(texts)} — more than the share of {max_share:.0%} that may be bad; remove or repair them "
             f"(quicknet doctor {root} lists all), or raise max_bad_share"
         )
-    return [f"{text}; they were skipped"]
+    return [f"{text}; they were skipped" for text in texts]
+
+
+def _named(root: Path, reasons: dict[Path, str]) -> str:
+    named = [f"{printable(path.relative_to(root))}: {reason}" for path, reason in list(reasons.items())[:_NAMED]]
+    return "; ".join(named) + (f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else "")
 
 
 def _split(images: NDArray[np.uint8], entries: list[Entry]) -> Split:

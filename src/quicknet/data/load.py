@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from quicknet.data import cifar, splits
 from quicknet.data.cifar import CIFARS, Arrays, Cifar
 from quicknet.data.dataset import Dataset, Split
 from quicknet.data.request import DataRequest
+from quicknet.lite.walk import is_folder
 
 _CIFAR_SIZE = 32
 _CHUNK = 1024  # images
@@ -26,7 +28,7 @@ def load_data(source: str | Path, request: DataRequest | None = None) -> Dataset
     A folder is class folders of images, `train/ val/ test/` of class folders, or an unpacked
     CIFAR. CIFAR by name is looked for in the usual places, then downloaded. The spec's mean
     and std are measured on `train` unless `request.spec` gives them.
-    Raises DataError, ToolError (disk, network), ConfigError; each names the place and the mend.
+    Raises DataError, ToolError (disk, network), ConfigError; each says where and what to do.
     """
     request = request or DataRequest()
     located = locate(source, request)
@@ -41,22 +43,29 @@ def load_data(source: str | Path, request: DataRequest | None = None) -> Dataset
 def locate(source: str | Path, request: DataRequest) -> Path | tuple[Cifar, Path]:
     """Return the folder of images that `source` names, or which CIFAR it is and where.
 
-    Downloads where it must and may. Raises DataError, ToolError.
+    CIFAR is downloaded where it is missing and `request.download` allows it. Raises DataError, ToolError.
     """
     name = str(source)
     if name in CIFARS:
         return CIFARS[name], _cifar_folder(CIFARS[name], request)
     folder = expanded(source)
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
+    try:
+        mode = folder.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"cannot read the folder {name!r} ({reason}); check its name and rights") from error
+        mode = 0
+    if not stat.S_ISDIR(mode):
+        what = "is not a folder" if mode else "does not exist"
         raise DataError(f"{name!r} {what}; give cifar10, cifar100 or a folder of images{_hint(folder)}")
     return cifar.unpacked_in(folder) or folder
 
 
 def _hint(folder: Path) -> str:
-    """Name a near neighbour of a folder that is not there."""
+    """Suggest the folder with the nearest name."""
     try:
-        beside = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()]
+        beside = [entry.name for entry in folder.parent.iterdir() if is_folder(entry)]
     except OSError:
         beside = []
     text = nearest(folder.name, [*CIFARS, *beside])
@@ -64,9 +73,9 @@ def _hint(folder: Path) -> str:
 
 
 def _cifar_folder(kind: Cifar, request: DataRequest) -> Path:
-    found = cifar.find_unpacked(kind, request.cache_dir)
-    if found is not None:
-        return found
+    unpacked = cifar.find_unpacked(kind, request.cache_dir)
+    if unpacked is not None:
+        return unpacked
     from quicknet.data.download import fetch_cifar
 
     if not request.download:
@@ -95,19 +104,19 @@ def _load_cifar(kind: Cifar, folder: Path, request: DataRequest) -> Dataset:
     return data if request.spec is not None else _measured(data)
 
 
-def _mapped(kind: Cifar, arrays: Arrays, wanted: tuple[str, ...] | None) -> tuple[tuple[str, ...], Arrays]:
-    """Map labels onto a checkpoint's class order. Raises DataError where it lacks a class."""
-    if wanted is None or wanted == kind.classes:
+def _mapped(kind: Cifar, arrays: Arrays, expected: tuple[str, ...] | None) -> tuple[tuple[str, ...], Arrays]:
+    """Map labels onto a model's class order. Raises DataError where the model lacks a class."""
+    if expected is None or expected == kind.classes:
         return kind.classes, arrays
-    missing = [name for name in kind.classes if name not in wanted]
+    missing = [name for name in kind.classes if name not in expected]
     if missing:
         raise DataError(
             f"the model does not know the class {missing[0]!r} of {kind.name} (and {len(missing) - 1} more); "
-            f"it knows {', '.join(wanted[:5])} …: choose other data or another model"
+            f"it knows {', '.join(expected[:5])} …: choose other data or another model"
         )
-    order = np.array([wanted.index(name) for name in kind.classes], np.int64)
+    order = np.array([expected.index(name) for name in kind.classes], np.int64)
     labels = {split: order[numbers] for split, numbers in arrays.labels.items()}
-    return wanted, Arrays(arrays.images, labels, arrays.notes)
+    return expected, Arrays(arrays.images, labels, arrays.notes)
 
 
 def _protocol(arrays: Arrays, request: DataRequest) -> dict[str, Split]:
@@ -134,7 +143,7 @@ def _take(images: NDArray[np.uint8], labels: NDArray[np.int64], rows: NDArray[np
 
 
 def _resized(data: Dataset, spec: PreprocessSpec) -> Dataset:
-    """Bring 32x32 RGB arrays to the spec's size and mode, by THE image → array function."""
+    """Bring 32x32 RGB arrays to the spec's size and mode, by the one image → array function."""
     if spec.size == _CIFAR_SIZE and spec.mode == "RGB":
         return data
     from quicknet.lite.preprocess import load_image

@@ -49,22 +49,22 @@ def draw_scenes(folder: str | Path, per_class: int, seed: int, size: int = 32) -
         raise DataError("scenes need per_class in 1..100,000, size in 16..256 and seed from 0")
     if _holds(target, record):
         return target
-    room = None
+    workdir = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        room = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        workdir = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         for number, (split, count) in enumerate(_counts(per_class).items()):
-            _draw_split(room / split, number, count, seed, size)
-        (room / _RECORD).write_text(json.dumps(record))
-        room.chmod(0o755)
-        room.rename(target)
+            _draw_split(workdir / split, number, count, seed, size)
+        (workdir / _RECORD).write_text(json.dumps(record))
+        workdir.chmod(0o755)
+        workdir.rename(target)
     except OSError as error:
         raise ToolError(
             f"cannot write the scenes to {target} ({error.strerror or error}); free some space or name another folder"
         ) from error
     finally:
-        if room is not None:
-            shutil.rmtree(room, ignore_errors=True)
+        if workdir is not None:
+            shutil.rmtree(workdir, ignore_errors=True)
     return target
 
 
@@ -77,11 +77,11 @@ def _holds(target: Path, record: dict[str, int]) -> bool:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     try:
-        found = json.loads((target / _RECORD).read_text())
+        existing = json.loads((target / _RECORD).read_text())
     except (OSError, ValueError):
-        found = None
-    if found != record:
-        raise DataError(f"{target} is there and holds something else; name a new folder or delete it")
+        existing = None
+    if existing != record:
+        raise DataError(f"{target} exists and holds something else; name a new folder or delete it")
     return True
 
 

@@ -6,7 +6,7 @@ neighbours (Charikar 2002): n log n, not n². Verification: correlation of fine 
 coarse colours.
 
 On CIFAR-10 (59,980 images, 24,000 candidates, 6 s of one core) this finds a near-duplicate in train
-for 320 of the 9,980 test images at hand, 3.2%; all pairs found have the same label. Of a sample of
+for 320 of the 9,980 test images, 3.2%; all pairs found have the same label. Of a sample of
 150 of the pairs that ciFAIR lists (Barz and Denzler 2020), 63% are found: the others are shifted or
 scaled by more.
 """
@@ -37,12 +37,12 @@ def near_duplicates(thumbnails: NDArray[np.uint8], seed: int = 0) -> NDArray[np.
     Equal images are among them only where they have detail; find those by content.
     """
     pairs = _candidates(_difference_bits(thumbnails), np.random.default_rng(seed))
-    kept = [pairs[:0]]
+    verified = [pairs[:0]]
     for start in range(0, len(pairs), _CHUNK):
         chunk = pairs[start : start + _CHUNK]
         chunk = chunk[_detail_correlation(thumbnails, chunk) >= DETAIL]
-        kept.append(chunk[_colour_correlation(thumbnails, chunk) >= COLOURS])
-    return np.concatenate(kept)
+        verified.append(chunk[_colour_correlation(thumbnails, chunk) >= COLOURS])
+    return np.concatenate(verified)
 
 
 def groups_of(pairs: NDArray[np.int64]) -> list[list[int]]:
@@ -74,7 +74,7 @@ def _grey(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _difference_bits(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return (n, 112) bits: is a cell of the 8x8 grid brighter than its left, its upper neighbour."""
+    """Return (n, 112) bits: is a cell of the 8x8 grid brighter than its left neighbour, than its upper one."""
     bits = np.empty((len(thumbnails), _BITS), np.bool_)
     cell = SIDE // 8
     for start in range(0, len(thumbnails), _CHUNK):
@@ -87,10 +87,10 @@ def _difference_bits(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _candidates(bits: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return pairs (m, 2) whose bits differ in at most _MAX_BITS places, most of them."""
+    """Return most of the pairs (m, 2) whose bits differ in at most _MAX_BITS places."""
     n = len(bits)
     words = _words(np.pad(bits, ((0, 0), (0, 128 - _BITS))))  # (n, 2)
-    found = [np.empty(0, np.int64)]
+    codes_by_table = [np.empty(0, np.int64)]
     for _ in range(_TABLES):
         order = np.argsort(_words(bits[:, rng.permutation(_BITS)[:64]])[:, 0], kind="stable")
         ordered = words[order]
@@ -98,8 +98,8 @@ def _candidates(bits: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np
             different = np.bitwise_count(ordered[step:] ^ ordered[:-step]).sum(axis=1)
             near = np.flatnonzero(different <= _MAX_BITS)
             one, other = order[near], order[near + step]
-            found.append(np.minimum(one, other) * n + np.maximum(one, other))
-    codes = np.unique(np.concatenate(found))
+            codes_by_table.append(np.minimum(one, other) * n + np.maximum(one, other))
+    codes = np.unique(np.concatenate(codes_by_table))
     return np.stack([codes // max(n, 1), codes % max(n, 1)], axis=1)
 
 
@@ -120,13 +120,13 @@ def _detail_correlation(thumbnails: NDArray[np.uint8], pairs: NDArray[np.int64])
     span = SIDE - 2 * _SHIFT
     for top in range(2 * _SHIFT + 1):
         for left in range(2 * _SHIFT + 1):
-            moved = _normalized(second[:, top : top + span, left : left + span])
-            np.maximum(best, np.einsum("ij,ij->i", still, moved), out=best)
+            shifted = _normalized(second[:, top : top + span, left : left + span])
+            np.maximum(best, np.einsum("ij,ij->i", still, shifted), out=best)
     return best
 
 
 def _colour_correlation(thumbnails: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the correlation of every pair on an 8x8 grid in colour, brightness of channels aside."""
+    """Return the correlation of every pair on an 8x8 grid in colour, without each channel's brightness."""
     cell = SIDE // 8
     first, second = (
         thumbnails[column].reshape(-1, 8, cell, 8, cell, 3).mean(axis=(2, 4), dtype=np.float32) for column in pairs.T
@@ -154,6 +154,6 @@ def _detail(grey: NDArray[np.float32]) -> NDArray[np.float32]:
 def _normalized(patch: NDArray[np.float32]) -> NDArray[np.float32]:
     flat = patch.reshape(len(patch), -1)
     flat = flat - flat.mean(axis=1, keepdims=True)
-    # +1: a norm of 26 pixels' worth of rounding noise must not count as detail
+    # +1: rounding noise alone has a small norm, which must not count as detail
     unit: NDArray[np.float32] = flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1)
     return unit

@@ -37,11 +37,11 @@ def stratified_by_key(
         members = np.flatnonzero(labels == label)
         ordered = members[np.argsort(keys[members], kind="stable")]
         sorted_keys = keys[ordered]
-        wanted = max(int(share * len(ordered) + 0.5), at_least)
-        # cut only between unequal keys: the last such cut at or before `wanted`, else the first after
+        target = max(int(share * len(ordered) + 0.5), at_least)
+        # cut only between unequal keys: the last such cut at or before `target`, else the first after
         cuts = np.flatnonzero(sorted_keys[1:] != sorted_keys[:-1]) + 1
-        before = cuts[cuts <= wanted]
-        if wanted and len(cuts):
+        before = cuts[cuts <= target]
+        if target and len(cuts):
             held[ordered[: before[-1] if len(before) else cuts[0]]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
 

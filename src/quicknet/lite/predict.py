@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +16,8 @@ from quicknet.core.errors import ConfigError, DataError
 from quicknet.core.settings import Settings
 from quicknet.lite import metrics
 from quicknet.lite.classifier import Classifier
-from quicknet.lite.preprocess import IMAGE_SUFFIXES, ImageSource, load_image
+from quicknet.lite.preprocess import ImageSource, load_image
+from quicknet.lite.walk import LeftOut, image_suffixes, walk
 
 _READ_BYTES = 1 << 16
 _NAME_LIMIT_BYTES = 1 << 15  # eight times what Linux takes for a path
@@ -128,38 +129,44 @@ def classify_images(
         )
 
 
-def find_images(name: str) -> Iterator[str | Unreadable]:
+def find_images(name: str, note: Callable[[str], None] | None = None) -> Iterator[str | Unreadable]:
     """Yield the file itself, or a folder's images, recursively, by name; hidden ones are left out.
 
-    Of a folder what has an image's suffix counts. A folder that cannot be listed or holds no
-    image is yielded as Unreadable. Links to folders are not followed.
+    In a folder, a file with an image's suffix counts as an image; links are followed, each folder
+    once. A folder that cannot be listed or holds no image is yielded as Unreadable. `note` is called
+    with a sentence for each kind of thing that was left out.
     """
     if not name or not Path(name).is_dir():
         yield name
         return
     found = False
-    for path in walk_images(name):
+    left_out = LeftOut()
+    for path in walk_images(name, left_out):
         found = True
         yield path
     if not found:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        yield Unreadable(name=name, error=f"no images in the folder ({name}); put some there: {suffixes}")
+        files, suffixes = left_out.files("it"), ", ".join(sorted(image_suffixes()))
+        advice = left_out.advice() or f"put some there: {suffixes}"
+        yield Unreadable(name=name, error=f"no images in the folder ({name}{files and ': '}{files}); {advice}")
+    elif note is not None:
+        for text in left_out.notes(name):
+            note(text)
 
 
-def walk_images(folder: str) -> Iterator[str | Unreadable]:
-    """Yield the images under a folder by name, and an Unreadable for each folder that cannot be listed."""
-    try:
-        with os.scandir(folder) as entries:
-            inside = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-    except OSError as error:
-        text = f"cannot list the folder ({folder}: {error.strerror}); check its rights"
-        yield Unreadable(name=folder, error=text)
-        return
-    for entry in inside:
-        if entry.is_dir(follow_symlinks=False):
-            yield from walk_images(entry.path)
-        elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+def walk_images(folder: str, left_out: LeftOut | None = None) -> Iterator[str | Unreadable]:
+    """Yield the images under a folder by name, and an Unreadable for each folder that cannot be listed.
+
+    Everything else is added to `left_out`.
+    """
+    suffixes = image_suffixes()
+    for entry in walk(folder):
+        if entry.kind == "unlistable":
+            text = f"cannot list the folder ({entry.path}: {entry.reason}); check its rights"
+            yield Unreadable(name=entry.path, error=text)
+        elif entry.kind == "file" and Path(entry.path).suffix.lower() in suffixes:
             yield entry.path
+        elif left_out is not None:
+            left_out.add(entry)
 
 
 def read_names(handle: int, separator: bytes = b"\n") -> Iterator[str | None]:
