@@ -1,8 +1,11 @@
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from colours import Colours, write_image
 from quicknet.cli.main import run
 from quicknet.lite import classifier
+from rights import without_root_rights
 
 PROGRAM = [sys.executable, str(Path(__file__).resolve().parent.parent / "colours.py")]
 
@@ -19,6 +23,16 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Colours:
     made = Colours()
     monkeypatch.setattr(classifier, "load", lambda path: made)
     return made
+
+
+@contextlib.contextmanager
+def stdin(content: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give the command `content` on its standard input."""
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        monkeypatch.setattr(sys, "stdin", file)
+        yield
 
 
 @pytest.fixture
@@ -171,3 +185,50 @@ def test_a_folder_of_real_photographs(model: Colours, photos_dir: Path, capfd: p
     assert run(["predict", "m", str(photos_dir / "val" / "ants"), "--json", "--batch", "4"]) == 0
     assert [json.loads(line)["name"] for line in capfd.readouterr().out.splitlines()] == wanted
     assert max(model.batches) == 4
+
+
+LONG = f"{'x' * 300}.png"
+
+
+@pytest.fixture
+def hard_names(pictures: Path) -> list[str]:
+    """Between two pictures, names that cannot even be looked at: a locked folder, too long, a loop, a file as folder."""
+    write_image(pictures / "locked" / "0.png", "red")
+    (pictures / "locked").chmod(0)
+    (pictures / "loop").symlink_to(pictures / "loop")
+    odd = ["locked/0.png", LONG, "loop/x.png", "b.png/x.png"]
+    return [str(pictures / name) for name in ("a red.png", *odd, "b.png")]
+
+
+def check_hard_names(names: list[str], code: int, out: str, err: str) -> None:
+    assert [line.split("\t")[0] for line in out.splitlines()] == [names[0], names[-1]]
+    lines = err.splitlines()
+    assert all(line.startswith("quicknet: unreadable: cannot read the image (") for line in lines)
+    assert [name for name, line in zip(names[1:-1], lines, strict=True) if name not in line] == []
+    assert code == 2
+
+
+def test_a_name_that_cannot_be_looked_at_costs_its_own_answer_only(
+    model: Colours, hard_names: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with without_root_rights():
+        code = run(["predict", "m", *hard_names])
+    check_hard_names(hard_names, code, *capfd.readouterr())
+
+
+def test_on_standard_input_too(
+    model: Colours, hard_names: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with stdin("\n".join(hard_names).encode(), monkeypatch), without_root_rights():
+        code = run(["predict", "m", "-"])
+    check_hard_names(hard_names, code, *capfd.readouterr())
+
+
+def test_what_follows_the_names_costs_none_of_the_answers_before_it(
+    model: Colours, pictures: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with stdin(f"{pictures}/b.png\n".encode() + bytes([1]) * 100_000, monkeypatch):
+        assert run(["predict", "m", "-"]) == 2
+    found = capfd.readouterr()
+    assert found.out.startswith(f"{pictures}/b.png\tgreen")
+    assert found.err.startswith("quicknet: error: standard input is not a list of file names")

@@ -1,7 +1,6 @@
 """Disks that are full, folders that cannot be written, two runs at once, losses that are no numbers."""
 
 import contextlib
-import ctypes
 import json
 import os
 import resource
@@ -19,6 +18,7 @@ from helpers import TINY, same_tensors
 from quicknet import train as training
 from quicknet.cli.main import run
 from quicknet.train import loop
+from rights import without_root_rights
 
 from .conftest import Refused, check_line, contents
 
@@ -106,27 +106,6 @@ def test_results_that_cannot_be_written_are_an_error(tiny_data: Path, finished_r
 
 
 # --- folders ------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def without_root_rights() -> Iterator[None]:
-    """Make file modes count for root too (by giving up CAP_DAC_OVERRIDE for a while)."""
-    if os.geteuid() != 0:
-        yield
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    head, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-    if libc.capget(head, sets) != 0:
-        pytest.skip("root cannot give up its rights here")
-    before = sets[0]
-    sets[0] &= ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH of the effective set
-    if libc.capset(head, sets) != 0:
-        pytest.skip("root cannot give up its rights here")
-    try:
-        yield
-    finally:
-        sets[0] = before
-        libc.capset(head, sets)
 
 
 def test_a_run_folder_that_is_read_only(

@@ -144,5 +144,5 @@ def test_names_are_answered_while_the_pipe_is_open() -> None:
 def test_what_is_no_list_of_names_is_refused_before_memory_fills(tmp_path: Path) -> None:
     path = tmp_path / "binary"
     path.write_bytes(b"\1" * 1_000_000)
-    with path.open("rb") as file, pytest.raises(DataError, match="no list of file names"):
+    with path.open("rb") as file, pytest.raises(DataError, match="not a list of file names"):
         list(read_names(file.fileno()))

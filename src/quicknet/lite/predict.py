@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import cast
@@ -76,25 +77,30 @@ def predict(
 
     `sources` is one image or any number of them, endless ones too: a batch is held at a time.
     A None among them means that nothing more is there for now: what was gathered is answered.
-    An Unreadable, as `find_images` yields for what it could not list, is passed on.
+    An Unreadable, as `find_images` yields for what it could not list, is passed on. Raises the
+    DataError of an iterable that fails, after the answers to what it gave.
     """
     settings = settings or PredictSettings()
     names: list[str] = []
     images: list[NDArray[np.uint8]] = []
-    for index, source in enumerate(_stream(sources)):
-        failed = source if isinstance(source, Unreadable) else None
-        if source is not None and not isinstance(source, Unreadable):
-            name = str(source) if isinstance(source, (str, Path)) else f"image {index}"
-            try:
-                images.append(load_image(source, classifier.card.preprocess))
-                names.append(name)
-            except DataError as error:
-                failed = Unreadable(name=name, error=str(error))
-        if source is None or failed or len(images) == settings.batch:
-            yield from classify_images(classifier, names, images, settings)
-            names, images = [], []
-        if failed:
-            yield failed
+    try:
+        for index, source in enumerate(_stream(sources)):
+            failed = source if isinstance(source, Unreadable) else None
+            if source is not None and not isinstance(source, Unreadable):
+                name = str(source) if isinstance(source, (str, Path)) else f"image {index}"
+                try:
+                    images.append(load_image(source, classifier.card.preprocess))
+                    names.append(name)
+                except DataError as error:
+                    failed = Unreadable(name=name, error=str(error))
+            if source is None or failed or len(images) == settings.batch:
+                yield from classify_images(classifier, names, images, settings)
+                names, images = [], []
+            if failed:
+                yield failed
+    except DataError:
+        yield from classify_images(classifier, names, images, settings)
+        raise
     yield from classify_images(classifier, names, images, settings)
 
 
@@ -136,7 +142,7 @@ def find_images(name: str, note: Callable[[str], None] | None = None) -> Iterato
     once. A folder that cannot be listed or holds no image is yielded as Unreadable. `note` is called
     with a sentence for each kind of thing that was left out.
     """
-    if not name or not Path(name).is_dir():
+    if not _is_folder(name):
         yield name
         return
     found = False
@@ -151,6 +157,14 @@ def find_images(name: str, note: Callable[[str], None] | None = None) -> Iterato
     elif note is not None:
         for text in left_out.notes(name):
             note(text)
+
+
+def _is_folder(name: str) -> bool:
+    """Return whether a name is a folder's; what cannot be looked at is not, so that reading it says why."""
+    try:
+        return bool(name) and stat.S_ISDIR(Path(name).stat().st_mode)
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return False
 
 
 def walk_images(folder: str, left_out: LeftOut | None = None) -> Iterator[str | Unreadable]:
@@ -190,4 +204,4 @@ def read_names(handle: int, separator: bytes = b"\n") -> Iterator[str | None]:
         if not chunk:
             return
         if len(rest) > _NAME_LIMIT_BYTES:
-            raise DataError("standard input is no list of file names; give one name a line, or NUL-separated with -0")
+            raise DataError("standard input is not a list of file names; give one name a line, or NUL-separated with -0")
