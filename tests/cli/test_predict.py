@@ -192,7 +192,7 @@ LONG = f"{'x' * 300}.png"
 
 @pytest.fixture
 def hard_names(pictures: Path) -> list[str]:
-    """Between two pictures, names that cannot even be looked at: a locked folder, too long, a loop, a file as folder."""
+    """Between two pictures, names that cannot be looked at: locked, too long, a loop of links, below a file."""
     write_image(pictures / "locked" / "0.png", "red")
     (pictures / "locked").chmod(0)
     (pictures / "loop").symlink_to(pictures / "loop")

@@ -48,6 +48,27 @@ def test_a_line_per_frame_between_pictures_and_the_rate_at_the_end(
     assert capfd.readouterr().err == ""
 
 
+def test_a_video_on_standard_input_is_answered_as_on_the_command_line(
+    model: Colours, clip: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [write_image(clip.parent / f"{name}.png", name) for name in ("red", "lime")]
+    names = [str(path) for path in (pictures[0], clip, clip.parent / "none.mp4", pictures[1])]
+    assert run(["predict", "m", *names, "--json"]) == 2
+    named = capfd.readouterr()
+    listed = clip.parent / "names"
+    listed.write_text("".join(f"{name}\n" for name in names), "utf-8-sig")
+    with listed.open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert run(["predict", "m", "-", "--json"]) == 2
+    sent = capfd.readouterr()
+    assert sent.out == named.out
+    assert len(sent.out.splitlines()) == 6
+    for told in (named.err, sent.err):
+        note, unreadable = told.splitlines()
+        assert note.startswith(f"quicknet: note: {clip}: 4 of 4 frames classified in ")
+        assert unreadable.startswith("quicknet: unreadable: cannot read the video (")
+
+
 def test_json_lines_of_frames_have_the_documented_fields(
     model: Colours, clip: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

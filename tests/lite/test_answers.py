@@ -126,6 +126,40 @@ def test_names_come_back_as_they_were_sent(names: list[bytes], separator: bytes,
     assert [os.fsencode(name) for name in found if name is not None] == names
 
 
+@pytest.mark.parametrize(
+    ("separator", "sent", "expected"),
+    [
+        (b"\n", b"\xef\xbb\xbfa.png\n\xef\xbb\xbfb.png\n", ["a.png", "\ufeffb.png"]),  # a mark at the start only
+        (b"\n", b"\xef\xbb\xbf\r\na.png\r\n", ["a.png"]),
+        (b"\n", b"\xef\xbb\xbf", []),
+        (b"\0", b"\xef\xbb\xbfa.png\0", ["\ufeffa.png"]),  # find's names, byte for byte
+    ],
+)
+def test_a_byte_order_mark_is_not_part_of_the_first_name(separator: bytes, sent: bytes, expected: list[str]) -> None:
+    reader, writer = os.pipe()
+    try:
+        os.write(writer, sent)
+        os.close(writer)
+        assert [name for name in read_names(reader, separator) if name is not None] == expected
+    finally:
+        os.close(reader)
+
+
+def test_a_byte_order_mark_that_arrives_in_pieces() -> None:
+    reader, writer = os.pipe()
+    try:
+        names = read_names(reader)
+        for piece in (b"\xef", b"\xbb", b"\xbfa.pn"):
+            os.write(writer, piece)
+            assert next(names) is None
+        os.write(writer, b"g\n")
+        assert next(names) == "a.png"
+        os.close(writer)
+        assert list(names) == []
+    finally:
+        os.close(reader)
+
+
 def test_names_are_answered_while_the_pipe_is_open() -> None:
     reader, writer = os.pipe()
     try:

@@ -6,7 +6,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -81,11 +81,10 @@ def predict(model: str, files: tuple[str, ...], **options: Any) -> int:
     printer = _Printer(options["as_json"], options["quiet"])
     if options["watch"] is not None:
         return _watch(classifier, settings, options, printer)
-    for videos, group in itertools.groupby(files, _is_video):
-        names = tuple(group)
+    for videos, names in itertools.groupby(_names(files, b"\0" if options["nul"] else b"\n"), _is_video):
         if not videos:
-            _pictures(classifier, names, settings, options, printer)
-        elif not all(_video(classifier, name, settings, options, printer) for name in names):
+            _pictures(classifier, names, settings, printer)
+        elif not all(_video(classifier, name, settings, options, printer) for name in names if name):
             return 130
     return 2 if printer.failed else 0
 
@@ -124,36 +123,41 @@ class _Printer:
 # --- pictures ------------------------------------------------------------------------------
 
 
+def _names(files: tuple[str, ...], separator: bytes) -> Iterator[str | None]:
+    """Yield every name in the arguments and, for a `-`, on standard input; None while that keeps us waiting."""
+    from quicknet.lite.predict import read_names
+
+    for given in files:
+        if given != "-":
+            yield given
+        elif sys.stdin is None:
+            raise DataError("standard input is closed; give names on it, or as arguments")
+        else:
+            yield from read_names(sys.stdin.fileno(), separator)
+
+
 def _pictures(
-    classifier: Classifier,
-    files: tuple[str, ...],
-    settings: PredictSettings,
-    options: dict[str, Any],
-    printer: _Printer,
+    classifier: Classifier, names: Iterable[str | None], settings: PredictSettings, printer: _Printer
 ) -> None:
     from quicknet.lite.predict import Unreadable
     from quicknet.lite.predict import predict as answers
 
-    names = _names(files, b"\0" if options["nul"] else b"\n", printer.note)
-    for answer in answers(classifier, names, settings):
+    for answer in answers(classifier, _images(names, printer.note), settings):
         if isinstance(answer, Unreadable):
             printer.unreadable(answer.error)
         else:
             printer.answer(answer)
 
 
-def _names(files: tuple[str, ...], separator: bytes, note: Callable[[str], None]) -> Iterator[str | Unreadable | None]:
-    """Yield every image that the arguments name, None where standard input keeps us waiting."""
-    from quicknet.lite.predict import find_images, read_names
+def _images(names: Iterable[str | None], note: Callable[[str], None]) -> Iterator[str | Unreadable | None]:
+    """Yield every picture that the names stand for; a None is passed on."""
+    from quicknet.lite.predict import find_images
 
-    for given in files:
-        if given == "-" and sys.stdin is None:
-            raise DataError("standard input is closed; give names on it, or as arguments")
-        for name in read_names(sys.stdin.fileno(), separator) if given == "-" else (given,):
-            if name is None:
-                yield None
-            else:
-                yield from find_images(name, note)
+    for name in names:
+        if name is None:
+            yield None
+        else:
+            yield from find_images(name, note)
 
 
 def _watch(classifier: Classifier, settings: PredictSettings, options: dict[str, Any], printer: _Printer) -> int:
@@ -181,10 +185,10 @@ def _watch(classifier: Classifier, settings: PredictSettings, options: dict[str,
 # --- videos and cameras --------------------------------------------------------------------
 
 
-def _is_video(name: str) -> bool:
+def _is_video(name: str | None) -> bool:
     from quicknet.lite.video import is_video
 
-    return is_video(name)
+    return name is not None and is_video(name)
 
 
 def _video(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import select
 import stat
@@ -187,10 +188,11 @@ def read_names(handle: int, separator: bytes = b"\n") -> Iterator[str | None]:
     """Yield the names that a file descriptor delivers, and None where the next must be waited for.
 
     So who consumes can work on what has arrived while a pipe is still open. Names are decoded
-    as file names are; with lines, a carriage return before the newline is no part of one.
-    Raises DataError for a name past 32 KiB: not a list of names.
+    as file names are; with lines, a carriage return before the newline is not part of one, nor is
+    a byte-order mark before the first, as editors write it. Raises DataError for a name past
+    32 KiB: not a list of names.
     """
-    rest = b""
+    rest, lines, mark = b"", separator == b"\n", codecs.BOM_UTF8
     while True:
         if not select.select([handle], [], [], 0)[0]:
             yield None
@@ -199,9 +201,12 @@ def read_names(handle: int, separator: bytes = b"\n") -> Iterator[str | None]:
         if not chunk:
             whole = [rest]
         for raw in whole:
-            if name := os.fsdecode(raw.removesuffix(b"\r") if separator == b"\n" else raw):
+            if name := os.fsdecode(raw.removeprefix(mark).removesuffix(b"\r") if lines else raw):
                 yield name
+            mark = b""
         if not chunk:
             return
         if len(rest) > _NAME_LIMIT_BYTES:
-            raise DataError("standard input is not a list of file names; give one name a line, or NUL-separated with -0")
+            raise DataError(
+                "standard input is not a list of file names; give one name a line, or NUL-separated with -0"
+            )
