@@ -12,13 +12,13 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from quicknet.core.errors import ConfigError, DataError
 from quicknet.core.settings import Settings
 from quicknet.lite import metrics
 from quicknet.lite.classifier import Classifier
-from quicknet.lite.preprocess import ImageSource, load_image
+from quicknet.lite.preprocess import load_image
+from quicknet.lite.sources import ImageSource, given_name, is_one_picture
 from quicknet.lite.walk import LeftOut, image_suffixes, walk
 
 _READ_BYTES = 1 << 16
@@ -76,7 +76,8 @@ def predict(
 ) -> Iterator[Prediction | Unreadable]:
     """Yield one answer per image, in order; a broken image costs its own answer only.
 
-    `sources` is one image or any number of them, endless ones too: a batch is held at a time.
+    `sources` is one image (a path, a file's bytes, an open file or upload, a Pillow image, an array
+    or tensor) or any number of them, endless ones too: a batch is held at a time.
     A None among them means that nothing more is there for now: what was gathered is answered.
     An Unreadable, as `find_images` yields for what it could not list, is passed on. Raises the
     DataError of an iterable that fails, after the answers to what it gave.
@@ -88,7 +89,7 @@ def predict(
         for index, source in enumerate(_stream(sources)):
             failed = source if isinstance(source, Unreadable) else None
             if source is not None and not isinstance(source, Unreadable):
-                name = str(source) if isinstance(source, (str, Path)) else f"image {index}"
+                name = given_name(source) or f"image {index}"
                 try:
                     images.append(load_image(source, classifier.card.preprocess))
                     names.append(name)
@@ -107,8 +108,7 @@ def predict(
 
 def _stream(sources: ImageSource | Iterable[Source]) -> Iterable[Source]:
     """Return `sources`, or the one image that it is, as a stream."""
-    one = isinstance(sources, (str, bytes, Path, Image.Image))
-    if one or (isinstance(sources, np.ndarray) and sources.ndim < 4):
+    if is_one_picture(sources) or not (hasattr(sources, "__iter__") or hasattr(sources, "__getitem__")):
         return [cast(ImageSource, sources)]
     return cast(Iterable[Source], sources)
 

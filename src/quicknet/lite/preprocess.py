@@ -20,8 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from quicknet.core.card import Mode, PreprocessSpec
 from quicknet.core.errors import DataError
 from quicknet.lite._quiet import quiet_pillow
-
-ImageSource = Path | str | bytes | Image.Image | NDArray[Any]
+from quicknet.lite.sources import ImageSource, PlainSource, described, plain
 
 # 100 MP decode to 300 MB; a header that claims more is refused before anything is decoded.
 MAX_PIXELS = 100_000_000
@@ -55,16 +54,16 @@ _FILTERS = {
 def load_image(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8]:
     """Return what the network takes: `source` decoded, upright, in colour mode and size of `spec`.
 
-    `source` is a file's path, an encoded file's bytes, a Pillow image (left as it is) or an
-    array (H, W) or (H, W, 1 to 4). Returns (size, size, channels) uint8, contiguous, the
-    caller's own. Of an animation the first frame counts; transparency lies over white unless
-    the mode is RGBA. The same input gives the same array from any thread.
+    `source` is a file's path, an encoded file's bytes or what `read` gives them (an open file, an
+    upload), a Pillow image (left as it is), or an array or tensor (H, W) or (H, W, 1 to 4). Returns
+    (size, size, channels) uint8, contiguous, the caller's own. Of an animation the first frame
+    counts; transparency lies over white unless the mode is RGBA. The same input gives the same array from any thread.
     Raises DataError naming the image: missing, not an image, cut short, over MAX_PIXELS.
     """
-    name = _name(source)
+    name = described(source)
     try:
         with quiet_pillow():
-            image = _decode(source, name)
+            image = _decode(plain(source, name), name)
             if spec.exif:
                 image = _upright(image)
             image = to_mode(image, spec.mode)
@@ -84,13 +83,16 @@ def load_image(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8]:
     return np.array(array.reshape(spec.size, spec.size, spec.channels))
 
 
-def check_images(images: NDArray[Any], spec: PreprocessSpec) -> None:
+def check_images(images: object, spec: PreprocessSpec) -> None:
     """Raise DataError for a batch that is not (N, size, size, channels) uint8, as `load_image` gives each."""
-    if images.dtype != np.uint8 or images.shape[1:] != (spec.size, spec.size, spec.channels):
-        raise DataError(
-            f"the model takes uint8 images (N, {spec.size}, {spec.size}, {spec.channels}), "
-            f"not {images.dtype} {images.shape}; decode them by the card's spec"
-        )
+    shape = (spec.size, spec.size, spec.channels)
+    if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == shape:
+        return
+    given = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else described(images)
+    raise DataError(
+        f"the model takes uint8 images (N, {', '.join(map(str, shape))}) as a numpy array, not {given}; "
+        "decode them by the card's spec, or use quicknet.predict"
+    )
 
 
 def to_mode(image: Image.Image, mode: Mode) -> Image.Image:
@@ -113,21 +115,10 @@ def to_mode(image: Image.Image, mode: Mode) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _name(source: ImageSource) -> str:
-    """Return how messages call the image."""
-    if isinstance(source, bytes):
-        return f"{len(source):,} bytes in memory"
-    if isinstance(source, np.ndarray):
-        return f"array of shape {source.shape}"
-    if isinstance(source, Image.Image):
-        return str(getattr(source, "filename", "") or "image in memory")
-    return str(source)
-
-
-def _decode(source: ImageSource, name: str) -> Image.Image:
+def _decode(source: PlainSource, name: str) -> Image.Image:
     """Return the loaded first frame."""
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return _from_array(source, name)
     if isinstance(source, Image.Image):
         image = source
     elif isinstance(source, bytes):
@@ -135,7 +126,7 @@ def _decode(source: ImageSource, name: str) -> Image.Image:
             raise DataError(f"the image is empty ({name}); give the content of an image file")
         image = Image.open(io.BytesIO(source), formats=FORMATS)
     else:
-        return _decode_file(Path(source), name)
+        return _decode_file(source, name)
     _check_pixels(image.size, name)
     image.load()
     return image
@@ -171,15 +162,15 @@ def _check_pixels(size: tuple[int, int], name: str) -> None:
         )
 
 
-def _from_array(array: NDArray[Any]) -> Image.Image:
-    """Return an image that shares no memory with `array`. Raises DataError for what is no image."""
-    name = _name(array)
+def _from_array(array: NDArray[Any], name: str) -> Image.Image:
+    """Return an image that shares no memory with `array`. Raises DataError for what is not an image."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     colour = array.ndim == 3 and array.shape[2] in (2, 3, 4) and array.dtype == np.uint8
     grey = array.ndim == 2 and array.dtype.kind in "biuf"
     if not (colour or grey):
-        raise DataError(f"not an image ({name}, {array.dtype}); give (H, W) numbers or (H, W, 1 to 4) uint8")
+        expected = "(H, W) numbers or (H, W, 1 to 4) uint8 in 0..255, channels last"
+        raise DataError(f"not an image ({name}, {array.dtype}); give {expected}")
     _check_pixels((array.shape[1], array.shape[0]), name)
     if array.dtype == np.bool_:
         array = array * np.uint8(255)
