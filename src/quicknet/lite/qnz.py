@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,15 +134,25 @@ class QnzClassifier:
     `runtime`: `engine` by the best instructions of this CPU, `engine-portable` by plain C,
     `reference` by numpy; `auto` is what QUICKNET_RUNTIME names, else the engine where there is
     one, else the reference. All give the same logits. `threads` by default as many as there are
-    cores; threads may share one classifier. Raises FormatError for a file that is foreign or
-    damaged, ToolError for an engine that is not there, ConfigError for a runtime not known.
+    cores; threads may share one classifier, and other processes get it by pickle, as the file's
+    bytes. Raises FormatError for a file that is foreign or damaged, ToolError for an engine that
+    is not there, ConfigError for a runtime not known.
     """
 
     def __init__(self, path: str | Path, runtime: str = "auto", threads: int | None = None) -> None:
+        self._open(Path(path), None, runtime, threads)
+
+    def _open(self, path: Path, blob: bytes | None, runtime: str, threads: int | None) -> None:
+        self._arguments = (runtime, threads)
         self.threads = checked_threads(threads)
         self.runtime, self.status = _choose(runtime)
-        self.file = read_qnz(Path(path), bounds=self.runtime == "reference")
+        bounds = self.runtime == "reference"
+        self.file = read_qnz(path, bounds) if blob is None else parse_qnz(blob, path, bounds)
         self._run = _opened(self.file, self.runtime, self.threads)
+
+    def __reduce__(self) -> tuple[Callable[..., QnzClassifier], tuple[Any, ...]]:
+        """Pickle as what was asked for: another machine may have another engine, whose logits are the same."""
+        return _unpickled, (self.file.blob, self.file.path, *self._arguments)
 
     @property
     def card(self) -> Card:
@@ -167,6 +177,12 @@ class QnzClassifier:
     def logits(self, images: Images) -> NDArray[np.float32]:
         """Return the integer logits times the card's scale, float32. Raises DataError."""
         return self.integer_logits(images).astype(np.float32) * np.float32(self.file.record.logit_scale)
+
+
+def _unpickled(blob: bytes, path: Path, runtime: str, threads: int | None) -> QnzClassifier:
+    classifier = QnzClassifier.__new__(QnzClassifier)
+    classifier._open(path, blob, runtime, threads)
+    return classifier
 
 
 def load_qnz(path: Path, runtime: str = "auto", threads: int | None = None) -> QnzClassifier:

@@ -19,7 +19,7 @@ import numpy as np
 from quicknet.core.card import Card
 from quicknet.core.errors import ConfigError, FormatError, QuickNetError, ToolError
 from quicknet.lite.choice import Images, Logits, Runner, faster, question, remembered
-from quicknet.lite.onnx_file import OnnxFile, read_onnx
+from quicknet.lite.onnx_file import OnnxFile, parse_onnx, read_onnx
 from quicknet.lite.options import OnnxRuntime, checked_threads, environment_runtime
 from quicknet.lite.preprocess import check_images
 from quicknet.lite.vectors import draw_vectors
@@ -33,18 +33,26 @@ class OnnxClassifier:
     """What `quicknet export` wrote, ready to run (the interface of `lite/classifier.py`).
 
     `runtime` `auto` is what the environment variable QUICKNET_RUNTIME names, else the fastest
-    that is installed, measured once on this machine; `threads` by default as many as there are cores. Threads may
-    share one classifier. Raises FormatError for a file that is foreign, damaged or refused by the
-    runtime, ToolError for a runtime that is not installed, ConfigError for one not known.
+    that is installed, measured once on this machine; `threads` by default as many as there are
+    cores. Threads may share one classifier, and other processes get it by pickle, as the file's
+    bytes. Raises FormatError for a file that is foreign, damaged or refused by the runtime,
+    ToolError for a runtime that is not installed, ConfigError for one not known.
     """
 
     def __init__(self, path: str | Path, runtime: str = "auto", threads: int | None = None) -> None:
-        file = read_onnx(Path(path))
+        self._open(read_onnx(Path(path)), runtime, threads)
+
+    def _open(self, file: OnnxFile, runtime: str, threads: int | None) -> None:
         if not file.intact:
-            raise FormatError(f"{path} was changed or damaged since its export (sha256 differs); export it again")
+            raise FormatError(f"{file.path} was changed or damaged since its export (sha256 differs); export it again")
         self.file = file
+        self._asked_threads = threads
         self.threads = checked_threads(threads)
         self.runtime, self._run = _choose(file, runtime, self.threads)
+
+    def __reduce__(self) -> tuple[Callable[..., OnnxClassifier], tuple[Any, ...]]:
+        """Pickle with the runtime that was chosen: another one's logits differ in their last digits."""
+        return _unpickled, (self.file.blob, self.file.path, self.runtime, self._asked_threads)
 
     @property
     def card(self) -> Card:
@@ -62,6 +70,12 @@ class OnnxClassifier:
         Raises DataError for images of another shape or type.
         """
         return run_chunks(self._run, images, self.card)
+
+
+def _unpickled(blob: bytes, path: Path, runtime: str, threads: int | None) -> OnnxClassifier:
+    classifier = OnnxClassifier.__new__(OnnxClassifier)
+    classifier._open(parse_onnx(blob, path), runtime, threads)
+    return classifier
 
 
 def load_onnx(path: Path, runtime: str = "auto", threads: int | None = None) -> OnnxClassifier:
