@@ -16,6 +16,8 @@ class Server:
         self.status = 200
         self.length: int | None = None  # what Content-Length says: by default the truth, below 0 nothing
         self.endless = False
+        self.headers: dict[str, str] = {}
+        self.redirects: dict[str, str] = {}  # path → address
         self.asked: list[str | None] = []
         self.paths: list[str] = []
         handler = functools.partial(_Handler, self)
@@ -42,6 +44,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if owner.status != 200:
             self.send_error(owner.status)
             return
+        if self.path in owner.redirects:
+            self.send_response(302)
+            self.send_header("Location", owner.redirects[self.path])
+            self.end_headers()
+            return
         content = owner.files.get(self.path, owner.content)
         start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and owner.ranges else 0
         if start >= len(content):
@@ -51,6 +58,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         length = len(content) - start if owner.length is None else owner.length
         if length >= 0:
             self.send_header("Content-Length", str(length))
+        for name, value in owner.headers.items():
+            self.send_header(name, value)
         self.end_headers()
         rest = content[start:]
         self.wfile.write(rest[: owner.die_after.pop(0)] if owner.die_after else rest)

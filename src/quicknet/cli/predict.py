@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import sys
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 _HELP = """Classify FILES with MODEL, a run folder, an exported file or weights by name (quicknet_s.cifar10).
 
 FILES are image files, folders (recursively, what has an image's suffix), or - for names on
-standard input, which are answered as they arrive. Videos (.mp4, .mkv, .avi, ...), a camera's
-device (/dev/video0) and its address (rtsp://...) need the extra [video].
+standard input, which are answered as they arrive. A picture's address (https://.../a.jpg) is
+fetched. Videos (.mp4, .mkv, .avi, ...), a camera's device (/dev/video0) and its address
+(rtsp://...) need the extra [video].
 
 Of a video file every frame is classified, or --fps of each second. Of a camera, or with
 --realtime, the newest frame is: those that came while another was being classified are dropped,
@@ -149,13 +151,22 @@ def _pictures(
             printer.answer(answer)
 
 
-def _images(names: Iterable[str | None], note: Callable[[str], None]) -> Iterator[str | Unreadable | None]:
+def _images(
+    names: Iterable[str | None], note: Callable[[str], None]
+) -> Iterator[str | io.BytesIO | Unreadable | None]:
     """Yield every picture that the names stand for; a None is passed on."""
-    from quicknet.lite.predict import find_images
+    from quicknet.lite.address import fetch_picture, is_picture_address
+    from quicknet.lite.predict import Unreadable, find_images
 
     for name in names:
         if name is None:
             yield None
+        elif is_picture_address(name):
+            yield None  # what is at hand need not wait for the network
+            try:
+                yield fetch_picture(name)
+            except DataError as error:
+                yield Unreadable(name=name, error=str(error))
         else:
             yield from find_images(name, note)
 

@@ -81,6 +81,11 @@ def given_name(source: object) -> str | None:
     return next((name for name in names if isinstance(name, str) and name), None)
 
 
+def is_web_address(name: str) -> bool:
+    """Return whether a name is an http or https address."""
+    return name.lower().startswith(("http://", "https://"))
+
+
 def described(source: object) -> str:
     """Return how messages call a picture."""
     if isinstance(source, Image.Image):
@@ -101,6 +106,8 @@ def plain(source: object, name: str) -> PlainSource:
     """
     if isinstance(source, (Image.Image, np.ndarray)):
         return source
+    if isinstance(source, str) and is_web_address(source):
+        raise DataError(f"an address where a file is expected ({name}); fetch it, then give its bytes")
     if isinstance(source, (str, os.PathLike)):
         return Path(os.fsdecode(source))
     if _is_array(source):

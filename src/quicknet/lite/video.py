@@ -24,9 +24,11 @@ from quicknet.core.card import PreprocessSpec
 from quicknet.core.clock import SYSTEM_CLOCK, Clock
 from quicknet.core.errors import ConfigError, DataError, require_package
 from quicknet.core.settings import Settings
+from quicknet.lite.address import is_picture_address
 from quicknet.lite.classifier import Classifier
 from quicknet.lite.predict import Prediction, PredictSettings, classify_images
 from quicknet.lite.preprocess import MAX_PIXELS, load_image
+from quicknet.lite.sources import is_web_address
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"}
@@ -101,8 +103,8 @@ class Frame(NamedTuple):
 
 
 def is_video(name: str) -> bool:
-    """Return whether a name is a video's: by its suffix, a camera's device or address."""
-    return Path(name).suffix.lower() in VIDEO_SUFFIXES or is_live(name)
+    """Return whether a name is a video's: by its suffix, a camera's device or address; not a picture's address."""
+    return not is_picture_address(name) and (Path(name).suffix.lower() in VIDEO_SUFFIXES or is_live(name))
 
 
 def is_live(name: str) -> bool:
@@ -230,6 +232,8 @@ def _open(av: Any, name: str, live: bool) -> Any:
     except (av.error.FFmpegError, ValueError) as error:
         what = "cannot open the camera" if live else "not a video of a known kind, or cut short"
         mend = "check its address and that nothing else uses it" if live else "replace the file"
+        if is_web_address(name):
+            mend += ", or give a picture's address, which ends in .jpg or another image's suffix"
         raise DataError(f"{what} ({name}: {_reason(error)}); {mend}") from error
 
 
