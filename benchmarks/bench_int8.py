@@ -33,7 +33,6 @@ from typing import Any, get_args
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 
 from quicknet.compare.timing import burst, percentile
@@ -47,10 +46,12 @@ from quicknet.deploy.onnx_int8 import Form, build_int8
 from quicknet.lite.implementations import implementations
 from quicknet.lite.onnx_file import parse_onnx
 from quicknet.lite.qnz import read_qnz
-from quicknet.lite.runtime import open_runner, present
+from quicknet.lite.runtime import import_onnxruntime, open_runner, present
 from quicknet.lite.vectors import draw_vectors
 from quicknet.models.registry import create_model, model_record
 from rivals import ONNXRUNTIME, OPENVINO, OPENVINO_PRODUCTS, int8_file, runner
+
+onnxruntime = import_onnxruntime()
 
 ROOT = Path(__file__).resolve().parent.parent
 BURST_S = 0.15

@@ -42,7 +42,6 @@ os.environ["QUICKNET_FUSED"] = "0"  # torch as a user has it; our training kerne
 os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"  # the peak of one core, too
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import nn
 
@@ -58,10 +57,12 @@ from quicknet.data import DataRequest, Dataset, load_data
 from quicknet.data.augment import normalize
 from quicknet.deploy.export import export
 from quicknet.lite.evaluate import classify
-from quicknet.lite.runtime import OnnxClassifier, present
+from quicknet.lite.runtime import OnnxClassifier, import_onnxruntime, present
 from quicknet.lite.vectors import draw_vectors
 from quicknet.models.registry import create_model, model_record
 from quicknet.train.checkpoint import RunFolder, TorchClassifier
+
+onnxruntime = import_onnxruntime()
 
 CIFAR_SPEC = PreprocessSpec(mean=(0.4914, 0.4822, 0.4465), std=(0.247, 0.2435, 0.2616))
 BURST_S = 0.15

@@ -108,13 +108,14 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path):
     assert found == {"quicknet/engine/_engine.so"}
     assert wheel.stat().st_size < 10_000_000
     required = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE)
-    assert "torch" not in required
-    assert {"numpy", "pillow", "msgspec", "click"} <= set(required)
+    assert sorted(required) == ["click", "msgspec", "numpy", "pillow", "rich"]
+    for package, extra in (("onnxruntime", "onnx"), ("onnxruntime", "export"), ("safetensors", "train")):
+        assert re.search(rf"^Requires-Dist: {package}>=.*; extra == '{extra}'$", metadata, re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
 def light(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `bin` folder of an environment with the wheel and what it requires: no torch."""
+    """The `bin` folder of an environment with the wheel and what it requires: no torch, no ONNX Runtime."""
     folder = tmp_path_factory.mktemp("light") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=60)
     command = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--quiet"]
@@ -129,7 +130,8 @@ def light(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("QUICKNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("PYTHONPATH", raising=False)
+    for name in ("PYTHONPATH", "QUICKNET_RUNTIME"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -138,11 +140,14 @@ def command(light: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([str(light / "quicknet"), *arguments], capture_output=True, text=True, timeout=60)
 
 
-def test_the_light_environment_has_no_torch_and_the_command(light: Path, place: Path):
-    program = "import importlib.util as u, quicknet; print(u.find_spec('torch'), quicknet.__file__)"
-    torch, _, where = python(program, light / "python").strip().partition(" ")
-    assert torch == "None"
+def test_the_light_environment_is_light_and_has_the_command(light: Path, place: Path):
+    heavy = ("torch", "onnxruntime", "safetensors", "onnx", "matplotlib", "av")
+    program = f"import importlib.util as u, quicknet; print([n for n in {heavy} if u.find_spec(n)], quicknet.__file__)"
+    present, _, where = python(program, light / "python").strip().partition(" ")
+    assert present == "[]"
     assert where.startswith(str(light.parent))
+    size_bytes = sum(file.lstat().st_size for file in light.parent.rglob("*") if not file.is_dir())
+    assert size_bytes < 100_000_000  # 97; `du` says 147 MiB of one with pip, setuptools and compiled modules, too
     found = command(light, "--help")
     assert (found.returncode, found.stderr) == (0, "")
     assert "doctor" in found.stdout
@@ -166,6 +171,24 @@ def test_shipped_weights_classify_right_after_installation(name: str, light: Pat
     found = command(light, "predict", name, "sky.png", "--json")
     assert (found.returncode, found.stderr) == (0, "")
     assert json.loads(found.stdout)["label"]
+
+
+@pytest.mark.parametrize("arguments", [["predict", "m.onnx", "sky.png"], ["verify", "m.onnx"], ["benchmark", "m.onnx"]])
+def test_what_needs_onnx_runtime_says_how_to_get_it(arguments: list[str], light: Path, place: Path):
+    from PIL import Image
+
+    from exported import make_run, write_pictures
+    from quicknet.data import DataRequest
+    from quicknet.deploy.export import export
+
+    make_run(place / "run", write_pictures(place / "pictures", n=2), request=DataRequest(size=32, quiet=True))
+    export(place / "run", place / "m.onnx")
+    Image.new("RGB", (64, 48), "skyblue").save(place / "sky.png")
+    found = command(light, *arguments)
+    assert (found.returncode, found.stdout) == (2, "")
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("quicknet: error: ")
+    assert "needs onnxruntime, which is not installed; run `pip install 'quicknet-vision[onnx]'`" in line
 
 
 def test_doctor_looks_over_a_folder_without_torch(light: Path, place: Path):

@@ -127,7 +127,8 @@ def test_a_full_disk_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("missing", "format_", "extra"), [("onnx", "onnx", "export"), ("openvino", "openvino", "openvino")]
+    ("missing", "format_", "extra"),
+    [("onnx", "onnx", "export"), ("onnxruntime", "onnx", "onnx"), ("openvino", "openvino", "openvino")],
 )
 def test_a_missing_tool_is_named_with_its_extra(
     missing: str, format_: str, extra: str, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

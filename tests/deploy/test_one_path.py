@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -19,7 +18,9 @@ from quicknet.deploy.export import export
 from quicknet.lite.onnx_file import read_onnx
 from quicknet.lite.predict import PredictSettings, predict
 from quicknet.lite.preprocess import load_image
-from quicknet.lite.runtime import present
+from quicknet.lite.runtime import import_onnxruntime, present
+
+onnxruntime = import_onnxruntime()
 
 SIZES = [(1, 1), (4000, 10), (10, 4000), (33, 32), (32, 32), (7, 90), (200, 150), (3, 2), (64, 48), (31, 31), (2, 500)]
 

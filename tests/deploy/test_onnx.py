@@ -2,7 +2,6 @@ import hashlib
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -13,8 +12,11 @@ from quicknet.data.augment import normalize
 from quicknet.deploy.fold import fold
 from quicknet.deploy.onnx import assemble, build_graph
 from quicknet.lite.onnx_file import OPERATORS
+from quicknet.lite.runtime import import_onnxruntime
 from quicknet.lite.vectors import draw_vectors, splitmix64
 from quicknet.models.registry import create_model, model_record
+
+onnxruntime = import_onnxruntime()
 
 SPEC = PreprocessSpec(mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
 

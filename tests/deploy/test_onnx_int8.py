@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -18,7 +17,9 @@ from quicknet.deploy.onnx_int8 import build_int8
 from quicknet.lite import reference
 from quicknet.lite.integer import IntegerNetwork
 from quicknet.lite.onnx_file import parse_onnx
-from quicknet.lite.runtime import open_runner
+from quicknet.lite.runtime import import_onnxruntime, open_runner
+
+onnxruntime = import_onnxruntime()
 
 FORMS = ("onnxruntime", "openvino")
 HERE = Path("m.onnx")

@@ -1,4 +1,7 @@
+import importlib.util
 import json
+import os
+import re
 import subprocess
 import sys
 import threading
@@ -10,13 +13,14 @@ import pytest
 
 import quicknet
 from exported import make_run, torch_logits, write_pictures
+from quicknet.compare.subjects import find_subjects
 from quicknet.core.errors import ConfigError, DataError, FormatError, ToolError
 from quicknet.data import DataRequest
 from quicknet.deploy.export import export
 from quicknet.lite import runtime
 from quicknet.lite.choice import Runner, faster, question, remembered
 from quicknet.lite.classifier import Classifier, load
-from quicknet.lite.runtime import OnnxClassifier, present
+from quicknet.lite.runtime import OnnxClassifier, import_onnxruntime, present
 from quicknet.lite.vectors import draw_vectors
 
 IMAGES = draw_vectors(32, 3, 40)
@@ -182,9 +186,52 @@ def test_a_runtime_that_is_not_installed_is_named(folder: Path, monkeypatch: pyt
     with pytest.raises(ToolError, match=r"openvino is not installed.*quicknet-vision\[openvino\]"):
         OnnxClassifier(folder / "fused.onnx", "openvino")
     monkeypatch.delenv("QUICKNET_RUNTIME", raising=False)
-    monkeypatch.setattr(runtime, "present", lambda: ())
-    with pytest.raises(ToolError, match="no runtime is installed"):
-        OnnxClassifier(folder / "fused.onnx")
+
+
+def test_without_any_runtime_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By all that runs an ONNX file: a receipt that nothing replayed must not hold."""
+    monkeypatch.delenv("QUICKNET_RUNTIME", raising=False)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name in ("onnxruntime", "openvino") else real(name)
+    )
+    path = folder / "fused.onnx"
+    for use in (
+        lambda: quicknet.load(path),
+        lambda: quicknet.load(path, "onnxruntime"),
+        lambda: quicknet.verify(path),
+        lambda: find_subjects([path], [], [1]),
+        import_onnxruntime,
+    ):
+        with pytest.raises(
+            ToolError, match=r"onnxruntime.* is not installed; run `pip install 'quicknet-vision\[onnx\]'`"
+        ):
+            use()
+
+
+def test_onnx_runtime_is_imported_in_one_place() -> None:
+    """Where its telemetry is switched off and its absence is named."""
+    root = Path(__file__).resolve().parents[2]
+    files = [file for part in ("src", "benchmarks", "tests") for file in (root / part).rglob("*.py")]
+    imports = re.compile(r"^\s*(import|from) onnxruntime|import_module\(.onnxruntime.\)", re.MULTILINE)
+    assert [file.name for file in files if imports.search(file.read_text())] == ["runtime.py"]
+
+
+@pytest.mark.parametrize("home", ["empty", "unwritable"])
+def test_opening_a_file_leaves_nothing_at_home_and_says_nothing(home: str, folder: Path, tmp_path: Path) -> None:
+    """ONNX Runtime's telemetry keeps a device id under ~/.cache, and warns in colour where it cannot."""
+    place = tmp_path / "home"
+    place.mkdir() if home == "empty" else place.touch()
+    dropped = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "QUICKNET_CACHE")
+    environment = {name: value for name, value in os.environ.items() if name not in dropped} | {"HOME": str(place)}
+    program = (
+        f"import quicknet\nprint(len(quicknet.load({str(folder / 'fused.onnx')!r}, 'onnxruntime').card.classes))\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (0, "3\n", "")
+    assert list(place.rglob("*")) == []
 
 
 @pytest.mark.parametrize("threads", [0, -1, 5000])

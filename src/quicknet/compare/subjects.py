@@ -19,6 +19,7 @@ from quicknet.core.machine import usable_cores
 from quicknet.core.settings import Settings
 from quicknet.lite.classifier import Classifier, load
 from quicknet.lite.qnz import looks_like_qnz
+from quicknet.lite.runtime import require_runtimes
 from quicknet.lite.shipped import locate
 from quicknet.lite.vectors import draw_vectors
 
@@ -106,6 +107,8 @@ def _runtimes_of(path: Path, asked: Sequence[str]) -> list[str]:
     absent = {name for name, kind in kinds.items() if importlib.util.find_spec(kind.package) is None}
     if path.is_dir() and absent:
         load(path)  # raises, and names the extra that has torch
+    if not asked and len(absent) == len(kinds):
+        require_runtimes()  # raises, and names the extra that has one
     return [name for name in kinds if name in asked or (not asked and name not in absent)]
 
 

@@ -50,9 +50,11 @@ class CheckFailed(QuickNetError):
 # package → the extra of quicknet-vision that brings it
 _EXTRAS = {
     "torch": "train",
+    "safetensors": "train",
     "tomli_w": "train",
     "matplotlib": "report",
     "onnx": "export",
+    "onnxruntime": "onnx",
     "openvino": "openvino",
     "optuna": "explore",
     "av": "video",
@@ -60,9 +62,15 @@ _EXTRAS = {
 
 
 def missing_extra(error: ModuleNotFoundError, what: str = "this") -> ToolError | None:
-    """Return what to say where `what` needs a package that an extra brings; None for any other package."""
+    """Return what to say where `what` needs a package that an extra brings; None for any other package.
+
+    Of several packages of the extra that are missing, the first is named: torch, not safetensors.
+    """
     package = (error.name or "").partition(".")[0]
-    return _missing(package, what) if package in _EXTRAS else None
+    if package not in _EXTRAS:
+        return None
+    same = [name for name, extra in _EXTRAS.items() if extra == _EXTRAS[package]]
+    return _missing(next((name for name in same if importlib.util.find_spec(name) is None), package), what)
 
 
 def require_package(package: str, what: str) -> None:
@@ -71,10 +79,17 @@ def require_package(package: str, what: str) -> None:
         raise _missing(package, what)
 
 
+def install_command(package: str) -> str:
+    """Return the command that installs a package of an extra.
+
+    >>> install_command("onnxruntime")
+    "`pip install 'quicknet-vision[onnx]'`"
+    """
+    return f"`pip install 'quicknet-vision[{_EXTRAS[package]}]'`"
+
+
 def _missing(package: str, what: str) -> ToolError:
-    return ToolError(
-        f"{what} needs {package}, which is not installed; run `pip install 'quicknet-vision[{_EXTRAS[package]}]'`"
-    )
+    return ToolError(f"{what} needs {package}, which is not installed; run {install_command(package)}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

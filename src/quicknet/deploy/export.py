@@ -31,7 +31,7 @@ from quicknet.train.recipe import DataSettings
 Format = Literal["onnx", "openvino"]
 
 # format → the packages that making and verifying it takes
-TOOLS = {"onnx": ("onnx",), "openvino": ("onnx", "openvino")}
+TOOLS = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
 # Float32 torch against the float64 network on the same images. Trained networks differ by 1e-5;
 # what this must find (another normalization, other weights) differs by 0.1 and more.
 _SAME_NETWORK = 1e-2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,14 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from quicknet.core.card import Card
-from quicknet.core.errors import ConfigError, FormatError, QuickNetError, ToolError
+from quicknet.core.errors import (
+    ConfigError,
+    FormatError,
+    QuickNetError,
+    ToolError,
+    install_command,
+    require_package,
+)
 from quicknet.lite.choice import Images, Logits, Runner, faster, question, remembered
 from quicknet.lite.onnx_file import OnnxFile, parse_onnx, read_onnx
 from quicknet.lite.options import OnnxRuntime, checked_threads, environment_runtime
@@ -98,13 +106,34 @@ def present() -> tuple[str, ...]:
     return tuple(name for name in _RUNNERS if importlib.util.find_spec(name) is not None)
 
 
+def require_runtimes() -> tuple[str, ...]:
+    """Return the names of the runtimes that are installed. Raises ToolError, naming the extra, where none is."""
+    names = present()
+    if not names:
+        require_package("onnxruntime", "an ONNX file")
+    return names
+
+
+def import_onnxruntime() -> Any:
+    """Return the package: the only place that imports it. Raises ToolError, naming the extra, without it.
+
+    Its telemetry is off unless ORT_DISABLE_TELEMETRY says otherwise: version 1.32, for one,
+    writes a device id under ~/.cache, and prints warnings in colour where it cannot. It reads the
+    variable while it is loaded (its Privacy.md).
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    require_package("onnxruntime", "an ONNX file")
+    return importlib.import_module("onnxruntime")
+
+
 def open_runner(file: OnnxFile, name: str, threads: int) -> Runner:
     """Return a file's graph, compiled by the runtime `name`. Raises FormatError, ToolError, ConfigError."""
     if name not in _RUNNERS:
         raise ConfigError(f"no runtime is called {name!r}; use {', '.join(get_args(OnnxRuntime))}")
     if name not in present():
-        extra = " with `pip install 'quicknet-vision[openvino]'`" if name == "openvino" else ""
-        raise ToolError(f"the runtime {name} is not installed; install it{extra} or choose another with --runtime")
+        raise ToolError(
+            f"the runtime {name} is not installed; run {install_command(name)} or choose another with --runtime"
+        )
     try:
         run = _RUNNERS[name](file.blob, threads)
     except QuickNetError:
@@ -137,9 +166,7 @@ def _choose(file: OnnxFile, runtime: str, threads: int) -> tuple[str, Runner]:
         runtime = environment_runtime(OnnxRuntime)
     if runtime != "auto":
         return runtime, open_runner(file, runtime, threads)
-    names = present()
-    if not names:
-        raise ToolError("no runtime is installed; run `pip install onnxruntime`")
+    names = require_runtimes()
     runners: dict[str, Runner] = {}
 
     def measure() -> str:
@@ -155,8 +182,7 @@ def _choose(file: OnnxFile, runtime: str, threads: int) -> tuple[str, Runner]:
 
 
 def _open_onnxruntime(blob: bytes, threads: int) -> Runner:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

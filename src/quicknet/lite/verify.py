@@ -27,7 +27,7 @@ from quicknet.lite.receipt import (
     stated_tolerance,
     unpack_classes,
 )
-from quicknet.lite.runtime import open_runner, present, run_chunks
+from quicknet.lite.runtime import open_runner, require_runtimes, run_chunks
 from quicknet.lite.shipped import did_you_mean, locate
 from quicknet.lite.vectors import GENERATOR, draw_vectors, vectors_sha256
 
@@ -154,7 +154,7 @@ def verify_file(
 
 
 def _floating(file: OnnxFile) -> _File:
-    opened = {name: open_runner(file, name, usable_cores()) for name in present()}
+    opened = {name: open_runner(file, name, usable_cores()) for name in require_runtimes()}
     runners = {name: functools.partial(_by_chunks, run, file.card) for name, run in opened.items()}
     wanted = file.card.vectors.logits if file.card.vectors else None
     return _File(file.path, file.sha256, file.weights_sha256, file.card, runners, wanted, exact=False)
