@@ -195,7 +195,7 @@ CARDS: dict[str, tuple[bytes, str]] = {
     "a scale of zero": (TEXT.replace(b'"logit_scale": 0.0009765625', b'"logit_scale": 0'), "logit scale 0"),
     "a negative scale": (TEXT.replace(b'"logit_scale": 0.0009765625', b'"logit_scale": -1.5'), "logit scale -1.5"),
     "an endless scale": (TEXT.replace(b'"logit_scale": 0.0009765625', b'"logit_scale": 1e999'), "logit scale inf|hold"),
-    "no integer record": (TEXT.replace(b'"integer":', b'"integers":'), "says nothing of an integer network"),
+    "no integer record": (TEXT.replace(b'"integer":', b'"integers":'), "does not describe an integer network"),
     "one class more": (TEXT.replace(b'"class 0"', b'"class 0", "class 9"'), "names 3 classes .* has 2,"),
     "a huge integer logit": (TEXT.replace(b'"integers": [', b'"integers": [[1' + b"0" * 400 + b"],"), "hold|32 bits"),
 }

@@ -58,7 +58,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server: Server, tmp_pa
     server.die_after = [300_000] + [0] * 20
     with pytest.raises(ToolError) as error:
         get(wanted(server), part)
-    assert "run the same command again to go on where it stopped, or put the file at PLACE" in one_line(error)
+    assert "run the same command again to continue where it stopped, or put the file at PLACE" in one_line(error)
     assert part.read_bytes() == CONTENT[:300_000]
     server.die_after, server.asked = [], []
     get(wanted(server), part)
@@ -156,5 +156,5 @@ def test_a_full_disk_keeps_what_came_and_is_not_taken_for_the_network(
     monkeypatch.setattr(download.os, "fsync", full)
     with pytest.raises(ToolError, match="No space left on device") as error:
         get(wanted(server), tmp_path / "w.part")
-    assert "goes on where it stopped" in one_line(error)
+    assert "continues where it stopped" in one_line(error)
     assert len(server.asked) == 1

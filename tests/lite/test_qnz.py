@@ -89,7 +89,7 @@ def test_what_a_newer_minor_version_adds_to_the_card_is_passed_on() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"integer": None}, "says nothing of an integer network"),
+        ({"integer": None}, "does not describe an integer network"),
         ({"integer": IntegerRecord(bits="w7a8", logit_scale=0.0)}, "logit scale 0.0 is no positive number"),
         ({"integer": IntegerRecord(bits="w7a8", logit_scale=float("nan"))}, "logit scale nan"),
         (
@@ -201,7 +201,7 @@ def test_without_an_engine_the_reference_runs_and_says_so(path: Path, monkeypatc
     assert model.runtime == "reference"
     assert "numpy's reference, many times slower" in model.status
     assert "no C compiler" in model.status
-    with pytest.raises(ToolError, match=r"engine-portable is not there \(engine: no C compiler\)"):
+    with pytest.raises(ToolError, match=r"engine-portable is not available \(engine: no C compiler\)"):
         QnzClassifier(path, "engine-portable")
 
 

@@ -193,15 +193,15 @@ def test_an_installation_that_lacks_a_file_is_said(package: Path):
     [
         (lambda text: text[:-20], "is not JSON"),
         (lambda text: "", "is not JSON"),
-        (lambda text: "[]", "does not hold"),
-        (lambda text: '{"format": 2, "weights": {}}', "does not hold"),
+        (lambda text: "[]", "is damaged"),
+        (lambda text: '{"format": 2, "weights": {}}', "is damaged"),
         (lambda text: text.replace(f'"{NAME}.qnz"', '"../../../tmp/x.qnz"', 1), "lacks"),
         (lambda text: text.replace(f'"{NAME}/card.json"', '"/etc/passwd"', 1), "lacks"),
-        (lambda text: text.replace(f'"{NAME}": ', '"../x.qnz": '), "does not hold"),
-        (lambda text: text.replace('"sha256": "', '"sha256": "zz'), "does not hold"),
-        (lambda text: text.replace('"size_bytes": ', '"size_bytes": -'), "does not hold"),
-        (lambda text: text.replace('"n": 60', '"n": 1e999'), "does not hold"),
-        (lambda text: text.replace('"parts": [{', '"parts": [{"url": "a.qnz/../../b", '), "does not hold"),
+        (lambda text: text.replace(f'"{NAME}": ', '"../x.qnz": '), "is damaged"),
+        (lambda text: text.replace('"sha256": "', '"sha256": "zz'), "is damaged"),
+        (lambda text: text.replace('"size_bytes": ', '"size_bytes": -'), "is damaged"),
+        (lambda text: text.replace('"n": 60', '"n": 1e999'), "is damaged"),
+        (lambda text: text.replace('"parts": [{', '"parts": [{"url": "a.qnz/../../b", '), "is damaged"),
         (lambda text: text.replace('"parts": [{', '"parts": [{"url": "a.qnz", '), "in two places"),
         (lambda text: "[" * 100_000, "is not JSON"),
         (lambda text: " " * (2 << 20), "over the limit"),
@@ -248,7 +248,7 @@ def test_predict_fetches_what_it_is_asked_for(server: Server, place: Path, capfd
 def test_an_interrupted_download_goes_on(server: Server, place: Path):
     whole = server.files[f"/release/{NAME}.qnz"]
     server.die_after = [5000] + [0] * 20
-    with pytest.raises(ToolError, match="run the same command again to go on where it stopped") as error:
+    with pytest.raises(ToolError, match="run the same command again to continue where it stopped") as error:
         locate(NAME, "file", quiet=True)
     assert "or put the file at " in str(error.value)
     assert cached(place) == [f"{NAME}.qnz.part"]

@@ -16,7 +16,7 @@ _LOG_EVERY_S = 30.0
 
 
 def duration(seconds: float) -> str:
-    """Return a span of time as people say it.
+    """Return a duration in words.
 
     >>> duration(59), duration(90), duration(7260)
     ('59 s', '1 min 30 s', '2 h 1 min')

@@ -1,4 +1,4 @@
-"""MODEL, --runtime and --threads: what several commands open in the same way."""
+"""MODEL, --runtime and --threads, which several commands share."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _RUNTIMES = ("auto", "engine", "engine-portable", "reference", "onnxruntime", "o
 def runtime_options(command: F) -> F:
     """Add --runtime and --threads to a command."""
     threads = click.option(
-        "--threads", type=click.IntRange(1, 1024), help="Of the runtime of an exported file.  [default: all cores]"
+        "--threads", type=click.IntRange(1, 1024), help="Threads for running an exported file.  [default: all cores]"
     )
     runtime = click.option(
         "--runtime",
         type=click.Choice(_RUNTIMES),
         default="auto",
         show_default=True,
-        help="Of a .qnz the engine or numpy's reference, of an ONNX file one of the others; auto is the fastest.",
+        help="What runs an exported file: engine or reference a .qnz, the others ONNX; auto is the fastest.",
     )
     return runtime(threads(command))
 
 
 def open_model(model: str, runtime: str, threads: int | None, quiet: bool) -> Classifier:
-    """Return the classifier, noting where a slow stand-in runs it. Raises what `quicknet.load` raises."""
+    """Return the classifier, with a note if the slow reference runs it. Raises the errors of `quicknet.load`."""
     from quicknet.lite.classifier import load
     from quicknet.lite.shipped import locate
 
-    asked = {"runtime": None if runtime == "auto" else runtime, "threads": threads}
-    chosen: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    classifier = load(locate(model, "file", quiet), **chosen)
+    options = {"runtime": None if runtime == "auto" else runtime, "threads": threads}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    classifier = load(locate(model, "file", quiet), **given)
     if runtime == "auto" and getattr(classifier, "runtime", None) == "reference" and not quiet:
         click.echo(f"quicknet: note: runs by {shown(str(getattr(classifier, 'status', '')))}", err=True)
     return classifier

@@ -29,10 +29,10 @@ standard input, which are answered as they arrive. A picture's address (https://
 fetched. Videos (.mp4, .mkv, .avi, ...), a camera's device (/dev/video0) and its address
 (rtsp://...) need the extra [video].
 
-Of a video file every frame is classified, or --fps of each second. Of a camera, or with
---realtime, the newest frame is: those that came while another was being classified are dropped,
-and counted. With --watch, every picture that is new in FOLDER or changed is classified once it is
-whole. Cameras and --watch run until Ctrl-C (exit code 130) or --for SECONDS.
+In a video file every frame is classified, or --fps frames of each second. From a camera, or with
+--realtime, the newest frame is classified; frames that arrive meanwhile are dropped and counted.
+With --watch, every picture that is new in FOLDER or changes is classified once it is complete.
+Cameras and --watch run until Ctrl-C (exit code 130) or --for SECONDS.
 
 \b
 A line per image or frame, separated by tabs:
@@ -45,8 +45,9 @@ With --json:
    "top": [{"label": str, "probability": number}, ...], "calibrated": bool}
   and for a frame "frame": its number from 0, "time_s": in the video, or since the camera's start
 
-On stderr after a video, camera or --watch: frames classified, their rate, frames dropped.
-Unreadable files are named on stderr, the others still done; the exit code is then 2.
+After a video, camera or --watch, standard error has the frames classified, their rate and the
+frames dropped. Unreadable files are named there, the others are still classified, and the exit
+code is then 2.
 """
 
 
@@ -61,21 +62,23 @@ Unreadable files are named on stderr, the others still done; the exit code is th
     metavar="P",
     help='Answer "unknown" where the best class is less probable than P.',
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per image and line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image, each on a line.")
 @click.option("-0", "nul", is_flag=True, help="Names on standard input end in NUL (find -print0).")
 @click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images at a time.")
 @runtime_options
-@click.option("--watch", metavar="FOLDER", help="Classify what appears there.")
-@click.option("--fps", type=float, metavar="N", help="Of a video's or camera's second, N frames.  [default: all]")
-@click.option("--realtime", is_flag=True, help="Play video files at their own speed; drop frames as a camera's.")
-@click.option("--for", "seconds", type=float, metavar="SECONDS", help="End a video, camera or --watch after so long.")
-@click.option("--quiet", is_flag=True, help="No notes; unreadable files are named all the same.")
+@click.option("--watch", metavar="FOLDER", help="Classify the pictures that appear in FOLDER.")
+@click.option(
+    "--fps", type=float, metavar="N", help="Frames to classify of each second of a video or camera.  [default: all]"
+)
+@click.option("--realtime", is_flag=True, help="Play video files at their own speed and drop frames, as of a camera.")
+@click.option("--for", "seconds", type=float, metavar="SECONDS", help="End a video, camera or --watch after this time.")
+@click.option("--quiet", is_flag=True, help="Print no notes; unreadable files are still named.")
 def predict(model: str, files: tuple[str, ...], **options: Any) -> int:
     """Carry out `quicknet predict`; returns the exit code."""
     from quicknet.lite.predict import PredictSettings
 
     if bool(files) == (options["watch"] is not None):
-        raise ConfigError("give FILES to classify, or --watch FOLDER: one of the two")
+        raise ConfigError("give FILES to classify or --watch FOLDER: one of the two")
     settings = PredictSettings(top=options["top"], min_confidence=options["min_confidence"], batch=options["batch"])
     classifier = open_model(model, options["runtime"], options["threads"], options["quiet"])
     if not options["quiet"]:
@@ -117,7 +120,7 @@ class _Printer:
         click.echo(f"quicknet: unreadable: {shown(str(error))}".encode(), err=True)
 
     def note(self, text: str) -> None:
-        """Say something that is no answer."""
+        """Print a note on standard error."""
         if not self._quiet:
             click.echo(f"quicknet: note: {shown(text)}".encode(), err=True)
 
@@ -154,7 +157,7 @@ def _pictures(
 def _images(
     names: Iterable[str | None], note: Callable[[str], None]
 ) -> Iterator[str | io.BytesIO | Unreadable | None]:
-    """Yield every picture that the names stand for; a None is passed on."""
+    """Yield every picture of the names: files, what folders hold, what addresses send. None is passed on."""
     from quicknet.lite.address import fetch_picture, is_picture_address
     from quicknet.lite.predict import Unreadable, find_images
 
@@ -162,7 +165,7 @@ def _images(
         if name is None:
             yield None
         elif is_picture_address(name):
-            yield None  # what is at hand need not wait for the network
+            yield None  # the pictures so far should not wait for the network
             try:
                 yield fetch_picture(name)
             except DataError as error:
@@ -172,7 +175,7 @@ def _images(
 
 
 def _watch(classifier: Classifier, settings: PredictSettings, options: dict[str, Any], printer: _Printer) -> int:
-    """Answer what appears in the folder until Ctrl-C or the time is up; returns the exit code."""
+    """Classify what appears in the folder until Ctrl-C or the end of the time; return the exit code."""
     from quicknet.lite.predict import Unreadable
     from quicknet.lite.watch import watch
 
@@ -184,7 +187,7 @@ def _watch(classifier: Classifier, settings: PredictSettings, options: dict[str,
             else:
                 printer.answer(answer)
                 classified += 1
-    except KeyboardInterrupt:  # how it is meant to end
+    except KeyboardInterrupt:  # the usual end
         return 130
     finally:
         seconds = time.perf_counter() - started
@@ -205,7 +208,7 @@ def _is_video(name: str | None) -> bool:
 def _video(
     classifier: Classifier, name: str, settings: PredictSettings, options: dict[str, Any], printer: _Printer
 ) -> bool:
-    """Answer a video's or camera's frames, then say how many and how fast; returns False after Ctrl-C."""
+    """Classify a video's or camera's frames, then print how many and how fast; return False after Ctrl-C."""
     from quicknet.lite.video import FrameCounts, VideoSettings, classify_video
 
     video = VideoSettings(fps=options["fps"], realtime=options["realtime"], seconds=options["seconds"])
@@ -215,7 +218,7 @@ def _video(
             printer.answer(answer)
     except DataError as error:
         printer.unreadable(error)
-    except KeyboardInterrupt:  # how a camera is meant to end
+    except KeyboardInterrupt:  # the usual end of a camera
         return False
     finally:
         if counts.arrived:

@@ -1,7 +1,7 @@
-"""Which of several runtimes is the fastest here: measured once, remembered in the user's cache.
+"""Which of several runtimes is the fastest on this machine: measured once, remembered in the user's cache.
 
-Measuring costs a second or so, most of it for loading both, which a command that classifies one
-picture should not pay each time.
+Measuring takes about a second, mostly for loading both runtimes, and a command that classifies one
+picture should not take that each time.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from quicknet.core.machine import machine_card
 from quicknet.core.places import user_cache
 
 _REPEATS = 15
-_FIRST = 3  # calls that allocate, not counted
+_WARM_UP = 3  # calls that are not counted: the first ones allocate memory
 _LIMIT_BYTES = 1 << 20
-_KEPT = 500
+_LIMIT_ENTRIES = 500
 
 Images = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 
 
 class Runner(Protocol):
-    """A compiled graph; called from any thread."""
+    """A compiled graph that any thread may call."""
 
     def __call__(self, images: Images) -> Logits:
         """Return (N, classes) for (N, H, W, C)."""
@@ -41,25 +41,26 @@ class Runner(Protocol):
 
 
 def faster(runners: dict[str, Runner], image: Images, clock: Callable[[], float]) -> str:
-    """Return the name of the runner whose median time on `image` is least; they run in turn.
+    """Return the name of the runner with the lowest median time on `image`; they run in turn.
 
-    In turn, so that a drift of the machine's speed meets them all; medians, since it is shared.
+    In turn, so that a change of the machine's speed affects all of them; medians, since other work
+    may run beside.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runners}
-    for _ in range(_FIRST + _REPEATS):
+    for _ in range(_WARM_UP + _REPEATS):
         for name, run in runners.items():
             started = clock()
             run(image)
             seconds[name].append(clock() - started)
-    return min(runners, key=lambda name: statistics.median(seconds[name][_FIRST:]))
+    return min(runners, key=lambda name: statistics.median(seconds[name][_WARM_UP:]))
 
 
 def question(weights_sha256: str, threads: int, names: tuple[str, ...]) -> str:
-    """Return a digest of all that the answer may depend on: graph, threads, CPU, installed runtimes."""
+    """Return a digest of everything that the answer depends on: graph, threads, CPU, installed runtimes."""
     installed = []
     for name in names:
         spec = importlib.util.find_spec(name)
-        # the file's time changes with every installation, and is read without importing
+        # the file's time changes with every installation and can be read without importing
         installed.append([name, Path(spec.origin).stat().st_mtime_ns if spec and spec.origin else 0])
     return sha256_bytes(json.dumps([weights_sha256, threads, machine_card()["cpu"], installed]).encode())
 
@@ -68,9 +69,9 @@ _lock = threading.Lock()
 
 
 def remembered(key: str, names: tuple[str, ...], measure: Callable[[], str]) -> str:
-    """Return the answer to `key` from the cache, else by `measure`, whose answer is kept there.
+    """Return the answer to `key` from the cache, else from `measure`, and store it in the cache.
 
-    A cache that is damaged or cannot be written costs measuring again, nothing else.
+    If the cache is damaged or cannot be written, the only cost is measuring again.
     """
     path = user_cache() / "runtimes.json"
     with _lock:
@@ -78,9 +79,9 @@ def remembered(key: str, names: tuple[str, ...], measure: Callable[[], str]) -> 
         if known.get(key) in names:
             return known[key]
         known[key] = measure()
-        kept = dict(list(known.items())[-_KEPT:])
+        newest = dict(list(known.items())[-_LIMIT_ENTRIES:])
         with contextlib.suppress(ToolError):
-            write_atomically(path, json.dumps(kept, indent=1) + "\n")
+            write_atomically(path, json.dumps(newest, indent=1) + "\n")
         return known[key]
 
 

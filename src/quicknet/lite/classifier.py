@@ -17,8 +17,8 @@ from quicknet.lite.onnx_file import looks_like_onnx
 from quicknet.lite.qnz import looks_like_qnz
 from quicknet.lite.shipped import locate, near_weights
 
-# what it is → (is it this?, "module:function" that opens it). Named, not imported: a run folder
-# needs torch, which the light part must do without.
+# kind of model → (a test for it, "module:function" that opens it). Named here, not imported: a run
+# folder needs torch, and the light part must work without torch.
 _OPENERS: dict[str, tuple[Callable[[Path], bool], str]] = {
     "a run folder (card.json and model.safetensors)": (
         Path.is_dir,
@@ -35,7 +35,7 @@ class Classifier(Protocol):
 
     @property
     def card(self) -> Card:
-        """What the model is: classes, preprocessing, what was measured."""
+        """What the model is: classes, preprocessing, measured metrics."""
         ...
 
     @property
@@ -49,15 +49,15 @@ class Classifier(Protocol):
 
 
 def load(path: str | Path, runtime: str = "auto", threads: int | None = None) -> Classifier:
-    """Return the classifier in a run folder or an exported file, told apart by content, or of shipped weights.
+    """Return the classifier in a run folder or an exported file, recognized by content, or of shipped weights.
 
     A name such as "quicknet_s.cifar10" opens the `.qnz` of the weights that ship under it, as
-    `quicknet.lite.shipped.locate` finds it; a path that exists wins.
+    `quicknet.lite.shipped.locate` finds it; a path that exists goes first.
     `runtime` and `threads` are for exported files, as `OnnxClassifier` (`auto`, `onnxruntime`,
     `openvino`) and `QnzClassifier` (`auto`, `engine`, `engine-portable`, `reference`) say.
-    Raises CheckpointError where nothing is at `path` or a folder is no run, FormatError for any
-    other file, ToolError where what opens it is not installed, ConfigError where a run folder is
-    given `runtime` or `threads`.
+    Raises CheckpointError if nothing is at `path` or a folder is not a run folder, FormatError for
+    any other file, ToolError if the package that opens it is not installed, ConfigError if a run
+    folder is given `runtime` or `threads`.
     """
     path = locate(path, "file")
     options: dict[str, Any] = {"runtime": runtime} if runtime != "auto" else {}
@@ -77,7 +77,7 @@ def load(path: str | Path, runtime: str = "auto", threads: int | None = None) ->
 
 
 def _near(path: Path) -> str:
-    """Return `` (did you mean …?)`` for a name beside the missing one and shipped weights, where some are alike."""
+    """Return `` (did you mean …?)`` with a similar name beside the missing one and similar shipped weights, if any."""
     try:
         names = [entry.name for entry in path.parent.iterdir()]
     except OSError:
@@ -88,12 +88,12 @@ def _near(path: Path) -> str:
 
 
 def _attribute(name: str) -> Any:
-    """Import "module:attribute". Raises ToolError naming the extra that a missing package is of."""
+    """Import "module:attribute". Raises ToolError naming the extra of a missing package."""
     module, _, attribute = name.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        missing = missing_extra(error, "a run folder")  # the other openers' packages are always there
+        missing = missing_extra(error, "a run folder")  # the other openers import nothing of an extra
         if missing is None:
             raise
         raise missing from error

@@ -21,19 +21,19 @@ from quicknet.lite.progress import progress
 _CHUNK = 1 << 18
 _TIMEOUT_S = 30.0
 _TRIES_WITHOUT_PROGRESS = 4
-# A connection that dies after less has brought nothing: else a server could send a byte at a time for ever.
+# A connection that ends after fewer bytes made no progress: else a server could send a byte at a time without end.
 _PROGRESS_BYTES = 256
-# Slower is taken for a server that stands still: 4 MB would take an hour and more.
+# A slower server counts as stopped: 4 MB would take over an hour.
 _SLOWEST_BYTES_PER_S = 1000
 _PACE_WINDOW_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """What is fetched: its address, its checksum (hex), the most bytes it may have.
+    """What is fetched: its address, its checksum (hex), its maximum size.
 
-    `what` names it in messages ("official archive"); `otherwise` says what else a user can do
-    where its address does not answer, `wrong` where what it sends has another checksum.
+    `what` names it in messages ("official archive"). `otherwise` says what else a user can do if
+    the address does not answer, `wrong` what to do if the content has another checksum.
     """
 
     url: str
@@ -45,89 +45,89 @@ class Download:
     wrong: str
 
 
-def check_download(wanted: Download, path: Path) -> None:
-    """Raise DataError where a file does not have the checksum of what is wanted."""
+def check_download(download: Download, path: Path) -> None:
+    """Raise DataError if a file does not have the expected checksum."""
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.new(wanted.algorithm, usedforsecurity=False)).hexdigest()
-    if found != wanted.checksum:
+        checksum = hashlib.file_digest(file, lambda: hashlib.new(download.algorithm, usedforsecurity=False)).hexdigest()
+    if checksum != download.checksum:
         raise DataError(
-            f"{path} is not the {wanted.what} ({wanted.algorithm.upper()} {found}, not {wanted.checksum}); "
+            f"{path} is not the {download.what} ({download.algorithm.upper()} {checksum}, not {download.checksum}); "
             "delete it, then run the same command again"
         )
 
 
 def fetch(
-    wanted: Download,
+    download: Download,
     part: Path,
     quiet: bool = False,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Download into `part`, going on from what is there, until its checksum is right.
+    """Download into `part`, continuing from what is there, until its checksum is right.
 
-    A dropped connection is tried again as long as bytes arrive. A resumed file with the wrong
+    A dropped connection is opened again as long as bytes arrive. A resumed file with the wrong
     checksum is fetched once more from the start, since its beginning may be of another version.
-    Raises ToolError where the address, the server or the disk refuses, DataError where the
-    checksum stays wrong; `part` is then removed.
+    Raises ToolError if the address, the server or the disk fails, DataError if the checksum stays
+    wrong; `part` is then removed.
     """
-    if urllib.parse.urlsplit(wanted.url).scheme not in ("http", "https"):
-        raise ToolError(f"cannot download {wanted.url} (it is no http address); {wanted.otherwise}")
+    if urllib.parse.urlsplit(download.url).scheme not in ("http", "https"):
+        raise ToolError(f"cannot download {download.url} (it is not an http address); {download.otherwise}")
     resumed = part.is_file() and part.stat().st_size > 0
-    _download_all(wanted, part, quiet, sleep, clock)
+    _download_all(download, part, quiet, sleep, clock)
     try:
-        check_download(wanted, part)
+        check_download(download, part)
     except DataError as error:
         part.unlink(missing_ok=True)
         if resumed:
-            fetch(wanted, part, quiet, sleep, clock)
+            fetch(download, part, quiet, sleep, clock)
             return
         raise DataError(
-            f"what {wanted.url} sent has the wrong checksum (not {wanted.checksum}) and was deleted; try again "
-            f"later, or {wanted.wrong}"
+            f"what {download.url} sent has the wrong checksum (not {download.checksum}) and was deleted; try again "
+            f"later, or {download.wrong}"
         ) from error
 
 
 def _download_all(
-    wanted: Download, part: Path, quiet: bool, sleep: Callable[[float], None], clock: Callable[[], float]
+    download: Download, part: Path, quiet: bool, sleep: Callable[[float], None], clock: Callable[[], float]
 ) -> None:
-    """Append to `part` until the server says that all is there."""
+    """Append to `part` until the file is complete."""
     tries = 0
     while True:
         before = part.stat().st_size if part.is_file() else 0
         try:
-            if _download_on(wanted, part, before, quiet, clock):
+            if _download_on(download, part, before, quiet, clock):
                 return
             reason = "the connection ended early"
         except (http.client.InvalidURL, ValueError) as error:
-            raise _unreachable(wanted, str(error)) from error
-        except (http.client.HTTPException, OSError) as error:  # the disk's own have become ToolError
+            raise _unreachable(download, str(error)) from error
+        except (http.client.HTTPException, OSError) as error:  # errors of the disk are ToolError by now
             if isinstance(error, urllib.error.HTTPError) and error.code < 500:
-                raise _unreachable(wanted, f"HTTP {error.code} {error.reason}") from error
+                raise _unreachable(download, f"HTTP {error.code} {error.reason}") from error
             reason = str(getattr(error, "reason", error)) or type(error).__name__
         grew = part.is_file() and part.stat().st_size >= before + _PROGRESS_BYTES
         tries = 0 if grew else tries + 1
         if tries >= _TRIES_WITHOUT_PROGRESS:
-            raise _unreachable(wanted, reason)
+            raise _unreachable(download, reason)
         sleep(2.0**tries - 1)
 
 
-def _unreachable(wanted: Download, reason: str) -> ToolError:
+def _unreachable(download: Download, reason: str) -> ToolError:
     return ToolError(
-        f"cannot download {wanted.url} ({reason}); run the same command again to go on where it stopped, or "
-        f"{wanted.otherwise}"
+        f"cannot download {download.url} ({reason}); run the same command again to continue where it stopped, or "
+        f"{download.otherwise}"
     )
 
 
-def _download_on(wanted: Download, part: Path, start: int, quiet: bool, clock: Callable[[], float]) -> bool:
-    """Ask for the bytes from `start` on; return whether the file is whole afterwards."""
-    request = urllib.request.Request(wanted.url, headers={"User-Agent": "quicknet"})
+def _download_on(download: Download, part: Path, start: int, quiet: bool, clock: Callable[[], float]) -> bool:
+    """Fetch the bytes from `start` on; return whether the file is complete afterwards."""
+    request = urllib.request.Request(download.url, headers={"User-Agent": "quicknet"})
     if start:
         request.add_header("Range", f"bytes={start}-")
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         with error:
-            if error.code == 416:  # nothing after `start`: whole, or too long, which the checksum tells
+            if error.code == 416:  # nothing after `start`: complete, or too long, which the checksum shows
                 return True
             raise
     with response:
@@ -135,58 +135,60 @@ def _download_on(wanted: Download, part: Path, start: int, quiet: bool, clock: C
         offset = start if going_on else 0
         length = response.headers.get("Content-Length")
         total = offset + int(length) if length is not None and length.isdecimal() else 0
-        if total > wanted.limit_bytes:
-            raise _unreachable(wanted, f"it is {total:,} bytes, the {wanted.what} has at most {wanted.limit_bytes:,}")
+        if total > download.limit_bytes:
+            raise _unreachable(
+                download, f"it is {total:,} bytes, the {download.what} has at most {download.limit_bytes:,}"
+            )
         with _written(part, offset) as file, progress(f"downloading {part.stem}", total, "bytes", quiet) as advance:
             advance(offset)
             written = offset
-            for chunk in _chunks(response, wanted, clock):
+            for chunk in _chunks(response, download, clock):
                 written += len(chunk)
-                if written > wanted.limit_bytes:
-                    raise _unreachable(wanted, f"it goes on past {wanted.limit_bytes:,} bytes")
-                with _telling(part):
+                if written > download.limit_bytes:
+                    raise _unreachable(download, f"it goes on past {download.limit_bytes:,} bytes")
+                with _disk_errors(part):
                     file.write(chunk)
                 advance(len(chunk))
     return written >= total
 
 
-def _chunks(response: http.client.HTTPResponse, wanted: Download, clock: Callable[[], float]) -> Iterator[bytes]:
-    """Yield what arrives, as it arrives. Raises ToolError for a server that all but stands still."""
+def _chunks(response: http.client.HTTPResponse, download: Download, clock: Callable[[], float]) -> Iterator[bytes]:
+    """Yield bytes as they arrive. Raises ToolError for a server that is too slow."""
     since, received = clock(), 0
     while chunk := response.read1(_CHUNK):
         received += len(chunk)
         seconds = clock() - since
         if seconds >= _PACE_WINDOW_S:
             if received < _SLOWEST_BYTES_PER_S * seconds:
-                raise _unreachable(wanted, f"it sends {received / seconds:,.0f} bytes a second")
+                raise _unreachable(download, f"it sends {received / seconds:,.0f} bytes a second")
             since, received = clock(), 0
         yield chunk
 
 
 @contextlib.contextmanager
 def _written(part: Path, offset: int) -> Iterator[IO[bytes]]:
-    """Open `part` for what comes from `offset` on; whatever happens, what was written is kept."""
-    with _telling(part):
+    """Open `part` for writing from `offset` on; what was written is kept, whatever happens."""
+    with _disk_errors(part):
         part.parent.mkdir(parents=True, exist_ok=True)
         file = part.open("r+b" if offset else "wb")
     try:
         file.seek(offset)
         yield file
-        with _telling(part):
+        with _disk_errors(part):
             file.flush()
             os.fsync(file.fileno())
     finally:
-        with _telling(part):  # closing writes what is still in memory
+        with _disk_errors(part):  # closing writes the rest from memory
             file.close()
 
 
 @contextlib.contextmanager
-def _telling(part: Path) -> Iterator[None]:
-    """Make what the disk refuses a ToolError, so that it is not taken for the network's."""
+def _disk_errors(part: Path) -> Iterator[None]:
+    """Turn an error of the disk into ToolError, so that it is not taken for one of the network."""
     try:
         yield
     except OSError as error:
         raise ToolError(
             f"cannot write {part} ({error.strerror or error}); free some space, then run the same "
-            "command again: it goes on where it stopped"
+            "command again: it continues where it stopped"
         ) from error

@@ -1,4 +1,4 @@
-"""Everything here that runs a `.qnz`: the engine by each instruction set of this CPU, and the reference."""
+"""All that can run a `.qnz` on this machine: the engine by each instruction set of the CPU, and the reference."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from quicknet.lite.qnz import IntegerLogits, QnzFile
 
 
 def implementations(file: QnzFile, threads: int) -> Mapping[str, Callable[[Images], IntegerLogits]]:
-    """Return what gives integer logits (N, classes) for images (N, size, size, channels), by name, the fastest first.
+    """Return functions from images (N, size, size, channels) to integer logits (N, classes), by name, fastest first.
 
-    Each raises DataError for images that the card does not take.
+    Each raises DataError for images of another shape or type.
     """
     from quicknet import engine
 
-    found: dict[str, Callable[[Images], IntegerLogits]] = {}
+    functions: dict[str, Callable[[Images], IntegerLogits]] = {}
     if engine.available():
         for name in dict.fromkeys((engine.Engine(file.blob, 1).isa, *engine.instruction_sets())):
-            found[f"engine ({name})"] = engine.Engine(file.blob, threads, name).run
-    found["reference"] = functools.partial(reference.run, file.network)
-    return {name: functools.partial(_checked, run, file) for name, run in found.items()}
+            functions[f"engine ({name})"] = engine.Engine(file.blob, threads, name).run
+    functions["reference"] = functools.partial(reference.run, file.network)
+    return {name: functools.partial(_checked, run, file) for name, run in functions.items()}
 
 
 def _checked(run: Callable[[Images], IntegerLogits], file: QnzFile, images: Images) -> IntegerLogits:

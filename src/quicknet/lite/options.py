@@ -1,4 +1,4 @@
-"""What may be asked of whatever runs an exported file, `.qnz` or ONNX: a runtime and a number of threads."""
+"""The options for running an exported file, `.qnz` or ONNX: a runtime and a number of threads."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ OnnxRuntime = Literal["auto", "onnxruntime", "openvino"]
 QnzRuntime = Literal["auto", "engine", "engine-portable", "reference"]
 
 
-def environment_runtime(own: object) -> str:
+def environment_runtime(kind: object) -> str:
     """Return the runtime that QUICKNET_RUNTIME names for a kind of file, by default `auto`.
 
-    A name that is not of `own` (OnnxRuntime, QnzRuntime) but of the other kind counts as `auto`:
-    one setting serves both. A name of neither is returned for the caller to refuse.
+    A name that is not in `kind` (OnnxRuntime or QnzRuntime) but in the other one counts as `auto`:
+    one setting serves both. A name in neither is returned, and the caller refuses it.
     """
     named = os.environ.get(VARIABLE, "").strip() or "auto"
-    others = {*get_args(OnnxRuntime), *get_args(QnzRuntime)} - set(get_args(own))
+    others = {*get_args(OnnxRuntime), *get_args(QnzRuntime)} - set(get_args(kind))
     return "auto" if named in others else named
 
 
 def checked_threads(threads: int | None) -> int:
-    """Return `threads`, by default as many as there are cores. Raises ConfigError outside 1..1024."""
+    """Return `threads`, by default the number of usable cores. Raises ConfigError outside 1..1024."""
     if threads is None:
         return usable_cores()
     if not 1 <= threads <= 1024:

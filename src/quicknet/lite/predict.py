@@ -1,4 +1,4 @@
-"""Images in, named classes with calibrated probabilities out: a stream of any length."""
+"""Images in, named classes with calibrated probabilities out, for a stream of any length."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PredictSettings(Settings, frozen=True, kw_only=True):
     batch: int = 32
 
     def __post_init__(self) -> None:
-        """Refuse what means nothing. Raises ConfigError."""
+        """Refuse values out of range. Raises ConfigError."""
         if self.top < 1 or not 1 <= self.batch <= 4096:
             raise ConfigError("top must be at least 1, batch within 1..4096")
         if not 0 <= self.min_confidence <= 1:
@@ -48,9 +48,9 @@ class Guess(Settings, frozen=True, kw_only=True):
 
 
 class Prediction(Settings, frozen=True, kw_only=True):
-    """One image's answer: `label` is the best class, None ("unknown") below the confidence asked for.
+    """One image's answer: `label` is the best class, or None ("unknown") below `min_confidence`.
 
-    `probability` is of the best class in either case; `top` holds the best classes in order.
+    `probability` is that of the best class in either case; `top` holds the best classes in order.
     `calibrated` says whether the card has a fitted temperature.
     """
 
@@ -74,13 +74,13 @@ Source = ImageSource | Unreadable | None
 def predict(
     classifier: Classifier, sources: ImageSource | Iterable[Source], settings: PredictSettings | None = None
 ) -> Iterator[Prediction | Unreadable]:
-    """Yield one answer per image, in order; a broken image costs its own answer only.
+    """Yield one answer per image, in order; a broken image costs only its own answer.
 
     `sources` is one image (a path, a file's bytes, an open file or upload, a Pillow image, an array
-    or tensor) or any number of them, endless ones too: a batch is held at a time.
-    A None among them means that nothing more is there for now: what was gathered is answered.
-    An Unreadable, as `find_images` yields for what it could not list, is passed on. Raises the
-    DataError of an iterable that fails, after the answers to what it gave.
+    or tensor) or any number of them, even an endless stream: one batch at a time is in memory.
+    A None among them means that no more is ready yet: the images so far are classified.
+    An Unreadable, as `find_images` yields for a folder that it cannot list, is passed on. If the
+    iterable raises DataError, the images before it are classified first.
     """
     settings = settings or PredictSettings()
     names: list[str] = []
@@ -116,7 +116,7 @@ def _stream(sources: ImageSource | Iterable[Source]) -> Iterable[Source]:
 def classify_images(
     classifier: Classifier, names: list[str], images: list[NDArray[np.uint8]], settings: PredictSettings
 ) -> Iterator[Prediction]:
-    """Yield the answers to images (size, size, channels) uint8 that are loaded, all in one batch."""
+    """Yield the answers for loaded images (size, size, channels) uint8, classified as one batch."""
     if not images:
         return
     card = classifier.card
@@ -137,7 +137,7 @@ def classify_images(
 
 
 def find_images(name: str, note: Callable[[str], None] | None = None) -> Iterator[str | Unreadable]:
-    """Yield the file itself, or a folder's images, recursively, by name; hidden ones are left out.
+    """Yield the file itself, or a folder's images, recursively, sorted by name; hidden files are left out.
 
     In a folder, a file with an image's suffix counts as an image; links are followed, each folder
     once. A folder that cannot be listed or holds no image is yielded as Unreadable. `note` is called
@@ -146,12 +146,12 @@ def find_images(name: str, note: Callable[[str], None] | None = None) -> Iterato
     if not _is_folder(name):
         yield name
         return
-    found = False
+    empty = True
     left_out = LeftOut()
     for path in walk_images(name, left_out):
-        found = True
+        empty = False
         yield path
-    if not found:
+    if empty:
         files, suffixes = left_out.files("it"), ", ".join(sorted(image_suffixes()))
         advice = left_out.advice() or f"put some there: {suffixes}"
         yield Unreadable(name=name, error=f"no images in the folder ({name}{files and ': '}{files}); {advice}")
@@ -161,7 +161,7 @@ def find_images(name: str, note: Callable[[str], None] | None = None) -> Iterato
 
 
 def _is_folder(name: str) -> bool:
-    """Return whether a name is a folder's; what cannot be looked at is not, so that reading it says why."""
+    """Return whether a name is a folder's; False where that cannot be found out, so that reading it says why."""
     try:
         return bool(name) and stat.S_ISDIR(Path(name).stat().st_mode)
     except (OSError, ValueError):  # ValueError: a NUL in the name
@@ -169,7 +169,7 @@ def _is_folder(name: str) -> bool:
 
 
 def walk_images(folder: str, left_out: LeftOut | None = None) -> Iterator[str | Unreadable]:
-    """Yield the images under a folder by name, and an Unreadable for each folder that cannot be listed.
+    """Yield the images under a folder, sorted by name, and an Unreadable for each folder that cannot be listed.
 
     Everything else is added to `left_out`.
     """
@@ -185,12 +185,12 @@ def walk_images(folder: str, left_out: LeftOut | None = None) -> Iterator[str | 
 
 
 def read_names(handle: int, separator: bytes = b"\n") -> Iterator[str | None]:
-    """Yield the names that a file descriptor delivers, and None where the next must be waited for.
+    """Yield the names that arrive on a file descriptor, and None whenever the next is not there yet.
 
-    So who consumes can work on what has arrived while a pipe is still open. Names are decoded
-    as file names are; with lines, a carriage return before the newline is not part of one, nor is
-    a byte-order mark before the first, as editors write it. Raises DataError for a name past
-    32 KiB: not a list of names.
+    So the caller can work on what has arrived while a pipe is still open. Names are decoded as
+    file names are. With lines, a carriage return before the newline is not part of the name, nor
+    is a byte-order mark before the first, which some editors write. Raises DataError for a name
+    over 32 KiB: that is not a list of names.
     """
     rest, lines, mark = b"", separator == b"\n", codecs.BOM_UTF8
     while True:

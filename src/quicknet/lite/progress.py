@@ -12,10 +12,10 @@ _LINE_EVERY_S = 30.0
 
 @contextlib.contextmanager
 def progress(label: str, total: int, unit: str, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Yield `advance(n)`, which shows how many of `total` are done, the rate and the time left.
+    """Yield `advance(n)`, which adds n to the number done and shows it with the rate and the time left.
 
-    `unit` "bytes" is shown as megabytes, `total` 0 as unknown. Nothing is shown with `quiet`, nor off a terminal for
-    work that ends within 30 s.
+    `unit` "bytes" is shown as megabytes, `total` 0 as unknown. Nothing is shown with `quiet`, and
+    without a terminal nothing for work that ends within 30 s.
     """
     if quiet:
         yield lambda n: None
@@ -53,7 +53,7 @@ def _live(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
 
 
 class _Lines:
-    """The form for logs: what was done so far, at most every 30 s."""
+    """Progress for logs: a line with the number done, at most every 30 s."""
 
     def __init__(self, label: str, total: int, unit: str, clock: Callable[[], float]) -> None:
         self._label, self._total, self._clock = label, total, clock

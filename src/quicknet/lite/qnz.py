@@ -1,4 +1,4 @@
-"""The `.qnz` file: one classifier with its card, read and checked; and what runs it.
+"""The `.qnz` file: one classifier with its card, read, checked and run.
 
 FORMAT.md fixes its bytes and its arithmetic, so every runtime gives the same integer logits.
 """
@@ -34,7 +34,7 @@ IntegerLogits = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class QnzFile:
-    """A checked file: `blob` its bytes, `sections` in order."""
+    """A checked file: `blob` holds its bytes, `sections` are in the file's order."""
 
     path: Path
     card: Card
@@ -44,17 +44,17 @@ class QnzFile:
 
     @property
     def sha256(self) -> str:
-        """Return the digest of the whole file, computed anew: 2 ms that a first answer need not wait for."""
+        """Return the digest of the whole file, computed each time: 2 ms that a first answer should not wait for."""
         return sha256_bytes(self.blob)
 
     @property
     def weights_sha256(self) -> str:
-        """Return the digest over NETW and TENS: the network, whatever its card says."""
+        """Return the digest over NETW and TENS: of the network without its card."""
         return _weights_sha256(*(section.data for section in self.sections if section.kind in ("NETW", "TENS")))
 
     @property
     def record(self) -> IntegerRecord:
-        """Return what the card says of the integer network, which a file that was read has."""
+        """Return the card's record of the integer network; every file that was read has one."""
         assert self.card.integer is not None
         return self.card.integer
 
@@ -71,7 +71,7 @@ def looks_like_qnz(path: Path) -> bool:
 
 
 def assemble_qnz(network: IntegerNetwork, card: Card) -> bytes:
-    """Return the file of a network and its card; the same two give the same bytes.
+    """Return the file of a network and its card; equal arguments give equal bytes.
 
     The card's `weights_sha256` becomes that of the network. Raises FormatError for a network
     outside FORMAT.md's bounds, and for a card without `integer` or of another network.
@@ -105,16 +105,16 @@ def parse_qnz(blob: bytes, path: Path, bounds: bool = True) -> QnzFile:
 
 
 def _check_card(card: Card, network: IntegerNetwork, where: str) -> None:
-    """Refuse a card of another network."""
+    """Refuse the card of another network."""
     if card.integer is None:
-        raise FormatError(f"the card says nothing of an integer network ({where}); export the model again")
+        raise FormatError(f"the card does not describe an integer network ({where}); export the model again")
     spec = card.preprocess
-    named = (len(card.classes), spec.size, spec.channels)
-    found = (len(network.weight), network.side, network.channels)
-    if named != found:
+    stated = (len(card.classes), spec.size, spec.channels)
+    actual = (len(network.weight), network.side, network.channels)
+    if stated != actual:
         raise FormatError(
-            f"the card names {named[0]} classes and images of {named[1]} pixels and {named[2]} channels, the network "
-            f"has {found[0]}, {found[1]} and {found[2]} ({where}); export the model again"
+            f"the card names {stated[0]} classes and images of {stated[1]} pixels and {stated[2]} channels, "
+            f"the network has {actual[0]}, {actual[1]} and {actual[2]} ({where}); export the model again"
         )
 
 
@@ -131,12 +131,12 @@ def _weights_sha256(*parts: bytes | memoryview) -> str:
 class QnzClassifier:
     """A `.qnz` file, ready to run (the interface of `lite/classifier.py`).
 
-    `runtime`: `engine` by the best instructions of this CPU, `engine-portable` by plain C,
-    `reference` by numpy; `auto` is what QUICKNET_RUNTIME names, else the engine where there is
-    one, else the reference. All give the same logits. `threads` by default as many as there are
-    cores; threads may share one classifier, and other processes get it by pickle, as the file's
-    bytes. Raises FormatError for a file that is foreign or damaged, ToolError for an engine that
-    is not there, ConfigError for a runtime not known.
+    `runtime`: `engine` uses the best instructions of this CPU, `engine-portable` plain C,
+    `reference` numpy; `auto` is the one that QUICKNET_RUNTIME names, else the engine where it is
+    available, else the reference. All give the same logits. `threads` is by default the number of
+    cores. Threads may share one classifier; it pickles as the file's bytes, for other processes.
+    Raises FormatError for a file that is foreign or damaged, ToolError for an engine that is not
+    available, ConfigError for an unknown runtime.
     """
 
     def __init__(self, path: str | Path, runtime: str = "auto", threads: int | None = None) -> None:
@@ -151,12 +151,12 @@ class QnzClassifier:
         self._run = _opened(self.file, self.runtime, self.threads)
 
     def __reduce__(self) -> tuple[Callable[..., QnzClassifier], tuple[Any, ...]]:
-        """Pickle as what was asked for: another machine may have another engine, whose logits are the same."""
+        """Pickle with the runtime as it was given: another machine may have another engine, with the same logits."""
         return _unpickled, (self.file.blob, self.file.path, *self._arguments)
 
     @property
     def card(self) -> Card:
-        """What the model is, as the file says it."""
+        """The card in the file."""
         return self.file.card
 
     @property
@@ -186,12 +186,12 @@ def _unpickled(blob: bytes, path: Path, runtime: str, threads: int | None) -> Qn
 
 
 def load_qnz(path: Path, runtime: str = "auto", threads: int | None = None) -> QnzClassifier:
-    """Return the classifier in a `.qnz` file: what `quicknet.load` calls."""
+    """Return the classifier in a `.qnz` file; `quicknet.load` calls this."""
     return QnzClassifier(path, runtime, threads)
 
 
 def _choose(runtime: str) -> tuple[str, str]:
-    """Return a runtime's name and one line that says what runs, and why."""
+    """Return a runtime's name and one line that says which one it is, and why."""
     from quicknet import engine
 
     if runtime == "auto":
@@ -199,9 +199,9 @@ def _choose(runtime: str) -> tuple[str, str]:
     if runtime not in get_args(QnzRuntime):
         raise ConfigError(f"no runtime called {runtime!r} runs a .qnz; use {', '.join(get_args(QnzRuntime))}")
     if runtime == "reference":
-        return runtime, "numpy's reference, as asked for"
+        return runtime, "numpy's reference, as requested"
     if runtime != "auto" and not engine.available():
-        raise ToolError(f"the runtime {runtime} is not there ({engine.status()}); use --runtime reference")
+        raise ToolError(f"the runtime {runtime} is not available ({engine.status()}); use --runtime reference")
     if engine.available():
         return "engine" if runtime == "auto" else runtime, engine.status()
     return "reference", f"numpy's reference, many times slower than the engine ({engine.status()})"
@@ -215,6 +215,6 @@ def _opened(file: QnzFile, runtime: str, threads: int) -> Callable[[Images], Int
     try:
         opened = engine.Engine(file.blob, threads, "portable" if runtime == "engine-portable" else "best")
     except FormatError as error:
-        parse_qnz(file.blob, file.path)  # it says the same with the place: section, layer, channel
+        parse_qnz(file.blob, file.path)  # raises the same with its place: section, layer, channel
         raise FormatError(f"{error} ({file.path}); export the model again") from error
     return opened.run

@@ -1,4 +1,4 @@
-"""What an exported file says of its parent's answers, compactly: a class for every test image."""
+"""What an exported file records of its parent's answers, compactly: a class for every test image."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ SPLIT_SETTINGS = ("split_seed", "val_share", "max_bad_share")
 
 
 class Predictions(Settings, frozen=True, kw_only=True):
-    """The predicted class of every image of a split, and how many were right: an ONNX file's parent's, a `.qnz`'s own.
+    """The predicted class of every image of a split, and how many are correct.
 
-    `class_order_sha256` is of the parent's class names, one a line; `classes` is base64 of zlib
-    of N little-endian uint16 (indices into the class names), "" where the digest is enough since
-    it must be met; `sha256` is of those bytes.
+    In an ONNX file the predictions are the parent's, in a `.qnz` its own. `class_order_sha256` is
+    the digest of the parent's class names, one per line. `classes` is base64 of zlib of N
+    little-endian uint16 (indices into the class names), "" if the digest is enough because it must
+    be equal; `sha256` is the digest of the uint16 bytes.
     """
 
     data: str
@@ -61,7 +62,7 @@ def pack_classes(predicted: NDArray[Any]) -> tuple[str, str]:
 def unpack_classes(text: str, sha256: str, n: int) -> NDArray[np.int64]:
     """Return the n predicted classes of `pack_classes`.
 
-    Raises FormatError where they are damaged; never inflates past 2 n bytes.
+    Raises FormatError if they are damaged; never decompresses more than 2 n + 1 bytes.
     """
     if not 0 <= n <= _LIMIT_IMAGES:
         raise FormatError(f"the receipt says {n} images; export the model again")
@@ -76,36 +77,36 @@ def unpack_classes(text: str, sha256: str, n: int) -> NDArray[np.int64]:
 
 
 def recorded_predictions(card: Card) -> Predictions | None:
-    """Return what the card's last export recorded; None where it was never measured on data.
+    """Return what the card's last export recorded; None if it was never measured on data.
 
-    Raises FormatError for a record that does not hold.
+    Raises FormatError for a damaged record.
     """
-    found = _last_export(card).get("predictions")
-    if found is None:
+    fields = _last_export(card).get("predictions")
+    if fields is None:
         return None
     try:
-        return from_mapping(Predictions, found, "the receipt")
+        return from_mapping(Predictions, fields, "the receipt")
     except ConfigError as error:
         raise FormatError(f"{error}; export the model again") from error
 
 
 def split_settings(card: Card) -> dict[str, Any]:
-    """Return SPLIT_SETTINGS of the card's run, as far as its export recorded them; none for what is no export."""
+    """Return SPLIT_SETTINGS of the card's run, as far as its export recorded them; {} for a card without export."""
     step = _last_export(card)
     return {key: step[key] for key in SPLIT_SETTINGS if key in step}
 
 
 def stated_tolerance(card: Card) -> float | None:
-    """Return by how much of a logit the card's last export may differ on its test vectors; None where it says nothing.
+    """Return by how much the logits of the last export may differ on its test vectors; None if it does not say.
 
-    Raises FormatError for what is no positive number.
+    Raises FormatError for a tolerance that is not a positive number.
     """
-    found = _last_export(card).get("tolerance")
-    if found is None:
+    tolerance = _last_export(card).get("tolerance")
+    if tolerance is None:
         return None
-    if not isinstance(found, float) or not 0 < found < math.inf:
-        raise FormatError(f"the receipt's tolerance {found!r} is no positive number; export the model again")
-    return found
+    if not isinstance(tolerance, float) or not 0 < tolerance < math.inf:
+        raise FormatError(f"the receipt's tolerance {tolerance!r} is not a positive number; export the model again")
+    return tolerance
 
 
 def _last_export(card: Card) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """An exported ONNX file as a classifier, by ONNX Runtime or OpenVINO: no torch.
 
-Bytes that were checked (`onnx_file`) go to the runtime; libraries of custom operators are never
-loaded. Where both runtimes are installed, `auto` measures both once and keeps the faster.
+Only bytes that were checked (`onnx_file`) go to the runtime; libraries of custom operators are
+never loaded. If both runtimes are installed, `auto` measures both once and remembers the faster.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from quicknet.lite.options import OnnxRuntime, checked_threads, environment_runt
 from quicknet.lite.preprocess import check_images
 from quicknet.lite.vectors import draw_vectors
 
-# Images that one call of a runtime takes: the feature maps of a few stay in cache. quicknet_s on
-# one core, ms an image: 1.01 alone, 0.80 by 4, 1.10 by 16, 1.80 by 64.
+# Images per call of a runtime: the feature maps of a few images stay in cache. quicknet_s on one
+# core, ms per image: 1.01 alone, 0.80 by 4, 1.10 by 16, 1.80 by 64.
 _CHUNK = 8
 
 
 class OnnxClassifier:
-    """What `quicknet export` wrote, ready to run (the interface of `lite/classifier.py`).
+    """A file that `quicknet export` wrote, ready to run (the interface of `lite/classifier.py`).
 
-    `runtime` `auto` is what the environment variable QUICKNET_RUNTIME names, else the fastest
-    that is installed, measured once on this machine; `threads` by default as many as there are
-    cores. Threads may share one classifier, and other processes get it by pickle, as the file's
-    bytes. Raises FormatError for a file that is foreign, damaged or refused by the runtime,
-    ToolError for a runtime that is not installed, ConfigError for one not known.
+    `runtime` `auto` is the one that the environment variable QUICKNET_RUNTIME names, else the
+    fastest that is installed, measured once on this machine; `threads` is by default the number of
+    cores. Threads may share one classifier; it pickles as the file's bytes, for other processes.
+    Raises FormatError for a file that is foreign, damaged or refused by the runtime, ToolError for
+    a runtime that is not installed, ConfigError for an unknown runtime.
     """
 
     def __init__(self, path: str | Path, runtime: str = "auto", threads: int | None = None) -> None:
@@ -59,12 +59,12 @@ class OnnxClassifier:
         self.runtime, self._run = _choose(file, runtime, self.threads)
 
     def __reduce__(self) -> tuple[Callable[..., OnnxClassifier], tuple[Any, ...]]:
-        """Pickle with the runtime that was chosen: another one's logits differ in their last digits."""
+        """Pickle with the chosen runtime: the logits of another one differ in their last digits."""
         return _unpickled, (self.file.blob, self.file.path, self.runtime, self._asked_threads)
 
     @property
     def card(self) -> Card:
-        """What the model is, as the file says it."""
+        """The card in the file."""
         return self.file.card
 
     @property
@@ -87,18 +87,18 @@ def _unpickled(blob: bytes, path: Path, runtime: str, threads: int | None) -> On
 
 
 def load_onnx(path: Path, runtime: str = "auto", threads: int | None = None) -> OnnxClassifier:
-    """Return the classifier in an exported file: what `quicknet.load` calls."""
+    """Return the classifier in an exported file; `quicknet.load` calls this."""
     return OnnxClassifier(path, runtime, threads)
 
 
 def run_chunks(run: Runner, images: Images, card: Card) -> Logits:
-    """Return the logits of `images` by a few at a time. Raises DataError for what the card does not take."""
+    """Return the logits of `images`, a few at a time. Raises DataError for images of another shape or type."""
     check_images(images, card.preprocess)
-    found = np.empty((len(images), len(card.classes)), np.float32)
+    logits = np.empty((len(images), len(card.classes)), np.float32)
     for start in range(0, len(images), _CHUNK):
         chunk = np.ascontiguousarray(images[start : start + _CHUNK])
-        found[start : start + len(chunk)] = run(chunk)
-    return found
+        logits[start : start + len(chunk)] = run(chunk)
+    return logits
 
 
 def present() -> tuple[str, ...]:
@@ -107,7 +107,7 @@ def present() -> tuple[str, ...]:
 
 
 def require_runtimes() -> tuple[str, ...]:
-    """Return the names of the runtimes that are installed. Raises ToolError, naming the extra, where none is."""
+    """Return the names of the runtimes that are installed. If there are none, raises ToolError naming the extra."""
     names = present()
     if not names:
         require_package("onnxruntime", "an ONNX file")
@@ -144,7 +144,7 @@ def open_runner(file: OnnxFile, name: str, threads: int) -> Runner:
 
 
 def _guarded(run: Runner, name: str, path: Path) -> Runner:
-    """Turn whatever a runtime raises into one line."""
+    """Turn every exception of a runtime into one line of text."""
 
     def call(images: Images) -> Logits:
         try:
@@ -186,7 +186,7 @@ def _open_onnxruntime(blob: bytes, threads: int) -> Runner:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what fails is raised; nothing else belongs on stderr
+    options.log_severity_level = 4  # failures are raised; nothing else belongs on stderr
     session = onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
 
     def run(images: Images) -> Logits:
@@ -200,16 +200,16 @@ def _open_openvino(blob: bytes, threads: int) -> Runner:
 
 
 class _OpenVino:
-    """One compiled graph for single images and, at the first need, one for any number.
+    """One compiled graph for single images and, when first needed, one for any number.
 
-    A fixed batch is faster: quicknet_s 1.18 ms against 1.41. An inference request serves one
+    A fixed batch is faster: quicknet_s 1.18 ms instead of 1.41. An inference request serves one
     thread at a time, so each thread has its own.
     """
 
     def __init__(self, blob: bytes, threads: int) -> None:
         self._core: Any = importlib.import_module("openvino").Core()
         self._blob = blob
-        # float32 is what was exported and verified: on CPUs with bf16 the default would be that
+        # float32 as exported and verified: on CPUs with bf16, that would be the default
         self._settings = {
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,

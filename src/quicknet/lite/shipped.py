@@ -2,7 +2,7 @@
 
 `quicknet/weights/index.json` lists them: NAME.qnz is the file that runs, NAME/ the run folder that
 training starts from. Small ones lie in the package; of others the index has the name in the
-project's release, and the sha256 that makes any place to fetch them from as good as another.
+project's release, and the sha256, so that it does not matter where they are fetched from.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quicknet.core.places import locked, user_cache
 from quicknet.core.settings import Settings
 
 PACKAGED = Path(__file__).resolve().parent.parent / "weights"
-# Nothing is released yet: a name that never resolves (RFC 2606) until there is an address.
+# Nothing is released yet: until there is an address, a name that never resolves (RFC 2606).
 RELEASE_URL = "https://weights.quicknet.invalid/1"
 
 _LIMIT_INDEX_BYTES = 1 << 20
@@ -35,7 +35,7 @@ _Name = Annotated[str, msgspec.Meta(pattern=rf"\A{_NAME.pattern}\Z", max_length=
 
 
 class Part(Settings, frozen=True, kw_only=True):
-    """One file below the weights' folder; `url` is its name in the release, None where the package has it."""
+    """One file below the weights' folder; `url` is its name in the release, None if it is in the package."""
 
     file: str
     sha256: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -44,7 +44,7 @@ class Part(Settings, frozen=True, kw_only=True):
 
 
 class Artifact(Settings, frozen=True, kw_only=True):
-    """What one kind of `locate` finds: its files, and the accuracy that its card has (a share, of n images)."""
+    """The files of one kind of a name, and the accuracy in its card (a share of n images)."""
 
     top1: Annotated[float, msgspec.Meta(ge=0, le=1)]
     n: Annotated[int, msgspec.Meta(ge=1)]
@@ -53,7 +53,7 @@ class Artifact(Settings, frozen=True, kw_only=True):
 
 
 class Weights(Settings, frozen=True, kw_only=True):
-    """One name of the index: which network, trained on what; `file` a `.qnz`, `run` a run folder."""
+    """One name of the index: the network and its data; `file` is a `.qnz`, `run` a run folder."""
 
     network: str
     data: str
@@ -70,7 +70,7 @@ class Index(Settings, frozen=True, kw_only=True):
 
 
 def read_index(folder: Path) -> Index:
-    """Return what a folder of weights holds. Raises FormatError for an index that is damaged."""
+    """Return the index of a folder of weights. Raises FormatError for a damaged one."""
     path = folder / "index.json"
     return index_from_dict(read_json(path, "QuickNet's list of weights", _LIMIT_INDEX_BYTES), path)
 
@@ -80,20 +80,20 @@ def index_from_dict(fields: Any, path: Path) -> Index:
     try:
         index = msgspec.convert(fields, Index)
     except msgspec.ValidationError as error:
-        raise FormatError(f"QuickNet's list of weights does not hold: {error} ({path}); install it again") from error
+        raise FormatError(f"QuickNet's list of weights is damaged: {error} ({path}); install it again") from error
     for name, weights in index.weights.items():
         _check_files(weights.file, [f"{name}.qnz"], path)
         _check_files(weights.run, [f"{name}/{file}" for file in RUN_FILES], path)
     return index
 
 
-def _check_files(artifact: Artifact | None, wanted: list[str], path: Path) -> None:
-    """Refuse other files than those of the name, since they decide where bytes are written."""
+def _check_files(artifact: Artifact | None, expected: list[str], path: Path) -> None:
+    """Refuse any files but those of the name, since they decide where bytes are written."""
     parts = artifact.parts if artifact else ()
-    if artifact and [part.file for part in parts] != wanted:
-        raise FormatError(f"QuickNet's list of weights lacks {wanted[-1]} ({path}); install it again")
+    if artifact and [part.file for part in parts] != expected:
+        raise FormatError(f"QuickNet's list of weights lacks {expected[-1]} ({path}); install it again")
     if len({part.url is None for part in parts}) > 1:
-        raise FormatError(f"QuickNet's list of weights has {wanted[-1]} in two places ({path}); install it again")
+        raise FormatError(f"QuickNet's list of weights has {expected[-1]} in two places ({path}); install it again")
 
 
 def list_weights(pattern: str = "*") -> list[str]:
@@ -102,7 +102,7 @@ def list_weights(pattern: str = "*") -> list[str]:
 
 
 def is_name(model: str) -> bool:
-    """Return whether a word could name weights: NETWORK.DATA, and no path.
+    """Return whether a word could name weights: NETWORK.DATA, not a path.
 
     >>> is_name("quicknet_s.cifar10"), is_name("quicknet_s"), is_name("../quicknet_s.cifar10")
     (True, False, False)
@@ -111,24 +111,24 @@ def is_name(model: str) -> bool:
 
 
 def near_weights(model: str | Path) -> list[str]:
-    """Return the names of shipped weights that `model` may have meant, the nearest first."""
+    """Return the names of shipped weights that are similar to `model`, the nearest first."""
     return difflib.get_close_matches(str(model), list_weights(), n=2, cutoff=0.6)
 
 
 def did_you_mean(model: str | Path) -> str:
-    """Return `` (did you mean …?)`` for what `near_weights` finds; nothing where it finds none."""
+    """Return `` (did you mean …?)`` with the names of `near_weights`, or an empty text."""
     near = near_weights(model)
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
 def locate(model: str | Path, want: Literal["file", "run", "any"], quiet: bool = False) -> Path:
-    """Return where a model lies: `model` itself where it exists or is no name of shipped weights.
+    """Return the path of a model: `model` itself if it exists or is not a name of shipped weights.
 
-    A name gives its `.qnz` ("file"), its run folder ("run"), or the first of these that it ships
-    with ("any"), downloaded into the user's cache where neither the package nor the cache has it;
+    A name gives its `.qnz` ("file"), its run folder ("run"), or the first of these that it has
+    ("any"). It is downloaded into the user's cache if neither the package nor the cache has it;
     $QUICKNET_WEIGHTS_URL replaces the address of the release. Raises FormatError for a damaged
-    index, ToolError where the network or the disk refuses or the name has no such kind, DataError
-    for a wrong checksum.
+    index, ToolError if the network or the disk fails or the name has no such kind, DataError for a
+    wrong checksum.
     """
     name = str(model)
     if not is_name(name) or os.path.lexists(name):
@@ -147,15 +147,15 @@ def locate(model: str | Path, want: Literal["file", "run", "any"], quiet: bool =
 
 
 def _installed(name: str, artifact: Artifact) -> Path:
-    """Return the package's folder. What reads the files checks their digests."""
+    """Return the package's folder. The readers of the files check their digests."""
     for part in artifact.parts:
         if not (PACKAGED / part.file).is_file():
-            raise ToolError(f"the weights {name} are not where they belong ({PACKAGED / part.file}); install it again")
+            raise ToolError(f"a file of the weights {name} is missing ({PACKAGED / part.file}); install it again")
     return PACKAGED
 
 
 def _fetched(name: str, artifact: Artifact, quiet: bool) -> Path:
-    """Return the cache's folder for this very content: another release may have other weights of the name."""
+    """Return the cache's folder for exactly this content: another release may have other weights under the name."""
     digest = sha256_bytes("".join(part.sha256 for part in artifact.parts).encode())
     root = user_cache() / "weights" / digest[:16]
     for part in artifact.parts:
@@ -169,11 +169,11 @@ def _is_there(path: Path, part: Part) -> bool:
 
 
 def _download(part: Part, target: Path, name: str, quiet: bool) -> None:
-    """Fetch one file; one process does, others wait."""
-    from quicknet.lite.download import Download, fetch  # 25 ms that no file at hand should wait for
+    """Fetch one file; if several processes want it, one fetches and the others wait."""
+    from quicknet.lite.download import Download, fetch  # 25 ms that a file in the package or cache should not wait for
 
     base = os.environ.get("QUICKNET_WEIGHTS_URL", RELEASE_URL)
-    wanted = Download(
+    download = Download(
         url=f"{base.rstrip('/')}/{part.url}",
         algorithm="sha256",
         checksum=part.sha256,
@@ -183,10 +183,10 @@ def _download(part: Part, target: Path, name: str, quiet: bool) -> None:
         wrong="update QuickNet, whose newer releases may know the file",
     )
     with locked(target.parent / ".download.lock"):
-        if _is_there(target, part):  # another process was first
+        if _is_there(target, part):  # another process has fetched it meanwhile
             return
         beside = target.with_name(f"{target.name}.part")
-        fetch(wanted, beside, quiet)
+        fetch(download, beside, quiet)
         try:
             beside.replace(target)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""`verify`: whether a file still answers as its receipt says. Needs data only to measure accuracy."""
+"""`verify`: whether a file still gives the answers in its receipt. Data are needed only to measure accuracy."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from quicknet.lite.runtime import open_runner, require_runtimes, run_chunks
 from quicknet.lite.shipped import did_you_mean, locate
 from quicknet.lite.vectors import GENERATOR, draw_vectors, vectors_sha256
 
-TOLERANCE = 1e-4  # of a float logit; or 1e-5 of the largest, where logits pass 10
-MAX_DIFFERENT = 0.001  # share of images whose predicted class may be another than the parent's: ONNX only
+TOLERANCE = 1e-4  # of a float logit; or 1e-5 of the largest, if that is over 10
+MAX_DIFFERENT = 0.001  # share of images whose predicted class may differ from the parent's: ONNX only
 
 
 class Check(Settings, frozen=True, kw_only=True):
-    """One thing that was looked at; `detail` is a sentence with the figures."""
+    """One check; `detail` is a sentence with the figures."""
 
     name: str
     ok: bool
@@ -44,7 +44,7 @@ class Check(Settings, frozen=True, kw_only=True):
 
 
 class Measured(Settings, frozen=True, kw_only=True):
-    """A split classified again: accuracy now and then, and images whose class differs (None: not known)."""
+    """A split classified again: accuracy now and as recorded, and images whose class differs (None: unknown)."""
 
     data: str
     split: str
@@ -57,9 +57,9 @@ class Measured(Settings, frozen=True, kw_only=True):
 
 
 class Verification(Settings, frozen=True, kw_only=True):
-    """What `verify` found. The JSON of `verify --json` is this, with "holds".
+    """The result of `verify`. The JSON of `verify --json` is this, with "holds".
 
-    `receipt_measured` says whether the file's maker measured it on data at all.
+    `receipt_measured` says whether the export measured the file on data.
     """
 
     file: str
@@ -75,7 +75,7 @@ class Verification(Settings, frozen=True, kw_only=True):
         return all(check.ok for check in self.checks)
 
     def require(self) -> None:
-        """Raise CheckFailed with what did not hold, if anything."""
+        """Raise CheckFailed with the first check that did not hold, if any."""
         failed = [check for check in self.checks if not check.ok]
         if failed:
             more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
@@ -86,9 +86,9 @@ class Verification(Settings, frozen=True, kw_only=True):
 
 
 class _File(NamedTuple):
-    """An exported file as it is verified: what runs it, and whether its answers are to be met exactly.
+    """An exported file to verify: what runs it, and whether its answers must be equal exactly.
 
-    `wanted` are the test vectors' logits (images, classes).
+    `expected` are the recorded logits of the test vectors (images, classes).
     """
 
     path: Path
@@ -96,7 +96,7 @@ class _File(NamedTuple):
     weights_sha256: str
     card: Card
     runners: Mapping[str, Callable[[Images], NDArray[Any]]]
-    wanted: tuple[tuple[float, ...], ...] | None
+    expected: tuple[tuple[float, ...], ...] | None
     exact: bool
 
 
@@ -105,18 +105,18 @@ def verify(
     data: LabelledData | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Verification:
-    """Return whether an exported file answers as its receipt says, by every runtime present.
+    """Return whether an exported file gives the answers in its receipt, by every runtime that is installed.
 
-    Digests, declared shapes, the test vectors; with `data` (read by the card's spec and classes)
-    accuracy and agreement with the recorded classes on the receipt's split. `advance(n)` is told
-    of every n images done. Raises FormatError for a file that cannot be read at all, DataError
-    for data of other classes or without images.
+    Checked are digests, declared shapes and the test vectors; with `data` (read by the card's spec
+    and classes) also accuracy and agreement with the recorded classes on the receipt's split.
+    `advance(n)` is called after every n images. Raises FormatError for a file that cannot be read,
+    ToolError if no runtime is installed, DataError for data of other classes or without images.
     """
     return verify_file(read_exported(path), data, advance)
 
 
 def read_exported(path: str | Path) -> OnnxFile | QnzFile:
-    """Read a `.qnz` or an exported ONNX file. Raises CheckpointError where none is, FormatError for another."""
+    """Read a `.qnz` or an exported ONNX file. Raises CheckpointError if there is no file, FormatError for another."""
     path = locate(path, "file")
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; verify takes an exported file")
@@ -132,16 +132,16 @@ def read_exported(path: str | Path) -> OnnxFile | QnzFile:
 def verify_file(
     file: OnnxFile | QnzFile, data: LabelledData | None = None, advance: Callable[[int], None] | None = None
 ) -> Verification:
-    """Do as `verify` for a file that was read."""
-    found = _integer(file) if isinstance(file, QnzFile) else _floating(file)
-    card = found.card
-    checks = [_digests(file), *_bounds(file), _shapes(card), *_vectors(found)]
+    """Verify a file that was read, as `verify` does."""
+    exported = _integer(file) if isinstance(file, QnzFile) else _floating(file)
+    card = exported.card
+    checks = [_digests(file), *_bounds(file), _shapes(card), *_vectors(exported)]
     recorded = recorded_predictions(card)
     if recorded is not None:
         checks.append(_class_order(card, recorded))
     measured = None
     if data is not None:
-        measured, more = _measure(found, recorded, data, advance)
+        measured, more = _measure(exported, recorded, data, advance)
         checks += more
     return Verification(
         file=str(file.path),
@@ -156,8 +156,8 @@ def verify_file(
 def _floating(file: OnnxFile) -> _File:
     opened = {name: open_runner(file, name, usable_cores()) for name in require_runtimes()}
     runners = {name: functools.partial(_by_chunks, run, file.card) for name, run in opened.items()}
-    wanted = file.card.vectors.logits if file.card.vectors else None
-    return _File(file.path, file.sha256, file.weights_sha256, file.card, runners, wanted, exact=False)
+    expected = file.card.vectors.logits if file.card.vectors else None
+    return _File(file.path, file.sha256, file.weights_sha256, file.card, runners, expected, exact=False)
 
 
 def _by_chunks(run: Runner, card: Card, images: Images) -> NDArray[np.float32]:
@@ -166,12 +166,12 @@ def _by_chunks(run: Runner, card: Card, images: Images) -> NDArray[np.float32]:
 
 def _integer(file: QnzFile) -> _File:
     runners = implementations(file, usable_cores())
-    wanted = file.card.vectors.integers if file.card.vectors else None
-    return _File(file.path, file.sha256, file.weights_sha256, file.card, runners, wanted, exact=True)
+    expected = file.card.vectors.integers if file.card.vectors else None
+    return _File(file.path, file.sha256, file.weights_sha256, file.card, runners, expected, exact=True)
 
 
 def _digests(file: OnnxFile | QnzFile) -> Check:
-    if isinstance(file, QnzFile):  # each section's and the file's own were checked in reading it
+    if isinstance(file, QnzFile):  # those of the sections and of the file were checked while reading it
         ok = file.card.weights_sha256 == file.weights_sha256
         text = f"the file and its {len(file.sections)} sections have their sha256"
         return Check(
@@ -183,7 +183,7 @@ def _digests(file: OnnxFile | QnzFile) -> Check:
 
 
 def _bounds(file: OnnxFile | QnzFile) -> list[Check]:
-    """Reading a `.qnz` proves FORMAT.md's bounds; say so."""
+    """Return the check of FORMAT.md's bounds, which reading a `.qnz` has made."""
     if not isinstance(file, QnzFile):
         return []
     text = f"{1 + len(file.network.blocks)} layers within the bounds of the format: no sum can overflow"
@@ -191,10 +191,10 @@ def _bounds(file: OnnxFile | QnzFile) -> list[Check]:
 
 
 def _shapes(card: Card) -> Check:
-    """The file's own shapes were compared with the card in reading; here the card with itself."""
+    """Compare the card with itself; reading has compared the file's shapes with the card."""
     spec, config = card.preprocess, card.model.config
-    wanted = {"num_classes": len(card.classes), "in_channels": spec.channels, "image_size": spec.size}
-    odd = [f"{key} {config[key]}, not {value}" for key, value in wanted.items() if config.get(key, value) != value]
+    expected = {"num_classes": len(card.classes), "in_channels": spec.channels, "image_size": spec.size}
+    odd = [f"{key} {config[key]}, not {value}" for key, value in expected.items() if config.get(key, value) != value]
     if odd:
         return Check(name="shapes", ok=False, detail=f"the card contradicts itself: the network has {'; '.join(odd)}")
     text = f"uint8 (N, {spec.size}, {spec.size}, {spec.channels}) to float32 (N, {len(card.classes)})"
@@ -204,7 +204,7 @@ def _shapes(card: Card) -> Check:
 def _vectors(file: _File) -> list[Check]:
     """Replay the test vectors through each runtime."""
     recorded, spec = file.card.vectors, file.card.preprocess
-    if recorded is None or file.wanted is None:
+    if recorded is None or file.expected is None:
         return [Check(name="vectors", ok=False, detail="the file carries no test vectors")]
     if recorded.generator != GENERATOR:
         raise FormatError(
@@ -212,47 +212,45 @@ def _vectors(file: _File) -> list[Check]:
             f"({file.path}); update QuickNet"
         )
     images = draw_vectors(spec.size, spec.channels)
-    wanted = _matrix(file.wanted, (len(images), len(file.card.classes)))
-    if wanted is None or vectors_sha256(images) != recorded.sha256:
-        return [Check(name="vectors", ok=False, detail="the test vectors are not those that belong to this size")]
+    expected = _matrix(file.expected, (len(images), len(file.card.classes)))
+    if expected is None or vectors_sha256(images) != recorded.sha256:
+        return [Check(name="vectors", ok=False, detail="the test vectors are not those of this image size")]
     if file.exact:
-        return [_met(name, run(images), wanted) for name, run in file.runners.items()]
+        return [_equal(name, run(images), expected) for name, run in file.runners.items()]
     tolerance = stated_tolerance(file.card)
-    return [_replayed(name, run(images), wanted, tolerance) for name, run in file.runners.items()]
+    return [_replayed(name, run(images), expected, tolerance) for name, run in file.runners.items()]
 
 
-def _met(name: str, found: NDArray[Any], wanted: NDArray[np.float64]) -> Check:
-    """Compare integer logits: float64 holds 32 bits exactly."""
-    off = int((found != wanted).any(axis=1).sum())
-    text = f"{len(wanted)} test vectors by {name}: "
-    text += f"{off} have other logits than recorded" if off else "exactly the recorded integer logits"
-    return Check(name=f"vectors {name}", ok=not off, detail=text)
+def _equal(name: str, logits: NDArray[Any], expected: NDArray[np.float64]) -> Check:
+    """Compare integer logits, which float64 holds exactly."""
+    different = int((logits != expected).any(axis=1).sum())
+    text = f"{len(expected)} test vectors by {name}: "
+    text += f"{different} have other logits than recorded" if different else "exactly the recorded integer logits"
+    return Check(name=f"vectors {name}", ok=not different, detail=text)
 
 
 def _matrix(rows: tuple[tuple[float, ...], ...], shape: tuple[int, int]) -> NDArray[np.float64] | None:
-    """Return rows as an array of `shape`; None where they are another or not finite."""
+    """Return rows as an array of `shape`; None if they have another shape or are not finite."""
     if len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):
         return None
     array = np.array(rows, np.float64)
     return array if np.isfinite(array).all() else None
 
 
-def _replayed(name: str, found: NDArray[Any], wanted: NDArray[np.float64], stated: float | None) -> Check:
-    tolerance = stated or TOLERANCE * max(1.0, float(np.abs(wanted).max()) / 10)
-    difference = float(np.abs(found - wanted).max())
+def _replayed(name: str, logits: NDArray[Any], expected: NDArray[np.float64], stated: float | None) -> Check:
+    tolerance = stated or TOLERANCE * max(1.0, float(np.abs(expected).max()) / 10)
+    difference = float(np.abs(logits - expected).max())
     ok = bool(difference <= tolerance)  # a NaN is not
     compared = "within" if ok else "which is over"
     compared += " the stated" if stated else ""
-    text = f"{len(wanted)} test vectors by {name}: logits differ by {difference:.1e}, {compared} {tolerance:.0e}"
+    text = f"{len(expected)} test vectors by {name}: logits differ by {difference:.1e}, {compared} {tolerance:.0e}"
     return Check(name=f"vectors {name}", ok=ok, detail=text)
 
 
 def _class_order(card: Card, recorded: Predictions) -> Check:
     if class_order_sha256(card.classes) == recorded.class_order_sha256:
         return Check(name="class order", ok=True, detail=f"{len(card.classes)} class names in the parent's order")
-    return Check(
-        name="class order", ok=False, detail="the class names are other than the parent's, or in another order"
-    )
+    return Check(name="class order", ok=False, detail="the class names differ from the parent's, or their order does")
 
 
 def receipt_split(recorded: Predictions | None, data: LabelledData) -> str:
@@ -269,7 +267,7 @@ def receipt_split(recorded: Predictions | None, data: LabelledData) -> str:
 def _measure(
     file: _File, recorded: Predictions | None, data: LabelledData, advance: Callable[[int], None] | None
 ) -> tuple[Measured, list[Check]]:
-    """Classify the receipt's split again; return the figures and what follows from them."""
+    """Classify the receipt's split again; return the figures and their checks."""
     card = file.card
     if tuple(data.classes) != card.classes:
         raise DataError(f"{data.name} has other classes than the model; load it with the card's class names")
@@ -307,7 +305,7 @@ def _measure(
 def _agreement(
     exact: bool, recorded: Predictions, predicted: NDArray[np.int64], allowed: int
 ) -> tuple[int | None, Check]:
-    """Return how many images have another class than recorded (None: it is a digest that differs), and the check."""
+    """Return how many images have another class than recorded (None if only the digest is known), and the check."""
     n, same = len(predicted), pack_classes(predicted)[1] == recorded.sha256
     different: int | None = 0 if same else None
     if recorded.classes:
@@ -324,20 +322,20 @@ def _agreement(
 
 
 def _recorded_top1(card: Card, recorded: Predictions | None, data: LabelledData, split: str, n: int) -> float | None:
-    """Return the parent's accuracy on the same images; None where the card has none.
+    """Return the parent's accuracy on the same images; None if the card does not have it.
 
-    Without recorded classes it is the card's metric, if that is of this very data.
+    Without recorded classes it is the card's metric, if that is of exactly this data.
     """
     if recorded is not None:
         return recorded.correct / n
     if card.data is None or card.data.sha256 != getattr(data, "sha256", None):
         return None
-    wanted = ("top1", split, data.protocol, n)
-    return next((m.value for m in card.metrics if (m.name, m.split, m.protocol, m.n) == wanted), None)
+    expected = ("top1", split, data.protocol, n)
+    return next((m.value for m in card.metrics if (m.name, m.split, m.protocol, m.n) == expected), None)
 
 
 def _same_data(recorded: Predictions, data: LabelledData, n: int) -> Check:
-    """Say whether `data`, its images in order and their labels, is what the receipt was made on."""
+    """Check whether `data`, its images in order and their labels, is the data of the receipt."""
     digest = getattr(data, "sha256", recorded.data_sha256)
     if (n, digest, data.protocol) == (recorded.n, recorded.data_sha256, recorded.protocol):
         return Check(name="data", ok=True, detail=f"{data.name} is the data of the receipt")
@@ -354,10 +352,10 @@ def _classify(
     advance: Callable[[int], None] | None,
     batch: int = 256,
 ) -> NDArray[np.int64]:
-    found = []
+    classes = []
     for start in range(0, len(images), batch):
         rows = images[start : start + batch]
-        found.append(run(np.ascontiguousarray(rows)).argmax(1))
+        classes.append(run(np.ascontiguousarray(rows)).argmax(1))
         if advance is not None:
             advance(len(rows))
-    return np.concatenate(found)
+    return np.concatenate(classes)

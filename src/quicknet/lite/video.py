@@ -1,8 +1,8 @@
 """Videos and cameras, frame by frame, through PyAV (the extra `video`): pixels in, answers out.
 
-A file's frames are all classified, however long that takes. Of a camera, and of a file played in
-real time, the newest frame counts: what arrives while another is being classified replaces the
-one that waits, which is dropped and counted, never queued.
+All frames of a file are classified, however long that takes. Of a camera, or a file played in
+real time, the newest frame is classified: a frame that arrives while another is being classified
+replaces the one that waits, which is dropped and counted. Frames are never queued.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"}
     | {".ogv", ".flv", ".wmv", ".mjpeg", ".mjpg"}
 )
-# FFmpeg's names of what those suffixes hold. It knows more, among it playlists (HLS, concat) that
-# make it open other files and addresses than the one named.
+# FFmpeg's names for the formats of those suffixes. It knows more formats, such as playlists (HLS,
+# concat), which make it open files and addresses that were not named.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,ogg,flv,live_flv,asf,mjpeg,mpjpeg,h264,hevc"
     ",rtsp,rtp,sdp,video4linux2,v4l2"
@@ -43,15 +43,15 @@ _FORMATS = (
 _SCHEMES = ("rtsp", "rtsps", "rtp", "rtmp", "rtmps", "srt", "udp", "tcp", "http", "https")
 _PROTOCOLS = ",".join((*_SCHEMES, "tls", "rtcp", "httpproxy"))
 _VIDEO_DEVICES = 81  # major number, Linux's Documentation/admin-guide/devices.txt: video4linux
-_SILENCE_S = 10.0  # a camera that sends nothing for so long is gone
-_SHORT_S, _SHORT_SHARE = 0.5, 0.02  # of its stated length, by which a whole file may end early
+_SILENCE_S = 10.0  # a camera that sends nothing for so long is lost
+_SHORT_S, _SHORT_SHARE = 0.5, 0.02  # a whole file may end so much before its stated length: seconds, share
 _STOP_S = 2.0
 
 
 class VideoSettings(Settings, frozen=True, kw_only=True):
-    """Which frames: about `fps` of each second (None: all), `realtime` a file as if a camera sent it.
+    """Which frames: about `fps` of each second (None: all); with `realtime`, a file as if a camera sent it.
 
-    `seconds` ends a source after that much of the clock's time, None at its own end.
+    `seconds` ends a source after that much time on the clock; None: at the end of the source.
     """
 
     fps: float | None = None
@@ -59,7 +59,7 @@ class VideoSettings(Settings, frozen=True, kw_only=True):
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what means nothing. Raises ConfigError."""
+        """Refuse values out of range. Raises ConfigError."""
         if self.fps is not None and not 0 < self.fps <= 10_000:
             raise ConfigError(f"fps {self.fps} must lie above 0 and not above 10,000 frames a second")
         if self.seconds is not None and not 0 < self.seconds <= 1e9:
@@ -68,10 +68,10 @@ class VideoSettings(Settings, frozen=True, kw_only=True):
 
 @dataclass
 class FrameCounts:
-    """What became of a source's frames so far: each that arrived is one of the four others, or still waits.
+    """How a source's frames were handled so far: each that arrived is counted once below, or still waits.
 
-    `skipped` were not asked for (`fps`), `dropped` came faster than they could be classified,
-    `damaged` could not be decoded whole. `seconds` is the clock's time since the start.
+    `skipped` frames were left out by `fps`, `dropped` ones arrived faster than they could be
+    classified, `damaged` ones could not be decoded. `seconds` is the time since the start.
     """
 
     arrived: int = 0
@@ -83,12 +83,12 @@ class FrameCounts:
 
     @property
     def frames_per_second(self) -> float:
-        """Frames classified per second of the clock's time."""
+        """Frames classified per second."""
         return self.classified / self.seconds if self.seconds > 0 else 0.0
 
 
 class FramePrediction(Prediction, frozen=True, kw_only=True):
-    """A frame's answer: its number from 0 and its time (s), of a camera since it was opened."""
+    """A frame's answer, with its number from 0 and its time (s) in the file, or since the camera was opened."""
 
     frame: int
     time_s: float
@@ -118,8 +118,8 @@ def is_live(name: str) -> bool:
 
 
 def _is_address(name: str) -> bool:
-    scheme, found, _ = name.partition("://")
-    return bool(found) and scheme.lower() in _SCHEMES
+    scheme, separator, _ = name.partition("://")
+    return bool(separator) and scheme.lower() in _SCHEMES
 
 
 def classify_video(
@@ -133,8 +133,9 @@ def classify_video(
     """Yield an answer per frame of a video file or camera, in order; `counts` is kept up to date.
 
     Frames of a file are classified `settings.batch` at a time, those of a camera one by one.
-    Raises ToolError where PyAV is missing, DataError for what is no video, is cut short (after
-    the answers to what could be read), is over MAX_PIXELS, or a camera that falls silent.
+    Raises ToolError where PyAV is missing; DataError for a file that is not a video, is cut short
+    (after the answers for the frames that could be read) or is over MAX_PIXELS, and for a camera
+    that stops sending.
     """
     settings, video, counts = settings or PredictSettings(), video or VideoSettings(), counts or FrameCounts()
     live = video.realtime or is_live(name)
@@ -151,7 +152,7 @@ def classify_video(
                 if len(waiting) == batch:
                     yield from _answers(classifier, name, waiting, settings, counts)
                     waiting = []
-        except DataError:  # what was read before the damage has its answers
+        except DataError:  # the frames before the damage are answered
             yield from _answers(classifier, name, waiting, settings, counts)
             counts.seconds = clock.now() - started
             raise
@@ -175,7 +176,7 @@ def _answers(
 
 
 def _image(picture: Any, spec: PreprocessSpec) -> NDArray[np.uint8]:
-    """Return what the network takes of a frame, turned upright as the file says where the spec turns images."""
+    """Return the network's input for a frame, turned upright by the file's rotation if the spec turns images."""
     pixels = picture.to_ndarray(format="rgb24")  # (height, width, 3)
     if spec.exif and picture.rotation % 90 == 0:
         pixels = np.rot90(pixels, picture.rotation // 90)  # both count counterclockwise
@@ -186,14 +187,14 @@ def _image(picture: Any, spec: PreprocessSpec) -> NDArray[np.uint8]:
 
 
 def _read(name: str, settings: VideoSettings, counts: FrameCounts, clock: Clock) -> Generator[Frame, None, None]:
-    """Yield the frames asked for, as fast as they are taken; a camera's by their time of arrival."""
+    """Yield the selected frames, as fast as the caller takes them; a camera's have their time of arrival."""
     require_package("av", "a video or camera")
     av = importlib.import_module("av")
     live, started = is_live(name), clock.now()
     due_s = 0.0
     with _open(av, name, live) as container:
         stream = _video_stream(container, name)
-        stream.thread_type = "SLICE" if live else "AUTO"  # AUTO gains speed by holding frames back
+        stream.thread_type = "SLICE" if live else "AUTO"  # AUTO is faster, but delivers frames late
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         for number, picture in enumerate(_decoded(av, container, stream, name)):
             now_s = clock.now() - started
@@ -207,18 +208,18 @@ def _read(name: str, settings: VideoSettings, counts: FrameCounts, clock: Clock)
             if settings.fps is not None and time_s < due_s:
                 counts.skipped += 1
                 continue
-            if settings.fps is not None:  # the grid's next point after this frame
+            if settings.fps is not None:  # the next multiple of 1 / fps after this frame
                 due_s = (int(time_s * settings.fps + 1e-6) + 1) / settings.fps - 1e-6
             yield Frame(number, time_s, picture)
 
 
 def _open(av: Any, name: str, live: bool) -> Any:
-    """Return the opened container. Raises DataError for what is no video or not there."""
+    """Return the opened container. Raises DataError for a file that is missing or is not a video."""
     device = live and not _is_address(name)
     options = {
         "format_whitelist": _FORMATS,
         "protocol_whitelist": _PROTOCOLS if _is_address(name) else "file",
-        "max_pixels": str(MAX_PIXELS),  # for what is decoded in opening
+        "max_pixels": str(MAX_PIXELS),  # for the frames that are decoded while opening
     }
     if not live:
         _check_file(name)
@@ -250,16 +251,16 @@ def _check_file(name: str) -> None:
 
 
 def _video_stream(container: Any, name: str) -> Any:
-    """Return the first stream of pictures. Raises DataError where there is none."""
+    """Return the first stream of pictures. Raises DataError for a container without pictures."""
     if not container.streams.video:
         raise DataError(f"no pictures in the video ({name}); it is cut short, or sound only")
     return container.streams.video[0]
 
 
 def _decoded(av: Any, container: Any, stream: Any, name: str) -> Iterator[Any]:
-    """Yield every picture, None for one of a camera's that was lost on the way.
+    """Yield every picture, or None for a camera's picture that was lost in transmission.
 
-    Raises DataError where a file cannot be decoded or ends before its stated end, or a camera is gone.
+    Raises DataError if a file cannot be decoded or ends too early, or a camera stops sending.
     """
     live, n, end_s = is_live(name), 0, 0.0
     try:
@@ -275,7 +276,7 @@ def _decoded(av: Any, container: Any, stream: Any, name: str) -> Iterator[Any]:
         mend = "check the camera" if live else "replace the file"
         raise DataError(f"{what} ({name}: {_reason(error)}); {mend}") from error
     if n == 0:
-        raise DataError(f"no frame in the video ({name}); it is cut short, or not one")
+        raise DataError(f"no frame in the video ({name}); it is cut short, or not a video")
     stated_s = None if live else _stated_seconds(container, stream)
     if stated_s is not None and end_s < stated_s - 2 / _rate(stream) - max(_SHORT_S, _SHORT_SHARE * stated_s):
         raise DataError(f"the video is cut short: {end_s:.1f} s of {stated_s:.1f} s ({name}); replace the file")
@@ -291,7 +292,7 @@ def _pictures(av: Any, packet: Any, live: bool) -> list[Any]:
 
 
 def _stated_seconds(container: Any, stream: Any) -> float | None:
-    """Return how long the file says that its pictures last; None where it does not, or that may be of its sound."""
+    """Return the stated length of the pictures in seconds; None if there is none, or if it may be of the sound."""
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
     if container.duration is not None and len(container.streams) == 1:
@@ -300,7 +301,7 @@ def _stated_seconds(container: Any, stream: Any) -> float | None:
 
 
 def _time_s(stream: Any, picture: Any, number: int) -> float:
-    """Return a frame's time since the stream's start; by its number where it carries none."""
+    """Return a frame's time since the stream's start, computed from its number if it carries no time."""
     if picture.pts is None or picture.time_base is None:
         return number / _rate(stream)
     return float((picture.pts - (stream.start_time or 0)) * picture.time_base)
@@ -318,7 +319,7 @@ def _reason(error: Exception) -> str:
 
 
 class _Mailbox:
-    """Room for one frame: the newest. Who reads waits for it; a newer one replaces it."""
+    """Holds one frame, the newest. The reader waits for it; a newer frame replaces it."""
 
     def __init__(self, counts: FrameCounts) -> None:
         self._counts = counts
@@ -328,7 +329,7 @@ class _Mailbox:
         self._ended = self._closed = False
 
     def put(self, frame: Frame) -> bool:
-        """Leave a frame in place of any other; returns whether there is still a reader."""
+        """Replace the frame; return whether there is still a reader."""
         with self._changed:
             self._counts.dropped += self._frame is not None or self._closed
             self._frame = None if self._closed else frame
@@ -336,19 +337,19 @@ class _Mailbox:
             return not self._closed
 
     def end(self, error: Exception | None = None) -> None:
-        """Say that no more frames come, and why."""
+        """Announce that no more frames come, and why."""
         with self._changed:
             self._ended, self._error = True, error
             self._changed.notify()
 
     def close(self) -> None:
-        """Say that nothing is read any more; a frame that waits is dropped."""
+        """Announce that the reader has left; a frame that waits is dropped."""
         with self._changed:
             self._counts.dropped += self._frame is not None
             self._frame, self._closed = None, True
 
     def take(self, timeout_s: float | None) -> Frame | None:
-        """Return the next frame, None at the end or when none came in time. Raises the reader's error."""
+        """Return the next frame, or None at the end or after the time-out. Raises the error passed to `end`."""
         with self._changed:
             self._changed.wait_for(lambda: self._frame is not None or self._ended, timeout_s)
             frame, self._frame = self._frame, None
@@ -358,7 +359,7 @@ class _Mailbox:
 
 
 def _newest(name: str, settings: VideoSettings, counts: FrameCounts, clock: Clock) -> Generator[Frame, None, None]:
-    """Yield frames as they come, decoded by a thread of its own: the newest that waits, others are dropped."""
+    """Yield the newest frame each time; a separate thread decodes them, and the others are dropped."""
     mailbox = _Mailbox(counts)
     started = clock.now()
 
@@ -387,4 +388,4 @@ def _newest(name: str, settings: VideoSettings, counts: FrameCounts, clock: Cloc
             yield frame
     finally:
         mailbox.close()
-        reader.join(_STOP_S)  # one that a silent camera holds dies with the process
+        reader.join(_STOP_S)  # a thread that waits for a silent camera ends with the process

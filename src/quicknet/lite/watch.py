@@ -1,8 +1,8 @@
-"""A folder that is watched: every picture that appears or changes there is classified, once it is whole.
+"""Watching a folder: every picture that appears or changes there is classified, once it is complete.
 
-By looking again and again, which works on every file system (network shares tell nobody of a
-change). A picture counts as whole when its size and time have stayed for one look and it can be
-decoded; one that cannot be is tried again when it changes or after GIVE_UP_S.
+The folder is listed again and again, which works on every file system (network shares report no
+changes). A picture is complete when its size and time did not change between two looks and it can
+be decoded; otherwise it is tried again when it changes or after GIVE_UP_S.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _Signature = tuple[int, int, int]  # bytes, time of change (ns), inode: a rename
 
 @dataclass
 class _Picture:
-    """What was last seen of a file, since when, and whether it was tried or is done with."""
+    """A file's last signature, since when it has that, and whether it was tried or is finished."""
 
     signature: _Signature
     since_s: float
@@ -40,10 +40,11 @@ def watch(
     seconds: float | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Iterator[Prediction | Unreadable]:
-    """Yield an answer for every picture that is new in `folder` or changed, for `seconds` or for ever.
+    """Yield an answer for every picture that is new in `folder` or changed, for `seconds` or without end.
 
-    Recursively, by an image's suffix, hidden files left out; what is there at the start is not
-    classified until it changes. Raises DataError where `folder` is none or is gone.
+    Files with an image's suffix count, in subfolders too; hidden files are left out. Pictures that
+    are there at the start are not classified until they change. Raises DataError if `folder` is not
+    a folder or disappears.
     """
     settings, started = settings or PredictSettings(), clock.now()
     place = str(folder)
@@ -69,20 +70,20 @@ def _listing(folder: str) -> dict[str, _Signature]:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot watch the folder ({folder}: {reason}); check its name and rights") from error
-    found = {}
+    signatures = {}
     for path in walk_images(folder):
-        if isinstance(path, Unreadable):  # a folder in it: gone in this moment, or not ours to read
+        if isinstance(path, Unreadable):  # a subfolder that was just deleted, or without the right to read it
             continue
         try:
             status = Path(path).stat()
-        except OSError:  # gone since it was listed
+        except OSError:  # deleted since it was listed
             continue
-        found[path] = (status.st_size, status.st_mtime_ns, status.st_ino)
-    return found
+        signatures[path] = (status.st_size, status.st_mtime_ns, status.st_ino)
+    return signatures
 
 
 def _ready(known: dict[str, _Picture], listing: dict[str, _Signature], now_s: float) -> list[str]:
-    """Bring `known` up to date and return what is to be tried now."""
+    """Update `known` and return the pictures to try now."""
     for path in known.keys() - listing.keys():
         del known[path]
     ready = []
