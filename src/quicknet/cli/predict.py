@@ -154,9 +154,7 @@ def _pictures(
             printer.answer(answer)
 
 
-def _images(
-    names: Iterable[str | None], note: Callable[[str], None]
-) -> Iterator[str | io.BytesIO | Unreadable | None]:
+def _images(names: Iterable[str | None], note: Callable[[str], None]) -> Iterator[str | io.BytesIO | Unreadable | None]:
     """Yield every picture of the names: files, what folders hold, what addresses send. None is passed on."""
     from quicknet.lite.address import fetch_picture, is_picture_address
     from quicknet.lite.predict import Unreadable, find_images
