@@ -105,7 +105,7 @@ def test_a_wrong_checksum_is_refused_and_nothing_is_kept(server, home):
 def test_a_connection_that_never_brings_a_byte_ends_with_the_mend(server, tmp_path):
     server.die_after = [500] + [0] * 20
     waits: list[float] = []
-    with pytest.raises(ToolError, match="run the same command again to go on"):
+    with pytest.raises(ToolError, match="run the same command again to continue"):
         fetch(server, tmp_path / "a.part", waits.append)
     assert (tmp_path / "a.part").stat().st_size == 500
     assert len(waits) < 10 and sum(waits) < 60
