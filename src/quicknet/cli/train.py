@@ -191,20 +191,31 @@ def _stopped(run: Run, how: str) -> int:
 
 
 class _stopping:
-    """Ctrl-C and SIGTERM ask the run to stop after the step; a second one interrupts at once."""
+    """SIGINT (Ctrl-C), SIGTERM and SIGHUP ask the run to stop after the step.
+
+    A second SIGINT or SIGTERM interrupts at once. SIGHUP, which a closing terminal sends, never
+    does: it often comes twice (from the kernel and from the shell) or just after SIGTERM.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.before: list[tuple[int, Any]] = []
+        self.interrupted = False
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.run.stop_requested:
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.interrupted:
             raise KeyboardInterrupt
+        self.interrupted = self.run.stop_requested = True
+
+    def _on_hangup(self, number: int, frame: FrameType | None) -> None:
         self.run.stop_requested = True
 
     def __enter__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self.before.append((number, signal.signal(number, self._on_signal)))
+            self.before.append((number, signal.signal(number, self._on_interrupt)))
+        hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+        if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:  # nohup ignores it: the run goes on
+            self.before.append((hangup, signal.signal(hangup, self._on_hangup)))
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before:
