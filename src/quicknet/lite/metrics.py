@@ -12,6 +12,11 @@ from quicknet.core.errors import DataError
 
 ECE_BINS = 15
 _LOG_TEMPERATURE = math.log(100.0)  # searched from 1/100 to 100
+# Images that the prior of `fit_temperature` is worth. Simulated networks (2 and 10 classes, 60 to
+# 99.9% right, best temperature 0.5 to 3): mean NLL on fresh images above that of the best
+# temperature, without the prior 9.4, 0.17, 0.070, 0.0005 for 12, 120, 600, 5,000 images; with it
+# 0.025, 0.0047, 0.0016, 0.0004. Ten and a half, or 5 and a quarter, are as good.
+_PRIOR_OWN, _PRIOR_UNIFORM = 5.0, 0.5
 
 Logits = NDArray[np.floating[Any]]
 Labels = NDArray[np.integer[Any]]
@@ -161,28 +166,37 @@ def negative_log_likelihood(logits: Logits, labels: Labels, temperature: float =
 
 
 def fit_temperature(logits: Logits, labels: Labels) -> float:
-    """Return the temperature in 1/100..100 that minimizes the negative log-likelihood.
+    """Return the temperature in 1/100..100 under which these labels and a prior are likeliest.
 
-    The likelihood is convex in 1/T, so bisection on its derivative finds the one minimum; where
-    everything is right (or wrong) it runs to the bound. Source: Guo et al. 2017, §4.2.
+    The prior is 5.5 images more, all with the mean of these logits' likelihoods: 5 whose classes
+    follow the network's own probabilities, which hold the temperature near 1, and half an image
+    of any class, so that no number of right answers makes a later mistake impossible. Without it,
+    12 right answers of 12 gave the bound 1/100. The prior counts for nothing in thousands of
+    images (see `_PRIOR_OWN`). All of it is convex in 1/T, so bisection finds the one minimum.
+    Source: Guo et al. 2017, §4.2; counts added to few observations: Platt 1999, "Probabilistic
+    outputs for support vector machines", §2.2.
 
-    >>> logits = np.array([[4.0, 0.0]] * 4)
-    >>> round(fit_temperature(logits, np.array([0, 0, 0, 1])), 3)  # 3 of 4 right: 4/T = ln 3
-    3.641
+    >>> logits = np.array([[4.0, 0.0]] * 4000)
+    >>> round(fit_temperature(logits, np.arange(4000) % 4 // 3), 2)  # 3 of 4 right: 4/T = ln 3
+    3.64
+    >>> round(fit_temperature(logits[:12], np.zeros(12, int)), 2)  # 12 of 12 right
+    1.02
     """
     check_logits(logits, labels)
     centred = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    own = np.take_along_axis(centred, labels[:, None].astype(np.intp), 1)[:, 0]
+    of_label = np.take_along_axis(centred, labels[:, None].astype(np.intp), 1)[:, 0]
 
-    def slope(inverse: float) -> float:  # d NLL / d (1/T)
+    def expected(inverse: float) -> float:  # mean logit under softmax(logits / T)
         weights = np.exp(centred * inverse)
-        expected = (weights * centred).sum(1) / weights.sum(1)
-        return float((expected - own).mean())
+        return float(((weights * centred).sum(1) / weights.sum(1)).mean())
 
+    n = len(labels)
+    observed = n * float(of_label.mean()) + _PRIOR_OWN * expected(1.0) + _PRIOR_UNIFORM * float(centred.mean())
+    images = n + _PRIOR_OWN + _PRIOR_UNIFORM
     low, high = -_LOG_TEMPERATURE, _LOG_TEMPERATURE  # log(1/T)
     for _ in range(60):
         middle = (low + high) / 2
-        if slope(math.exp(middle)) < 0:
+        if images * expected(math.exp(middle)) < observed:  # d NLL / d (1/T) is negative
             low = middle
         else:
             high = middle
