@@ -386,6 +386,25 @@ def test_fine_tuning_names_the_network_that_it_has(data: Path, whole: Path, tmp_
     assert load_recipe("run/recipe.toml").model.name == "quicknet_xs"
 
 
+def test_fine_tuning_has_the_parents_preprocessing_unless_asked(data: Path, whole: Path, tmp_path: Path):
+    """The recipe `photos` would have 96 pixels."""
+    photos, grey = pictures(tmp_path / "photos"), tmp_path / "grey"
+    short = ["--epochs", "1", "--quiet"]
+    mode = ["--set", "data.mode=L", "--set", "data.resize=stretch", "--size", "24"]
+    tiny = [word for setting in TINY for word in ("--set", setting)]
+    assert run(["train", str(photos), "--run", str(grey), *mode, *tiny, *short]) == 0
+    for number, (parent, more, expected) in enumerate(
+        [
+            (whole, ["--recipe", "photos"], (32, "RGB", "shorter")),
+            (whole, ["--size", "48"], (48, "RGB", "shorter")),
+            (grey, [], (24, "L", "stretch")),
+        ]
+    ):
+        assert run(["train", str(photos), "--from", str(parent), "--run", f"run{number}", *more, *short]) == 0
+        spec = read_card(Path(f"run{number}/card.json")).preprocess
+        assert (spec.size, spec.mode, spec.resize) == expected
+
+
 # --- TensorBoard --------------------------------------------------------------------------
 
 

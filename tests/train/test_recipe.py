@@ -39,6 +39,18 @@ def test_a_resolved_recipe_says_the_same(name, tmp_path):
     assert again.sha256() == recipe.sha256()
 
 
+def test_with_a_parent_a_shipped_recipe_leaves_the_images_to_it(tmp_path):
+    assert load_recipe("photos").data.size == 96
+    for parent in ("model.start_from=runs/parent", 'model={start_from = "runs/parent"}'):
+        assert load_recipe("photos", [parent]).data.size is None
+        asked = load_recipe("photos", [parent, "data.size=48", "data.mode=L", "data.resize=pad"]).data
+        assert (asked.size, asked.mode, asked.resize) == (48, "L", "pad")
+        assert load_recipe("photos", [parent], {"data.size": 64}).data.size == 64
+    own = tmp_path / "own.toml"  # what stands in one's own file is asked for
+    own.write_text('data = { size = 80 }\nmodel = { start_from = "runs/parent" }\n')
+    assert load_recipe(str(own)).data.size == 80
+
+
 def test_the_digest_does_not_depend_on_where_the_data_lay():
     assert load_recipe("fast", ["data.source=a"]).sha256() == load_recipe("fast", ["data.source=b"]).sha256()
     assert load_recipe("fast").sha256() != load_recipe("fast", ["train.seed=1"]).sha256()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from quicknet.data.cifar import CIFARS
 from quicknet.data.request import DataRequest
 
 _LIMIT_BYTES = 1 << 20
+INHERITED = ("size", "mode", "resize")  # settings of [data] that a fine-tuned network has from its parent
 
 
 class ModelSettings(Settings, frozen=True, kw_only=True):
@@ -201,8 +202,10 @@ def load_recipe(name: str, changes: Sequence[str] = (), values: Mapping[str, Any
     """Return a shipped recipe by name, or one from a `.toml` file, with `KEY=VALUE` changes.
 
     Keys are dotted (`train.epochs=10`), values are TOML (bare words are taken as strings);
-    `values` are keys with values that are no text to be parsed, such as a folder's name.
-    Raises ConfigError naming the nearest known key or recipe.
+    `values` are keys with values that are no text to be parsed, such as a folder's name. With a
+    parent (`model.start_from`) a shipped recipe does not decide how images are prepared: what
+    `changes` and `values` leave out is the parent's. Raises ConfigError naming the nearest known
+    key or recipe.
     """
     if name.endswith(".toml") or "/" in name:
         text, where = _read_text(Path(name)), name
@@ -216,10 +219,12 @@ def load_recipe(name: str, changes: Sequence[str] = (), values: Mapping[str, Any
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise ConfigError(f"the recipe is not TOML ({where}: {error}); mend that line") from error
     fields.setdefault("name", Path(name).stem)
-    for change in changes:
-        _put(fields, *_parsed(change))
-    for key, value in (values or {}).items():
-        _put(fields, key, value)
+    asked = [*map(_parsed, changes), *(values or {}).items()]
+    _put_all(fields, asked)
+    if name in list_recipes() and _table(fields, "model").get("start_from") is not None:
+        for key in INHERITED:
+            _table(fields, "data").pop(key, None)
+        _put_all(fields, asked)
     return from_mapping(Recipe, fields, where)
 
 
@@ -242,6 +247,17 @@ def _parsed(change: str) -> tuple[str, Any]:
     except ValueError:  # no TOML: a bare word
         parsed = value
     return key.strip(), parsed
+
+
+def _table(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a table of a recipe; an empty one where there is none (`from_mapping` refuses other values)."""
+    table = fields.get(name)
+    return table if isinstance(table, dict) else {}
+
+
+def _put_all(fields: dict[str, Any], settings: Iterable[tuple[str, Any]]) -> None:
+    for key, value in settings:
+        _put(fields, key, value)
 
 
 def _put(fields: dict[str, Any], key: str, value: Any) -> None:
