@@ -249,12 +249,19 @@ def test_tensors_of_another_run(run_dir: Path, refused: Refused):
     refused(["train", "--resume", run_dir], "last.safetensors is not a whole safetensors file", keeps=run_dir)
 
 
+def test_starting_from_what_is_not_there(tmp_path: Path, tiny_data: Path, refused: Refused):
+    refused(["train", tiny_data, "--from", tmp_path / "none"], "none does not exist", "run folder or shipped")
+    (tmp_path / "empty").mkdir()
+    refused(["train", tiny_data, "--from", tmp_path / "empty"], "empty holds no card.json")
+    refused(["train", tiny_data, "--teacher", tmp_path / "none"], "no model at", "an exported file or shipped")
+
+
 def test_resuming_what_is_no_run(tmp_path: Path, run_dir: Path, refused: Refused):
     refused(["train", "--resume", tmp_path / "none"], "none does not exist", "quicknet train")
     assert not (tmp_path / "none").exists()
     (tmp_path / "empty").mkdir()
     refused(["train", "--resume", tmp_path / "empty"], "no last.json to resume from", keeps=tmp_path / "empty")
-    refused(["train", "--resume", run_dir / "card.json"], "no last.json to resume from", keeps=run_dir)
+    refused(["train", "--resume", run_dir / "card.json"], f"name its folder, {run_dir}", keeps=run_dir)
     refused(["train", "--resume", run_dir, "--epochs", "9"], "--resume takes every setting", "--from", keeps=run_dir)
     (run_dir / "recipe.toml").unlink()
     refused(["train", "--resume", run_dir], "cannot read the recipe", "recipe.toml", keeps=run_dir)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -34,7 +35,7 @@ from quicknet.core.files import (
 )
 from quicknet.core.settings import Settings
 from quicknet.lite.preprocess import check_images
-from quicknet.lite.shipped import did_you_mean
+from quicknet.lite.shipped import did_you_mean, names_with_run, or_names_with_run
 from quicknet.models.registry import model_from_record
 from quicknet.train.recipe import Recipe, load_recipe
 
@@ -120,9 +121,17 @@ class RunFolder:
 
     def require_saved(self) -> None:
         """Raise CheckpointError where there is nothing to resume."""
-        if not (self.path / "last.json").is_file():
-            what = "holds no last.json to resume from" if self.path.exists() else "does not exist"
-            raise CheckpointError(f"{self.path} {what}; name a folder that `quicknet train` wrote")
+        if (self.path / "last.json").is_file():
+            return
+        if self.path.is_file():
+            raise _is_file(self.path, "--resume needs a run folder")
+        if (self.path / "card.json").is_file() or str(self.path) in names_with_run():
+            raise CheckpointError(
+                f"{self.path} has finished weights, but no last.json to resume from; "
+                f"start a new run from them: --from {shlex.quote(str(self.path))}"
+            )
+        what = "holds no last.json to resume from" if self.path.exists() else "does not exist"
+        raise CheckpointError(f"{self.path} {what}; name a folder that `quicknet train` wrote")
 
     def load_counters(self) -> Counters:
         """Return the counters that `save_last` saved. Raises CheckpointError or FormatError."""
@@ -224,6 +233,13 @@ def require_fit(model: nn.Module, classes: tuple[str, ...], spec: PreprocessSpec
         )
 
 
+def _is_file(path: Path, needs: str, otherwise: str = "") -> CheckpointError:
+    """Return the error for a file where a run folder is needed; `otherwise` is a second way out."""
+    if (path.parent / "card.json").is_file():
+        return CheckpointError(f"{path} is a file, and {needs}; name its folder, {path.parent}")
+    return CheckpointError(f"{path} is a file, and {needs}; name the run folder that it was exported from{otherwise}")
+
+
 def load_model(path: Path) -> tuple[nn.Module, Card]:
     """Return the network of a run folder, in eval mode, and its card; weights kept in fp16 become float32.
 
@@ -231,6 +247,10 @@ def load_model(path: Path) -> tuple[nn.Module, Card]:
     """
     folder = Path(path)
     card_path, weights = folder / "card.json", folder / "model.safetensors"
+    if folder.is_file():
+        raise _is_file(folder, "training starts from a run folder", or_names_with_run(folder.stem))
+    if not folder.exists():
+        raise CheckpointError(f"{folder} does not exist{did_you_mean(path)}; name a run folder or shipped weights")
     if not card_path.is_file():
         raise CheckpointError(
             f"{folder} holds no card.json{did_you_mean(path)}; train writes it with the first finished epoch"

@@ -91,9 +91,9 @@ def open_teacher(path: Path, data: Dataset, device: torch.device) -> Teacher:
     """Return the teacher in a run folder or an exported file.
 
     Raises ConfigError where it does not fit the data, CheckpointError or FormatError for what
-    is no model.
+    is not a model.
     """
-    if path.is_dir() or not path.exists():
+    if path.is_dir():
         model, card = load_model(path)
         _require_same_task(card, data, path)
         return RunTeacher(model, card, data.spec, device)
