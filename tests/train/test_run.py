@@ -15,7 +15,7 @@ from quicknet.core.errors import CheckpointError, ConfigError, DataError, ToolEr
 from quicknet.core.files import sha256_file
 from quicknet.deploy.export import export
 from quicknet.train.checkpoint import load_classifier, load_model
-from quicknet.train.run import resident
+from quicknet.train.run import Validation, resident
 
 CPU = torch.device("cpu")
 
@@ -235,6 +235,26 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(tiny_cifar, tmp_path)
     run = training.start(recipe(tiny_cifar, *changes), tmp_path / "run", CPU)
     epochs = [r.epoch for r in training.fit(run)]
     assert len(epochs) == run.state.best_epoch + 2 < 30
+
+
+def validating(run, pairs):
+    """Have the run's validations give these accuracies and losses."""
+    pairs = iter(pairs)
+    run.validate = lambda: Validation(*reversed(next(pairs)), n=10)
+    return run
+
+
+def test_of_epochs_that_are_equally_accurate_the_least_loss_is_best(tiny_cifar, tmp_path):
+    """A validation split of 10 images has 11 accuracies, which most epochs share."""
+    folder, settings = tmp_path / "run", recipe(tiny_cifar, "train.epochs=9", "train.patience=3")
+    run = validating(training.start(settings, folder, CPU), [(0.5, 1.0), (0.9, 0.5), (0.9, 0.4)])
+    epochs = training.fit(run)
+    assert [next(epochs).best for _ in range(3)] == [True, True, True]
+    kept = sha256_file(folder / "model.safetensors")
+    again = validating(training.resume(folder, CPU), [(0.9, 0.4), (0.8, 0.1), (0.9, 0.45)])
+    assert [record.best for record in training.fit(again)] == [False, False, False]
+    assert (again.state.best_epoch, again.state.epoch) == (3, 6)  # patience counts from there
+    assert sha256_file(folder / "model.safetensors") == kept
 
 
 def test_accumulated_gradients_equal_a_batch_at_once(tiny_cifar, tmp_path):

@@ -117,7 +117,7 @@ def finish_epoch(run: Run) -> EpochRecord:
     number = state.epoch + 1
     last = number == recipe.epochs
     validation = run.validate() if last or number % recipe.evaluate_every == 0 else None
-    best = validation is not None and validation.accuracy > state.best_accuracy
+    best = validation is not None and run.is_best(validation)
     record = EpochRecord(
         epoch=number,
         train_loss=float(state.loss_sum) / state.seen,

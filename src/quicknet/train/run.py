@@ -179,7 +179,7 @@ class Run:
         yield from np.array_split(order, self.steps_per_epoch)[self.state.step :]
 
     def out_of_patience(self) -> bool:
-        """Return whether validation has not improved for `train.patience` epochs."""
+        """Return whether the best epoch (`is_best`) is `train.patience` epochs ago."""
         patience = self.recipe.train.patience
         return patience is not None and self.state.epoch - self.state.best_epoch >= patience
 
@@ -218,6 +218,18 @@ class Run:
         )
         self.world.sum(sums)
         return Validation(loss=sums[0].item() / len(split), accuracy=sums[1].item() / len(split), n=len(split))
+
+    def is_best(self, validation: Validation) -> bool:
+        """Return whether no epoch before was as good: accuracy decides, then loss.
+
+        A small split has few values of accuracy, which many epochs reach. The best loss is read
+        from the history, so that run folders of every age resume.
+        """
+        state = self.state
+        if validation.accuracy != state.best_accuracy:
+            return validation.accuracy > state.best_accuracy
+        best_loss = state.history[state.best_epoch - 1]["val_loss"]
+        return validation.loss < best_loss
 
     # --- saving ---------------------------------------------------------------------------
 
