@@ -175,6 +175,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_saved(tiny_ci
     assert training.resume(tmp_path / "run", CPU).state.epoch == 1
 
 
+def test_a_hopeless_learning_rate_is_answered_by_a_usual_one(tiny_cifar, tmp_path):
+    """A quarter of it, 2.5e+29, was proposed."""
+    run = training.start(recipe(tiny_cifar, "optim.lr=1e30"), tmp_path / "run", CPU)
+    with pytest.raises(TrainingError, match=r"--set optim\.lr=0\.4\) or train\.clip_norm=1"):
+        list(training.fit(run))
+
+
 def test_a_full_disk_in_mid_save_loses_nothing_saved(tiny_cifar, tmp_path, monkeypatch):
     run = training.start(recipe(tiny_cifar), tmp_path / "run", CPU)
     epochs = training.fit(run)

@@ -198,6 +198,23 @@ def default_recipe(source: str) -> str:
     return "fast" if source in CIFARS else "photos"
 
 
+def lower_rate(recipe: Recipe) -> str:
+    """Return `KEY=VALUE` to set after training diverged: a quarter of the learning rate.
+
+    Where even a quarter is above what the shipped recipes use with this optimizer (the recipe of
+    this name, if it is one of them), it is their value.
+    """
+    shipped = [load_recipe(name) for name in list_recipes()]
+    alike = [one for one in shipped if one.optim.name == recipe.optim.name]
+    alike = [one for one in alike if one.name == recipe.name] or alike
+    keys = ("vector_lr", "lr") if recipe.optim.name == "muon" else ("lr",)
+    for key in keys:
+        usual = max(getattr(one.optim, key) for one in alike)
+        if getattr(recipe.optim, key) / 4 > usual:
+            return f"optim.{key}={usual:g}"
+    return f"optim.lr={recipe.optim.lr / 4:g}"
+
+
 def load_recipe(name: str, changes: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Recipe:
     """Return a shipped recipe by name, or one from a `.toml` file, with `KEY=VALUE` changes.
 

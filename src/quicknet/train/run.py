@@ -34,7 +34,7 @@ from quicknet.train.distributed import World
 from quicknet.train.ema import Ema
 from quicknet.train.evaluate import predict_logits
 from quicknet.train.optim import Optimizer
-from quicknet.train.recipe import Recipe
+from quicknet.train.recipe import Recipe, lower_rate
 from quicknet.train.teacher import Teacher
 
 # of State, what last.json holds as it is
@@ -289,11 +289,10 @@ class Run:
             self.save()
 
     def diverged(self, what: str, step: int) -> TrainingError:
-        """Return the error for numbers that are none; `step` counts from 1 in the epoch in progress."""
+        """Return the error for NaN or infinite numbers; `step` counts from 1 in the epoch in progress."""
         return TrainingError(
             f"{what} at epoch {self.state.epoch + 1}, step {step} ({self.folder.path}); what was saved "
-            f"before is whole: start anew with a lower rate (--set optim.lr={self.recipe.optim.lr / 4:g}) "
-            "or train.clip_norm=1"
+            f"before is whole: start anew with a lower rate (--set {lower_rate(self.recipe)}) or train.clip_norm=1"
         )
 
     def require_finite_weights(self) -> None:
