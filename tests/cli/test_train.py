@@ -111,6 +111,8 @@ def test_json_lines_are_the_documented_objects(data: Path, capfd: pytest.Capture
         "top1": float,
         "top1_low": float,
         "top1_high": float,
+        "balanced_accuracy": float,
+        "majority_share": float,
         "protocol": str,
         "best_epoch": int,
         "seconds": float,
@@ -384,6 +386,34 @@ def test_fine_tuning_names_the_network_that_it_has(data: Path, whole: Path, tmp_
     assert card.classes == ("ants", "bees")
     assert card.lineage[-1]["weights_sha256"] == parent.weights_sha256
     assert load_recipe("run/recipe.toml").model.name == "quicknet_xs"
+
+
+def test_classes_that_differ_much_in_size_are_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    """500 : 5 were answered by "98.04%", which is what always naming the larger class gives."""
+    photos = pictures(tmp_path / "photos", 100)
+    for path in sorted((photos / "bees").iterdir())[10:]:
+        path.unlink()
+    tiny = [word for setting in (*TINY, "optim.lr=1e-9") for word in ("--set", setting)]
+    command = ["train", str(photos), "--recipe", "fast", *tiny, "--size", "16", "--epochs", "1"]
+    assert run([*command, "--run", "text"]) == 0
+    found = capfd.readouterr()
+    assert re.search(
+        r"note     of \d+ images to train on \d+ are 'ants', 8 'bees': compare the accuracy with", found.err
+    )
+    assert re.search(r"epoch 1/1 .* val \d+\.\d\d% \(balanced \d+\.\d\d%\) \*", found.err)
+    share = r"balanced accuracy \d+\.\d\d%; the classes differ .* answering 'ants' would score 90\.91%"
+    assert re.fullmatch(share, found.out.splitlines()[1])
+    assert "would score 90.91%" in Path("text/report.html").read_text()
+    assert run(["evaluate", "text", "--quiet"]) == 0
+    assert re.search(share, capfd.readouterr().out)
+    assert run([*command, "--run", "json", "--json", "--quiet"]) == 0
+    epoch, result = map(json.loads, capfd.readouterr().out.splitlines())
+    assert 0 <= epoch["val_balanced_accuracy"] <= 1
+    assert result["majority_share"] == pytest.approx(10 / 11)
+    assert run(["evaluate", "json", "--json", "--quiet"]) == 0
+    measured = json.loads(capfd.readouterr().out)
+    recalls = [row["recall"] for row in measured["classes"]]
+    assert measured["balanced_accuracy"] == result["balanced_accuracy"] == pytest.approx(np.mean(recalls))
 
 
 def test_fine_tuning_has_the_parents_preprocessing_unless_asked(data: Path, whole: Path, tmp_path: Path):

@@ -51,6 +51,21 @@ def test_wilson_equals_published_values_and_stays_within_0_and_1() -> None:
         metrics.wilson_interval(3, 2)
 
 
+def test_balanced_accuracy_is_the_mean_recall_of_the_classes_there_are() -> None:
+    assert metrics.balanced_accuracy([500, 0], [500, 5]) == 0.5
+    assert metrics.balanced_accuracy([9, 1, 0], [10, 2, 0]) == pytest.approx(0.7)
+    with pytest.raises(DataError, match="no images"):
+        metrics.balanced_accuracy([0, 0], [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("counts", "answer"), [([50, 0], True), ([50, 10], True), ([49, 10], False), ([4, 0], False), ([7], False)]
+)
+def test_classes_are_unbalanced_from_five_to_one(counts: list[int], answer: bool) -> None:
+    assert metrics.unbalanced(counts) is answer
+    assert metrics.unbalanced(np.array(counts)) is answer
+
+
 def test_temperature_is_found_whatever_the_logits_were_scaled_by() -> None:
     logits, labels = drawn(3, n=20_000)
     for factor in (0.1, 1.0, 7.0):

@@ -206,6 +206,17 @@ def test_a_full_disk_in_mid_save_loses_nothing_saved(tiny_cifar, tmp_path, monke
     assert [r.epoch for r in training.fit(again)] == [2, 3]
 
 
+def test_a_run_of_an_older_version_goes_on(tiny_cifar, tmp_path):
+    """Its records lack what newer ones have."""
+    run = training.start(recipe(tiny_cifar), tmp_path / "run", CPU)
+    next(training.fit(run))
+    path = tmp_path / "run" / "last.json"
+    fields = json.loads(path.read_text())
+    del fields["history"][0]["val_balanced_accuracy"]
+    path.write_text(json.dumps(fields))
+    assert [record.epoch for record in training.fit(training.resume(tmp_path / "run", CPU))] == [2, 3]
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "words"),
     [
@@ -247,7 +258,7 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(tiny_cifar, tmp_path)
 def validating(run, pairs):
     """Have the run's validations give these accuracies and losses."""
     pairs = iter(pairs)
-    run.validate = lambda: Validation(*reversed(next(pairs)), n=10)
+    run.validate = lambda: Validation(*reversed(next(pairs)), balanced_accuracy=0.5, n=10)
     return run
 
 

@@ -62,10 +62,11 @@ def train(
 
     \b
     With --json a line per epoch, as in log.jsonl, and one at the end; shares are 0..1:
-      {"event": "epoch", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy",
+      {"event": "epoch", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_balanced_accuracy",
        "best", "learning_rate", "image_size", "images_per_second", "seconds",
        "energy_joules" (of the processors, null where the machine does not tell)}
-      {"event": "result", "run", "split", "n", "top1", "top1_low", "top1_high", "protocol",
+      {"event": "result", "run", "split", "n", "top1", "top1_low", "top1_high", "balanced_accuracy",
+       "majority_share", "protocol",
        "best_epoch", "seconds", "energy_joules"}
     """
     import torch
@@ -158,12 +159,13 @@ def _carry_out(run: Run, as_json: bool, quiet: bool) -> int:
     live = Live(lambda: _live_line(run, rate), stderr(), quiet or not run.world.main)
     for line in [*training.describe(run), f"run      {run.folder.path}"]:
         live.say(line)
+    unbalanced = run.unbalanced("val")
     with _stopping(run), contextlib.ExitStack() as last:
         last.callback(training.leave)
         try:
             with live.running(), scalars(run) as to_tensorboard:
                 for record in training.fit(run):
-                    live.say(_epoch_line(record, run.recipe.train.epochs))
+                    live.say(_epoch_line(record, run.recipe.train.epochs, unbalanced))
                     to_tensorboard(record)
                     if as_json and run.world.main:
                         click.echo(json.dumps({"event": "epoch", **record.to_dict()}))
@@ -237,12 +239,15 @@ def _live_line(run: Run, rate: Rate) -> str:
     )
 
 
-def _epoch_line(record: EpochRecord, epochs: int) -> str:
+def _epoch_line(record: EpochRecord, epochs: int, unbalanced: bool) -> str:
     width = len(str(epochs))
     text = f"epoch {record.epoch:{width}d}/{epochs}  loss {record.train_loss:.3f}"
     text += f"  acc {100 * record.train_accuracy:.2f}%"
     if record.val_accuracy is not None:
-        text += f"  val {100 * record.val_accuracy:.2f}%{' *' if record.best else '  '}"
+        text += f"  val {100 * record.val_accuracy:.2f}%"
+        if unbalanced and record.val_balanced_accuracy is not None:
+            text += f" (balanced {100 * record.val_balanced_accuracy:.2f}%)"
+        text += " *" if record.best else "  "
     return f"{text}  {record.images_per_second:,.0f} img/s  {duration(record.seconds)}"
 
 
@@ -258,6 +263,8 @@ def _print_result(run: Run, found: Any, as_json: bool) -> None:
             "top1": found.top1,
             "top1_low": found.top1_low,
             "top1_high": found.top1_high,
+            "balanced_accuracy": found.balanced_accuracy,
+            "majority_share": found.majority_share,
             "protocol": found.protocol,
             "best_epoch": run.state.best_epoch,
             "seconds": seconds,
@@ -276,4 +283,7 @@ def _result_lines(run: Run, found: Any, seconds: float, joules: float | None) ->
         f"protocol {found.protocol}), best epoch {run.state.best_epoch}, "
         f"trained for {duration(seconds)}" + ("" if joules is None else f", {joules / 3.6e6:.3g} kWh of the processors")
     )
+    imbalance = found.imbalance()
+    if imbalance is not None:
+        yield imbalance
     yield f"run folder {run.folder.path} (report.html shows it)"

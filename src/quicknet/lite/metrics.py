@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from quicknet.core.errors import DataError
 
 ECE_BINS = 15
+_UNBALANCED = 5  # largest class to smallest: from here on top-1 alone misleads
 _LOG_TEMPERATURE = math.log(100.0)  # searched from 1/100 to 100
 # Images that the prior of `fit_temperature` is worth. Simulated networks (2 and 10 classes, 60 to
 # 99.9% right, best temperature 0.5 to 3): mean NLL on fresh images above that of the best
@@ -106,6 +108,30 @@ def confusion_matrix(predicted: Labels, labels: Labels, classes: int) -> NDArray
             raise DataError(f"class indices must lie in 0..{classes - 1}")
     flat = labels.astype(np.int64) * classes + predicted.astype(np.int64)
     return np.bincount(flat, minlength=classes * classes).reshape(classes, classes).astype(np.int64)
+
+
+def unbalanced(counts: Sequence[int] | NDArray[np.int64]) -> bool:
+    """Return whether classes differ by 5 to 1 or more; a class without images counts as one image.
+
+    >>> unbalanced([500, 100]), unbalanced([499, 100]), unbalanced([4, 0])
+    (True, False, False)
+    """
+    return bool(max(counts) >= _UNBALANCED * max(min(counts), 1))
+
+
+def balanced_accuracy(correct: Sequence[int] | NDArray[np.int64], counts: Sequence[int] | NDArray[np.int64]) -> float:
+    """Return the mean recall of the classes that have images: what a constant answer cannot raise.
+
+    `correct` are the right answers and `counts` the images of each class. Raises DataError for no
+    images. Source: Brodersen et al., "The balanced accuracy and its posterior distribution", 2010.
+
+    >>> balanced_accuracy([500, 0], [500, 5])
+    0.5
+    """
+    shares = [int(right) / int(n) for right, n in zip(correct, counts, strict=True) if n]
+    if not shares:
+        raise DataError("no images, so no accuracy")
+    return sum(shares) / len(shares)
 
 
 def precision_recall(confusion: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -84,6 +84,9 @@ def _header(data: ReportData) -> str:
             f"<b>{_text(found.data)}</b>, protocol <b>{_text(found.protocol)}</b>. "
             f"95% interval {100 * found.top1_low:.2f} to {_percent(found.top1_high)}.</p>"
         )
+        imbalance = found.imbalance()
+        if imbalance is not None:
+            parts.append(f"<p><b>{_text(imbalance[0].upper() + imbalance[1:])}.</b></p>")
         tiles = [
             ("top-5", _percent(found.top5) if found.top5 is not None else None),
             ("calibration error (ECE)", _percent(_calibrated(found)[1])),

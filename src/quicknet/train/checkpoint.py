@@ -43,7 +43,8 @@ _LIMIT_BYTES = 4 << 30
 
 
 class EpochRecord(Settings, frozen=True, kw_only=True):
-    """One line of `log.jsonl`. Losses in nats, accuracies as shares, `seconds` of this epoch;
+    """One line of `log.jsonl`. Losses in nats, accuracies as shares (`val_balanced_accuracy`:
+    the mean over classes; None in logs of older versions), `seconds` of this epoch;
     `energy_joules` of the processors, where the machine tells (`core/energy.py`).
     """
 
@@ -58,6 +59,7 @@ class EpochRecord(Settings, frozen=True, kw_only=True):
     images_per_second: float
     seconds: float
     energy_joules: float | None = None
+    val_balanced_accuracy: float | None = None
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]

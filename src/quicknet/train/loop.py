@@ -130,6 +130,7 @@ def finish_epoch(run: Run) -> EpochRecord:
         images_per_second=state.seen / max(state.seconds, 1e-9),
         seconds=state.seconds,
         energy_joules=state.energy_joules,
+        val_balanced_accuracy=None if validation is None else validation.balanced_accuracy,
     )
     if validation is not None and best:
         state.best_accuracy, state.best_epoch = validation.accuracy, number

@@ -63,6 +63,7 @@ class Validation:
 
     loss: float
     accuracy: float
+    balanced_accuracy: float
     n: int
 
 
@@ -209,15 +210,25 @@ class Run:
         if not np.isfinite(logits).all():
             raise self.diverged("the validation logits are not finite", self.state.step)
         labels = split.labels[rows]
-        sums = torch.tensor(
-            [
-                metrics.negative_log_likelihood(logits, labels) * len(rows),
-                float((logits.argmax(1) == labels).sum()),
-            ],
-            dtype=torch.float64,
-        )
+        right = np.bincount(labels[logits.argmax(1) == labels], minlength=len(self.data.classes))
+        loss_sum = metrics.negative_log_likelihood(logits, labels) * len(rows)
+        sums = torch.tensor([loss_sum, *right.tolist()], dtype=torch.float64)
         self.world.sum(sums)
-        return Validation(loss=sums[0].item() / len(split), accuracy=sums[1].item() / len(split), n=len(split))
+        right = sums[1:].numpy().astype(np.int64)  # (classes,), of all processes
+        return Validation(
+            loss=sums[0].item() / len(split),
+            accuracy=int(right.sum()) / len(split),
+            balanced_accuracy=metrics.balanced_accuracy(right, self.class_counts("val")),
+            n=len(split),
+        )
+
+    def class_counts(self, split: str) -> NDArray[np.int64]:
+        """Return the images of each class (classes,) in a split."""
+        return np.bincount(self.data.split(split).labels, minlength=len(self.data.classes)).astype(np.int64)
+
+    def unbalanced(self, split: str) -> bool:
+        """Return whether a split's classes differ by 5 to 1 or more, so that accuracy alone misleads."""
+        return metrics.unbalanced(self.class_counts(split))
 
     def is_best(self, validation: Validation) -> bool:
         """Return whether no epoch before was as good: accuracy decides, then loss.
@@ -228,7 +239,7 @@ class Run:
         state = self.state
         if validation.accuracy != state.best_accuracy:
             return validation.accuracy > state.best_accuracy
-        best_loss = state.history[state.best_epoch - 1]["val_loss"]
+        best_loss: float = state.history[state.best_epoch - 1]["val_loss"]
         return validation.loss < best_loss
 
     # --- saving ---------------------------------------------------------------------------

@@ -176,6 +176,19 @@ def _teacher(recipe: Recipe, data: Dataset, device: torch.device) -> Teacher | N
     return MirroredTeacher(teacher) if settings.mirror else teacher
 
 
+def _imbalance(run: Run) -> list[str]:
+    """Return what to say of classes that differ by 5 to 1 or more."""
+    if not run.unbalanced("train"):
+        return []
+    counts = run.class_counts("train")
+    most, least = int(counts.argmax()), int(counts.argmin())
+    return [
+        f"of {run.train_size:,} images to train on {counts[most]:,} are {run.data.classes[most]!r}, "
+        f"{counts[least]:,} {run.data.classes[least]!r}: compare the accuracy with "
+        f"{100 * counts[most] / run.train_size:.2f}%, which always answering {run.data.classes[most]!r} would score"
+    ]
+
+
 def describe(run: Run) -> list[str]:
     """Return what a user should know before the first epoch, a line each."""
     data, recipe = run.data, run.recipe
@@ -184,7 +197,7 @@ def describe(run: Run) -> list[str]:
     lines = [
         f"data     {data.name}: {len(data.classes)} classes, {counts}, "
         f"{data.spec.size}x{data.spec.size} {data.spec.mode}, protocol {data.protocol}",
-        *(f"note     {note}" for note in data.notes),
+        *(f"note     {note}" for note in (*data.notes, *_imbalance(run))),
         f"model    {recipe.model.name}: {size:,} parameters",
         f"recipe   {recipe.name}: {recipe.train.epochs} epochs of {run.steps_per_epoch} steps, "
         f"{recipe.optim.name} {recipe.optim.lr:g}, {recipe.schedule.name}, seed {recipe.train.seed}",
