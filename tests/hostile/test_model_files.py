@@ -119,7 +119,7 @@ def test_tensors_that_are_not_the_networks(run_dir: Path, picture: Path, refused
 
     nan = tensors[name].clone()
     nan[0, 0] = float("nan")
-    planted(lambda t: t.update({name: nan}), f"{name!r} holds values that are no numbers", "copy")
+    planted(lambda t: t.update({name: nan}), f"{name!r} holds values that are NaN or infinite", "copy")
     planted(lambda t: t.update({name: tensors[name].bfloat16()}), "is torch.bfloat16, the network wants torch.float32")
     planted(lambda t: t.update({name: tensors[name].to(torch.int8)}), "is torch.int8")
     planted(lambda t: t.update({name: tensors[name][:-1].clone()}), f"{name!r} has shape (9, 24)")

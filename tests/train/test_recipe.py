@@ -89,7 +89,7 @@ def test_the_digest_does_not_depend_on_where_the_data_lay():
         ("schedule.milestones=[0.7, 0.5]", "must rise"),
         ("train.sizes=[[0.5, 24]]", "start at share 0"),
         ("train.epochs", "KEY=VALUE"),
-        ("train.epochs.more=1", "no further settings"),
+        ("train.epochs.more=1", "not further settings"),
         ("data.mode=CMYK", "data.mode"),
         ("data.val_share=0.5", "val_share 0.5"),
     ],

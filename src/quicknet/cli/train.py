@@ -20,6 +20,7 @@ from quicknet.core.energy import total_joules
 from quicknet.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from quicknet.lite.evaluate import Evaluation
     from quicknet.train.checkpoint import EpochRecord
     from quicknet.train.recipe import Recipe
     from quicknet.train.run import Run
@@ -127,17 +128,17 @@ def _settings(
 
 
 def _require_unicode(text: str) -> None:
-    """Raise ConfigError where a name cannot stand in recipe.toml, which is UTF-8."""
+    """Raise ConfigError for a name that cannot be written to recipe.toml, which is UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ConfigError(f"the name {text!r} is not UTF-8 text; rename it, or give it through a link") from error
+        raise ConfigError(f"the name {text!r} is not UTF-8 text; rename it, or name a link to it") from error
 
 
 def _free_folder(settings: Recipe) -> Path:
-    """Return runs/DATA-MODEL-RECIPE, with a number where that is taken.
+    """Return runs/DATA-MODEL-RECIPE, with a number where that exists already.
 
-    A recipe may come from anywhere: nothing in its name leads out of runs/.
+    A recipe may come from anywhere: no character of its name leads out of runs/.
     """
     from quicknet.train.checkpoint import RunFolder
 
@@ -147,7 +148,7 @@ def _free_folder(settings: Recipe) -> Path:
         folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
         if not RunFolder(folder).exists():
             return folder
-    raise ConfigError(f"{base} and its 10,000 neighbours are taken; name a folder with --run")
+    raise ConfigError(f"{base} and 10,000 names like it are used already; name a folder with --run")
 
 
 def _carry_out(run: Run, as_json: bool, quiet: bool) -> int:
@@ -175,10 +176,10 @@ def _carry_out(run: Run, as_json: bool, quiet: bool) -> int:
             return _stopped(run, "at once, what was saved before is whole")
     if run.world.main:
         try:
-            found = training.finish(run)
+            evaluation = training.finish(run)
         except KeyboardInterrupt:
             return _stopped(run, "trained to the end, not yet measured")
-        _print_result(run, found, as_json)
+        _print_result(run, evaluation, as_json)
     return 0
 
 
@@ -251,39 +252,39 @@ def _epoch_line(record: EpochRecord, epochs: int, unbalanced: bool) -> str:
     return f"{text}  {record.images_per_second:,.0f} img/s  {duration(record.seconds)}"
 
 
-def _print_result(run: Run, found: Any, as_json: bool) -> None:
+def _print_result(run: Run, evaluation: Evaluation, as_json: bool) -> None:
     seconds = sum(entry["seconds"] for entry in run.state.history)
     joules = total_joules(run.state.history)
     if as_json:
         fields = {
             "event": "result",
             "run": str(run.folder.path),
-            "split": found.split,
-            "n": found.n,
-            "top1": found.top1,
-            "top1_low": found.top1_low,
-            "top1_high": found.top1_high,
-            "balanced_accuracy": found.balanced_accuracy,
-            "majority_share": found.majority_share,
-            "protocol": found.protocol,
+            "split": evaluation.split,
+            "n": evaluation.n,
+            "top1": evaluation.top1,
+            "top1_low": evaluation.top1_low,
+            "top1_high": evaluation.top1_high,
+            "balanced_accuracy": evaluation.balanced_accuracy,
+            "majority_share": evaluation.majority_share,
+            "protocol": evaluation.protocol,
             "best_epoch": run.state.best_epoch,
             "seconds": seconds,
             "energy_joules": joules,
         }
         click.echo(json.dumps(fields))
         return
-    for line in _result_lines(run, found, seconds, joules):
+    for line in _result_lines(run, evaluation, seconds, joules):
         click.echo(shown(line))
 
 
-def _result_lines(run: Run, found: Any, seconds: float, joules: float | None) -> Iterator[str]:
+def _result_lines(run: Run, evaluation: Evaluation, seconds: float, joules: float | None) -> Iterator[str]:
     yield (
-        f"{found.split} accuracy {100 * found.top1:.2f}% "
-        f"({100 * found.top1_low:.2f} to {100 * found.top1_high:.2f}, 95% interval, n = {found.n:,}, "
-        f"protocol {found.protocol}), best epoch {run.state.best_epoch}, "
+        f"{evaluation.split} accuracy {100 * evaluation.top1:.2f}% "
+        f"({100 * evaluation.top1_low:.2f} to {100 * evaluation.top1_high:.2f}, 95% interval, n = {evaluation.n:,}, "
+        f"protocol {evaluation.protocol}), best epoch {run.state.best_epoch}, "
         f"trained for {duration(seconds)}" + ("" if joules is None else f", {joules / 3.6e6:.3g} kWh of the processors")
     )
-    imbalance = found.imbalance()
+    imbalance = evaluation.imbalance()
     if imbalance is not None:
         yield imbalance
     yield f"run folder {run.folder.path} (report.html shows it)"

@@ -70,9 +70,9 @@ def top_k_correct(logits: Logits, labels: Labels, k: int) -> NDArray[np.bool_]:
     [True]
     """
     check_logits(logits, labels)
-    own = np.take_along_axis(logits, labels[:, None].astype(np.intp), 1)
+    of_label = np.take_along_axis(logits, labels[:, None].astype(np.intp), 1)
     before = np.arange(logits.shape[1]) < labels[:, None]
-    rank = (logits > own).sum(1) + ((logits == own) & before).sum(1)
+    rank = (logits > of_label).sum(1) + ((logits == of_label) & before).sum(1)
     return np.asarray(rank < k)
 
 
@@ -85,7 +85,7 @@ def wilson_interval(correct: int, n: int, z: float = 1.959963984540054) -> tuple
     [0.894, 0.9057]
     """
     if not 0 <= correct <= n or n < 1:
-        raise DataError(f"{correct} correct of {n} is no proportion")
+        raise DataError(f"{correct} correct of {n} is not a proportion")
     p = correct / n
     centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n

@@ -45,7 +45,7 @@ _LIMIT_BYTES = 4 << 30
 class EpochRecord(Settings, frozen=True, kw_only=True):
     """One line of `log.jsonl`. Losses in nats, accuracies as shares (`val_balanced_accuracy`:
     the mean over classes; None in logs of older versions), `seconds` of this epoch;
-    `energy_joules` of the processors, where the machine tells (`core/energy.py`).
+    `energy_joules` of the processors, where the machine measures it (`core/energy.py`).
     """
 
     epoch: int
@@ -180,7 +180,7 @@ class RunFolder:
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return CPU tensors that own their memory, in a fixed order, as safetensors wants them."""
+    """Return CPU tensors that own their memory, in a fixed order, as safetensors needs them."""
     return {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
 
 
@@ -188,7 +188,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file. Raises CheckpointError where it is not one."""
     try:
         return safetensors.torch.load(read_bounded(path, _LIMIT_BYTES, "the tensors"))
-    # KeyError: an element type that PyTorch has none for
+    # KeyError: an element type that PyTorch does not have
     except (safetensors.SafetensorError, FormatError, KeyError) as error:
         raise CheckpointError(f"{path} is not a whole safetensors file ({error}); restore it from a copy") from error
 
@@ -198,25 +198,27 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> N
 
     Raises CheckpointError.
     """
-    wanted = model.state_dict()
-    for name, tensor in wanted.items():
+    expected = model.state_dict()
+    for name, tensor in expected.items():
         if name not in tensors:
             raise CheckpointError(f"{where} lacks the tensor {name!r}; it belongs to another network")
         if tensors[name].shape != tensor.shape:
             raise CheckpointError(
-                f"{where}: {name!r} has shape {tuple(tensors[name].shape)}, the network wants {tuple(tensor.shape)}; "
+                f"{where}: {name!r} has shape {tuple(tensors[name].shape)}, the network's is {tuple(tensor.shape)}; "
                 "it belongs to another network"
             )
         if tensors[name].dtype != tensor.dtype:
             raise CheckpointError(
-                f"{where}: {name!r} is {tensors[name].dtype}, the network wants {tensor.dtype}; "
+                f"{where}: {name!r} is {tensors[name].dtype}, the network's is {tensor.dtype}; "
                 "it belongs to another network"
             )
         if not bool(torch.isfinite(tensors[name]).all()):
-            raise CheckpointError(f"{where}: {name!r} holds values that are no numbers; restore the file from a copy")
-    if surplus := sorted(tensors.keys() - wanted.keys()):
+            raise CheckpointError(
+                f"{where}: {name!r} holds values that are NaN or infinite; restore the file from a copy"
+            )
+    if surplus := sorted(tensors.keys() - expected.keys()):
         raise CheckpointError(
-            f"{where} holds tensors the network has no place for, such as {surplus[0]!r}; it belongs to another network"
+            f"{where} holds a tensor {surplus[0]!r} that the network does not have; it belongs to another network"
         )
     model.load_state_dict(tensors)
 

@@ -61,8 +61,8 @@ def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
     run.optimizer.zero_grad(run.model)
     total, correct = torch.zeros((), device=run.device), torch.zeros_like(state.correct)
     for chunk in np.array_split(indices, min(recipe.accumulate, len(indices))):
-        mine = torch.from_numpy(run.world.part(chunk))
-        batch = run.augmenter.batch(mine, state.epoch, run.image_size()).to(run.device)
+        part = torch.from_numpy(run.world.part(chunk))
+        batch = run.augmenter.batch(part, state.epoch, run.image_size()).to(run.device)
         with run.autocast():
             logits = run.forward(batch.images)
             losses = loss_of(run, logits, batch)

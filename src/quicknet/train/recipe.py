@@ -35,8 +35,8 @@ class ModelSettings(Settings, frozen=True, kw_only=True):
 class DataSettings(Settings, frozen=True, kw_only=True):
     """Which data, how it is decoded and split (`quicknet.data.DataRequest`).
 
-    None is for `size` the source's own, for `mode` (L, which is grey, RGB or RGBA) RGB, for
-    `resize` shorter; for all three, with `model.start_from`, what the parent has.
+    Not set, `size` is the source's own, for `mode` (L is grey, RGB, RGBA) RGB and
+    `resize` shorter; with `model.start_from` all three are the parent's.
     """
 
     source: str = ""
@@ -49,7 +49,7 @@ class DataSettings(Settings, frozen=True, kw_only=True):
     max_bad_share: float = 0.05
 
     def __post_init__(self) -> None:
-        """Refuse what no data set can meet."""
+        """Refuse what does not fit any data set."""
         self.request()
 
     def request(self) -> DataRequest:
@@ -170,13 +170,13 @@ class Recipe(Settings, frozen=True, kw_only=True):
     distill: DistillSettings = DistillSettings()
 
     def to_toml(self) -> str:
-        """Return the recipe with every setting written out (None is left out: TOML has none)."""
+        """Return the recipe with every setting written out (None is left out, since TOML cannot write it)."""
         import tomli_w
 
         return tomli_w.dumps(_without_none(self.to_dict()))
 
     def sha256(self) -> str:
-        """Return the digest by which a card names the recipe; where the data lay is no part of it."""
+        """Return the digest by which a card names the recipe; it does not depend on where the data lay."""
         located = self.replace(data={**self.data.to_dict(), "source": ""})
         return sha256_bytes(json.dumps(located.to_dict(), sort_keys=True).encode())
 
@@ -219,7 +219,7 @@ def load_recipe(name: str, changes: Sequence[str] = (), values: Mapping[str, Any
     """Return a shipped recipe by name, or one from a `.toml` file, with `KEY=VALUE` changes.
 
     Keys are dotted (`train.epochs=10`), values are TOML (bare words are taken as strings);
-    `values` are keys with values that are no text to be parsed, such as a folder's name. With a
+    `values` are keys with values that are taken as they are, such as a folder's name. With a
     parent (`model.start_from`) a shipped recipe does not decide how images are prepared: what
     `changes` and `values` leave out is the parent's. Raises ConfigError naming the nearest known
     key or recipe.
@@ -230,7 +230,7 @@ def load_recipe(name: str, changes: Sequence[str] = (), values: Mapping[str, Any
         text = (importlib.resources.files("quicknet.train") / "recipes" / f"{name}.toml").read_text("utf-8")
         where = f"recipe {name}"
     else:
-        raise ConfigError(f"no recipe is called {name!r}{nearest(name, list_recipes())}, or name a .toml file")
+        raise ConfigError(f"there is no recipe {name!r}{nearest(name, list_recipes())}, or name a .toml file")
     try:
         fields = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
@@ -260,8 +260,8 @@ def _parsed(change: str) -> tuple[str, Any]:
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except RecursionError as error:
-        raise ConfigError(f"the value of setting {key!r} is nested too deeply; no setting has such a value") from error
-    except ValueError:  # no TOML: a bare word
+        raise ConfigError(f"the value of setting {key!r} is nested too deeply; give a plain value") from error
+    except ValueError:  # not TOML: a bare word
         parsed = value
     return key.strip(), parsed
 
@@ -283,6 +283,6 @@ def _put(fields: dict[str, Any], key: str, value: Any) -> None:
     for table in tables:
         inner = fields.setdefault(table, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"setting {key!r}: {table!r} holds a value, no further settings")
+            raise ConfigError(f"setting {key!r}: {table!r} holds a value, not further settings")
         fields = inner
     fields[last] = value

@@ -43,7 +43,7 @@ _COUNTERS = ("epoch", "step", "seen", "seconds", "energy_joules", "best_accuracy
 
 @dataclasses.dataclass(slots=True)
 class State:
-    """Where a run stands. `correct` and `loss_sum` stay on the device until an epoch ends."""
+    """How far a run is. `correct` and `loss_sum` stay on the device until an epoch ends."""
 
     correct: Tensor
     loss_sum: Tensor
@@ -51,7 +51,7 @@ class State:
     step: int = 0  # steps done of the epoch in progress
     seen: int = 0
     seconds: float = 0.0  # of the epoch in progress
-    energy_joules: float | None = None  # of the epoch in progress, where the machine tells
+    energy_joules: float | None = None  # of the epoch in progress, where the machine measures it
     best_accuracy: float = -1.0
     best_epoch: int = 0
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -148,7 +148,7 @@ class Run:
     def _zero(self, dtype: torch.dtype) -> Tensor:
         return torch.zeros((), dtype=dtype, device=self.device)
 
-    # --- where the run stands -------------------------------------------------------------
+    # --- how far the run is ----------------------------------------------------------------
 
     @property
     def steps_per_epoch(self) -> int:
@@ -164,7 +164,7 @@ class Run:
         return min(1.0, self.steps_done() / (self.recipe.train.epochs * self.steps_per_epoch))
 
     def image_size(self) -> int | None:
-        """Pixels that the augmenter shall deliver now; None for the data's own."""
+        """Side in pixels of the images to train on now; None for the data's size."""
         sizes = [size for share, size in self.recipe.train.sizes if share <= self.progress()]
         return sizes[-1] if sizes else None
 
@@ -295,7 +295,7 @@ class Run:
             self._joules_before = joules
 
     def save_if_due(self) -> None:
-        """Save where the last save is `save_minutes` ago."""
+        """Save if the last save is `save_minutes` ago."""
         if time.monotonic() - self._saved_at > 60 * self.recipe.train.save_minutes:
             self.save()
 
@@ -341,7 +341,7 @@ class Run:
         self.folder.save_last(tensors, counters)
 
     def restore(self) -> None:
-        """Take the run up where it was saved.
+        """Go on from where the run was saved.
 
         Raises CheckpointError where the folder is damaged or the data is not the same.
         """
