@@ -141,11 +141,15 @@ class RunFolder:
         path = self.path / "last.json"
         fields = settle_pair(path, self.path / "last.safetensors")
         try:
-            return msgspec.convert(fields, Counters)
+            counters = msgspec.convert(fields, Counters)
         except msgspec.ValidationError as error:
             raise CheckpointError(
                 f"{path} does not hold: {error}; it is damaged or of another version: restore it from a copy"
             ) from error
+        best = counters.best_epoch
+        if best and (best > len(counters.history) or counters.history[best - 1].val_loss is None):
+            raise CheckpointError(f"{path} has no validation of its best epoch {best}; restore it from a copy")
+        return counters
 
     def load_tensors(self) -> dict[str, Tensor]:
         """Return the tensors that `save_last` saved. Raises CheckpointError."""

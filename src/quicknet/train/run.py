@@ -237,7 +237,7 @@ class Run:
         from the history, so that run folders of every age resume.
         """
         state = self.state
-        if validation.accuracy != state.best_accuracy:
+        if validation.accuracy != state.best_accuracy or not state.best_epoch:
             return validation.accuracy > state.best_accuracy
         best_loss: float = state.history[state.best_epoch - 1]["val_loss"]
         return validation.loss < best_loss
