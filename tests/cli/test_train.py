@@ -111,6 +111,8 @@ def test_json_lines_are_the_documented_objects(data: Path, capfd: pytest.Capture
         "top1": float,
         "top1_low": float,
         "top1_high": float,
+        "balanced_accuracy": float,
+        "majority_share": float,
         "protocol": str,
         "best_epoch": int,
         "seconds": float,
@@ -159,11 +161,16 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, number: int, *signals: int) ->
     monkeypatch.setattr(loop, "step", step)
 
 
-@pytest.mark.parametrize(("number", "options"), [(signal.SIGINT, []), (signal.SIGTERM, ["--quiet"])])
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.mark.parametrize(
+    ("number", "options"), [(signal.SIGINT, []), (signal.SIGTERM, ["--quiet"]), (signal.SIGHUP, ["--quiet"])]
+)
 def test_a_signal_saves_says_how_to_go_on_and_the_run_ends_the_same(
     number: int, options: list[str], data: Path, whole: Path, monkeypatch, capfd: pytest.CaptureFixture[str]
 ):
-    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(one) for one in STOP_SIGNALS]
     with monkeypatch.context() as patch:
         interrupt_at(patch, 8, number)  # the third step of the second epoch
         assert train(data, *options) == 130
@@ -171,7 +178,7 @@ def test_a_signal_saves_says_how_to_go_on_and_the_run_ends_the_same(
     assert found.out == ""
     assert found.err.splitlines()[-1] == "stopped  saved; go on with: quicknet train --resume run"
     assert len(found.err.splitlines()) == 1 or not options
-    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [signal.getsignal(one) for one in STOP_SIGNALS] == handlers
     saved = json.loads(Path("run/last.json").read_text())
     assert (saved["epoch"], saved["step"]) == (1, 3)
     assert_goes_on_to_the_same(Path("run"), whole)
@@ -188,6 +195,28 @@ def test_a_second_ctrl_c_stops_at_once_and_loses_only_the_epoch_in_progress(
     saved = json.loads(Path("run/last.json").read_text())
     assert (saved["epoch"], saved["step"]) == (1, 0)
     assert_goes_on_to_the_same(Path("run"), whole)
+
+
+@pytest.mark.parametrize(
+    "signals", [(signal.SIGHUP, signal.SIGHUP), (signal.SIGTERM, signal.SIGHUP), (signal.SIGHUP, signal.SIGTERM)]
+)
+def test_a_closing_terminal_or_a_service_manager_sends_two_signals_and_the_step_is_saved(
+    signals: tuple[int, int], data: Path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 8, *signals)
+        assert train(data, "--quiet") == 130
+    saved = json.loads(Path("run/last.json").read_text())
+    assert (saved["epoch"], saved["step"]) == (1, 3)
+
+
+def test_under_nohup_a_closing_terminal_does_not_stop_the_run(data: Path, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        interrupt_at(monkeypatch, 8, signal.SIGHUP)
+        assert train(data, "--quiet", "--epochs", "2") == 0
+    finally:
+        assert signal.signal(signal.SIGHUP, before) == signal.SIG_IGN
 
 
 def test_ctrl_c_before_anything_was_saved(data: Path, monkeypatch, capfd: pytest.CaptureFixture[str]):
@@ -231,7 +260,8 @@ def on_a_terminal(command: list[str], **variables: str) -> Iterator[tuple[subpro
     finally:
         process.kill()
         process.communicate()
-        os.close(mine)
+        with contextlib.suppress(OSError):  # the test has closed it
+            os.close(mine)
 
 
 def read_until(handle: int, wanted: str, seconds: float = 90) -> str:
@@ -268,6 +298,20 @@ def test_ctrl_c_on_a_terminal_with_a_live_line(data: Path):
     assert "stopped  saved; go on with: quicknet train --resume run" in text
     assert not re.search(r"\x1b\[[0-9;]*m", text)  # NO_COLOR
     assert "Traceback" not in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="terminals are made in Linux's way here")
+def test_a_terminal_that_closes_saves_the_epoch_in_progress(data: Path):
+    """The kernel sends SIGHUP, and stderr can no longer be written."""
+    long = command(data, "--epochs", "2000", "--quiet")
+    with on_a_terminal(long) as (process, terminal):
+        ends = time.monotonic() + 90
+        while not Path("run/last.json").exists() and time.monotonic() < ends:
+            time.sleep(0.02)
+        os.close(terminal)
+        process.wait(60)
+    saved = RunFolder(Path("run")).load_counters()
+    assert saved.step > 0, "the epoch in progress was lost"
 
 
 def test_sigterm_of_a_real_process(data: Path, whole: Path):
@@ -342,6 +386,53 @@ def test_fine_tuning_names_the_network_that_it_has(data: Path, whole: Path, tmp_
     assert card.classes == ("ants", "bees")
     assert card.lineage[-1]["weights_sha256"] == parent.weights_sha256
     assert load_recipe("run/recipe.toml").model.name == "quicknet_xs"
+
+
+def test_classes_that_differ_much_in_size_are_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    """500 : 5 were answered by "98.04%", which is what always naming the larger class gives."""
+    photos = pictures(tmp_path / "photos", 100)
+    for path in sorted((photos / "bees").iterdir())[10:]:
+        path.unlink()
+    tiny = [word for setting in (*TINY, "optim.lr=1e-9") for word in ("--set", setting)]
+    command = ["train", str(photos), "--recipe", "fast", *tiny, "--size", "16", "--epochs", "1"]
+    assert run([*command, "--run", "text"]) == 0
+    found = capfd.readouterr()
+    assert re.search(
+        r"note     of \d+ images to train on \d+ are 'ants', 8 'bees': compare the accuracy with", found.err
+    )
+    assert re.search(r"epoch 1/1 .* val \d+\.\d\d% \(balanced \d+\.\d\d%\) \*", found.err)
+    share = r"balanced accuracy \d+\.\d\d%; the classes differ .* answering 'ants' would score 90\.91%"
+    assert re.fullmatch(share, found.out.splitlines()[1])
+    assert "would score 90.91%" in Path("text/report.html").read_text()
+    assert run(["evaluate", "text", "--quiet"]) == 0
+    assert re.search(share, capfd.readouterr().out)
+    assert run([*command, "--run", "json", "--json", "--quiet"]) == 0
+    epoch, result = map(json.loads, capfd.readouterr().out.splitlines())
+    assert 0 <= epoch["val_balanced_accuracy"] <= 1
+    assert result["majority_share"] == pytest.approx(10 / 11)
+    assert run(["evaluate", "json", "--json", "--quiet"]) == 0
+    measured = json.loads(capfd.readouterr().out)
+    recalls = [row["recall"] for row in measured["classes"]]
+    assert measured["balanced_accuracy"] == result["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+
+
+def test_fine_tuning_has_the_parents_preprocessing_unless_asked(data: Path, whole: Path, tmp_path: Path):
+    """The recipe `photos` would have 96 pixels."""
+    photos, grey = pictures(tmp_path / "photos"), tmp_path / "grey"
+    short = ["--epochs", "1", "--quiet"]
+    mode = ["--set", "data.mode=L", "--set", "data.resize=stretch", "--size", "24"]
+    tiny = [word for setting in TINY for word in ("--set", setting)]
+    assert run(["train", str(photos), "--run", str(grey), *mode, *tiny, *short]) == 0
+    for number, (parent, more, expected) in enumerate(
+        [
+            (whole, ["--recipe", "photos"], (32, "RGB", "shorter")),
+            (whole, ["--size", "48"], (48, "RGB", "shorter")),
+            (grey, [], (24, "L", "stretch")),
+        ]
+    ):
+        assert run(["train", str(photos), "--from", str(parent), "--run", f"run{number}", *more, *short]) == 0
+        spec = read_card(Path(f"run{number}/card.json")).preprocess
+        assert (spec.size, spec.mode, spec.resize) == expected
 
 
 # --- TensorBoard --------------------------------------------------------------------------

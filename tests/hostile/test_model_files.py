@@ -119,12 +119,12 @@ def test_tensors_that_are_not_the_networks(run_dir: Path, picture: Path, refused
 
     nan = tensors[name].clone()
     nan[0, 0] = float("nan")
-    planted(lambda t: t.update({name: nan}), f"{name!r} holds values that are no numbers", "copy")
-    planted(lambda t: t.update({name: tensors[name].bfloat16()}), "is torch.bfloat16, the network wants torch.float32")
+    planted(lambda t: t.update({name: nan}), f"{name!r} holds values that are NaN or infinite", "copy")
+    planted(lambda t: t.update({name: tensors[name].bfloat16()}), "is torch.bfloat16, the network's is torch.float32")
     planted(lambda t: t.update({name: tensors[name].to(torch.int8)}), "is torch.int8")
     planted(lambda t: t.update({name: tensors[name][:-1].clone()}), f"{name!r} has shape (9, 24)")
     planted(lambda t: t.pop(name), f"lacks the tensor {name!r}", "another network")
-    planted(lambda t: t.update(more=torch.zeros(1)), "no place for, such as 'more'")
+    planted(lambda t: t.update(more=torch.zeros(1)), "a tensor 'more' that the network does not have")
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_tensors_that_are_not_the_networks(run_dir: Path, picture: Path, refused
         (lambda c: c["model"]["config"].update(widths=[8192] * 4, depths=[64] * 4), ("weights, over the limit",)),
         (lambda c: c["model"]["config"].update(widths=[10**12] * 4), ("widths must lie in 1..8192",)),
         (lambda c: c["model"]["config"].update(widths="wide"), ("widths", "expected")),
-        (lambda c: c["model"]["config"].update(widths=[8, 12, 16, 32]), ("has shape", "the network wants")),
+        (lambda c: c["model"]["config"].update(widths=[8, 12, 16, 32]), ("has shape", "the network's is")),
         (lambda c: c["model"]["config"].update(with_=1), ("unknown setting 'with_'", "did you mean 'widths'")),
         (lambda c: c["model"]["config"].update(num_classes=10**9), ("at most 100,000 classes",)),
         (lambda c: c["preprocess"].update(size=64), ("prepares 64x64 RGB images", "32x32", "copy")),
@@ -218,6 +218,8 @@ def test_places_that_hold_no_model(tmp_path: Path, run_dir: Path, picture: Path,
         (lambda c: c.update(history=[3]), ("last.json does not hold", "history")),
         (lambda c: c["history"][0].pop("seconds"), ("last.json does not hold", "seconds")),
         (lambda c: c.pop("lineage"), ("last.json does not hold", "lineage")),
+        (lambda c: c.update(best_epoch=99), ("last.json has no validation of its best epoch 99", "copy")),
+        (lambda c: [r.update(val_loss=None) for r in c["history"]], ("no validation of its best epoch", "copy")),
         (lambda c: c["classes"].pop(), ("last.json names 9 classes", "network has 10")),
         (lambda c: c.update(classes=3), ("last.json does not hold", "classes")),
         (lambda c: c["model"]["config"].update(widths=[8192] * 4, depths=[64] * 4), ("over the limit",)),
@@ -249,12 +251,19 @@ def test_tensors_of_another_run(run_dir: Path, refused: Refused):
     refused(["train", "--resume", run_dir], "last.safetensors is not a whole safetensors file", keeps=run_dir)
 
 
+def test_starting_from_what_is_not_there(tmp_path: Path, tiny_data: Path, refused: Refused):
+    refused(["train", tiny_data, "--from", tmp_path / "none"], "none does not exist", "run folder or shipped")
+    (tmp_path / "empty").mkdir()
+    refused(["train", tiny_data, "--from", tmp_path / "empty"], "empty holds no card.json")
+    refused(["train", tiny_data, "--teacher", tmp_path / "none"], "no model at", "an exported file or shipped")
+
+
 def test_resuming_what_is_no_run(tmp_path: Path, run_dir: Path, refused: Refused):
     refused(["train", "--resume", tmp_path / "none"], "none does not exist", "quicknet train")
     assert not (tmp_path / "none").exists()
     (tmp_path / "empty").mkdir()
     refused(["train", "--resume", tmp_path / "empty"], "no last.json to resume from", keeps=tmp_path / "empty")
-    refused(["train", "--resume", run_dir / "card.json"], "no last.json to resume from", keeps=run_dir)
+    refused(["train", "--resume", run_dir / "card.json"], f"name its folder, {run_dir}", keeps=run_dir)
     refused(["train", "--resume", run_dir, "--epochs", "9"], "--resume takes every setting", "--from", keeps=run_dir)
     (run_dir / "recipe.toml").unlink()
     refused(["train", "--resume", run_dir], "cannot read the recipe", "recipe.toml", keeps=run_dir)

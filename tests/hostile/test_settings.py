@@ -59,7 +59,7 @@ def test_a_nul_in_a_name(tiny_data: Path, tmp_path: Path, refused: Refused):
 def test_a_recipe_that_never_ends_is_not_read(tiny_data: Path, refused: Refused):
     refused(["train", tiny_data, "--recipe", "/dev/zero"], "/dev/zero", "no regular file")
     refused(["train", tiny_data, "--recipe", "./none.toml"], "cannot read the recipe", "none.toml", "No such file")
-    refused(["train", tiny_data, "--recipe", "fsat"], "no recipe is called 'fsat'", "did you mean 'fast'")
+    refused(["train", tiny_data, "--recipe", "fsat"], "there is no recipe 'fsat'", "did you mean 'fast'")
 
 
 def test_the_name_in_a_recipe_leads_nowhere_else(tiny_data: Path, tmp_path: Path, refused: Refused):
@@ -94,8 +94,8 @@ def test_the_name_in_a_recipe_leads_nowhere_else(tiny_data: Path, tmp_path: Path
         (["train", "cifar10", "--batch-size", "1" + "0" * 12], ("1,048,576 images a batch",)),
         (["train", "cifar10", "--model", "quicknet_z"], ("no model is called 'quicknet_z'", "did you mean 'quicknet_")),
         (["train", "cifar10", "--recipe", "fsat"], ("did you mean 'fast'",)),
-        (["train", "cifar10", "--device", "gpu"], ("called 'gpu'", "use cpu, cuda or cuda:1")),
-        (["train", "cifar10", "--device", "meta"], ("called 'meta'", "use cpu")),
+        (["train", "cifar10", "--device", "gpu"], ("a device 'gpu'", "use cpu, cuda or cuda:1")),
+        (["train", "cifar10", "--device", "meta"], ("a device 'meta'", "use cpu")),
         (["train", "cifar10", "--device", "cuda:99"], ("CUDA device",)),
         (["train", "cifar10", "--set", "train.epochs"], ("'train.epochs' is not KEY=VALUE", "for example")),
         (["train", "cifar10", "--set", "train.epcohs=3"], ("unknown setting 'train.epcohs'", "'epochs'")),

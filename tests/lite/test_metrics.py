@@ -51,6 +51,21 @@ def test_wilson_equals_published_values_and_stays_within_0_and_1() -> None:
         metrics.wilson_interval(3, 2)
 
 
+def test_balanced_accuracy_is_the_mean_recall_of_the_classes_there_are() -> None:
+    assert metrics.balanced_accuracy([500, 0], [500, 5]) == 0.5
+    assert metrics.balanced_accuracy([9, 1, 0], [10, 2, 0]) == pytest.approx(0.7)
+    with pytest.raises(DataError, match="no images"):
+        metrics.balanced_accuracy([0, 0], [0, 0])
+
+
+@pytest.mark.parametrize(
+    ("counts", "answer"), [([50, 0], True), ([50, 10], True), ([49, 10], False), ([4, 0], False), ([7], False)]
+)
+def test_classes_are_unbalanced_from_five_to_one(counts: list[int], answer: bool) -> None:
+    assert metrics.unbalanced(counts) is answer
+    assert metrics.unbalanced(np.array(counts)) is answer
+
+
 def test_temperature_is_found_whatever_the_logits_were_scaled_by() -> None:
     logits, labels = drawn(3, n=20_000)
     for factor in (0.1, 1.0, 7.0):
@@ -63,10 +78,47 @@ def test_temperature_is_found_whatever_the_logits_were_scaled_by() -> None:
 
 def test_temperature_stays_bounded_where_everything_is_right_or_wrong() -> None:
     logits, labels = np.eye(4) * 5.0, np.arange(4)
-    assert metrics.fit_temperature(logits, labels) == pytest.approx(0.01, rel=1e-3)
-    assert metrics.fit_temperature(logits, (labels + 1) % 4) == pytest.approx(100, rel=1e-3)
+    assert 0.5 < metrics.fit_temperature(logits, labels) < 2
+    assert 2 < metrics.fit_temperature(logits, (labels + 1) % 4) <= 100
     assert math.isfinite(metrics.fit_temperature(np.zeros((3, 4)), np.zeros(3, int)))
     assert math.isfinite(metrics.fit_temperature(logits * 1e30, labels))
+
+
+def confident(seed: int, n: int, distance: float, factor: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return logits that are `factor` times the calibrated ones, and labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, n)
+    features = rng.normal(size=(n, 3)) + distance * np.eye(3)[labels]
+    return distance * factor * features, labels
+
+
+@pytest.mark.parametrize(("n", "distance"), [(12, 2.5), (120, 4.0)])  # 93% and 99.6% right
+@pytest.mark.parametrize("factor", [0.6, 1.0, 2.0])
+def test_few_images_without_an_error_do_not_make_the_answers_certain(n: int, distance: float, factor: float) -> None:
+    """The temperature fell to its bound of 0.01: on fresh images the likelihood became far worse."""
+    fresh, fresh_labels = confident(999, 4000, distance, factor)
+    before = metrics.negative_log_likelihood(fresh, fresh_labels)
+    bound = metrics.negative_log_likelihood(fresh, fresh_labels, 0.01)
+    after = []
+    for seed in range(100):
+        logits, labels = confident(seed, n, distance, factor)
+        if (logits.argmax(1) == labels).all():
+            temperature = metrics.fit_temperature(logits, labels)
+            after.append(metrics.negative_log_likelihood(fresh, fresh_labels, temperature))
+    assert len(after) > 20
+    assert np.mean(after) < before + 0.01 < bound
+    noise = np.random.default_rng(0).normal(size=(100, 3))
+    assert np.median(metrics.softmax(noise, temperature).max(1)) < 0.9
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.0, 2.0])
+def test_many_images_decide_the_temperature_alone(factor: float) -> None:
+    logits, labels = drawn(3, n=5000)
+    logits = logits * factor
+    found = metrics.fit_temperature(logits, labels)
+    grid = found * np.linspace(0.98, 1.02, 41)
+    likeliest = min(grid, key=lambda t: metrics.negative_log_likelihood(logits, labels, t))
+    assert found == pytest.approx(likeliest, rel=0.01)
 
 
 def test_calibration_error_is_small_where_calibrated_and_large_where_not() -> None:

@@ -176,6 +176,27 @@ def test_training_from_a_missing_run_names_near_weights(package: Path, place: Pa
     assert f"(did you mean {NAME}?)" in capfd.readouterr().err
 
 
+def test_a_file_is_named_where_training_needs_a_run_folder(
+    package: Path, made: Path, place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """It was said to hold no card.json, which training would write."""
+    named, other = tmp_path / f"{NAME}.qnz", tmp_path / "other.onnx"
+    for file in (named, other):
+        shutil.copyfile(package / f"{NAME}.qnz", file)
+    needs = "is a file, and training starts from a run folder"
+    for file in (named, other, package / NAME / "model.safetensors"):
+        assert run(["train", "cifar10", "--from", str(file), "--quiet"]) == 2
+        said = capfd.readouterr().err
+        assert f"{file} {needs}" in said
+        expected = f"name its folder, {file.parent}" if file.parent != tmp_path else f"that have one: {NAME}"
+        assert expected in said
+    assert run(["train", "--resume", str(named)]) == 2
+    assert f"{named} is a file, and --resume needs a run folder" in capfd.readouterr().err
+    for finished in (NAME, str(package / NAME)):
+        assert run(["train", "--resume", finished]) == 2
+        assert f"--from {finished}" in capfd.readouterr().err
+
+
 def test_a_kind_that_does_not_ship_is_said(package: Path, made: Path):
     write_index(package, {NAME: {**entry(made), "run": None}})
     with pytest.raises(ToolError, match=f"{NAME} ships without a run folder"):

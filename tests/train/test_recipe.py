@@ -1,12 +1,13 @@
 """Recipes: every file is whole and says what it reaches; wrong settings are named."""
 
 import importlib.resources
+import typing
 
 import pytest
 
 from quicknet.core.errors import ConfigError, FormatError
 from quicknet.models.registry import create_model
-from quicknet.train.recipe import Recipe, default_recipe, list_recipes, load_recipe
+from quicknet.train.recipe import OptimSettings, Recipe, default_recipe, list_recipes, load_recipe, lower_rate
 
 
 def test_the_shipped_recipes_load_and_begin_with_a_comment():
@@ -39,6 +40,39 @@ def test_a_resolved_recipe_says_the_same(name, tmp_path):
     assert again.sha256() == recipe.sha256()
 
 
+def test_with_a_parent_a_shipped_recipe_leaves_the_images_to_it(tmp_path):
+    assert load_recipe("photos").data.size == 96
+    for parent in ("model.start_from=runs/parent", 'model={start_from = "runs/parent"}'):
+        assert load_recipe("photos", [parent]).data.size is None
+        asked = load_recipe("photos", [parent, "data.size=48", "data.mode=L", "data.resize=pad"]).data
+        assert (asked.size, asked.mode, asked.resize) == (48, "L", "pad")
+        assert load_recipe("photos", [parent], {"data.size": 64}).data.size == 64
+    own = tmp_path / "own.toml"  # what stands in one's own file is asked for
+    own.write_text('data = { size = 80 }\nmodel = { start_from = "runs/parent" }\n')
+    assert load_recipe(str(own)).data.size == 80
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "proposed"),
+    [
+        ("photos", [], "optim.lr=0.0005"),
+        ("photos", ["optim.lr=0.008"], "optim.lr=0.002"),
+        ("photos", ["optim.lr=1e30"], "optim.lr=0.002"),
+        ("fast", ["optim.lr=0.2"], "optim.lr=0.03"),
+        ("fast", ["optim.vector_lr=1e9"], "optim.vector_lr=0.2"),
+        ("paper", ["optim.lr=1e30"], "optim.lr=0.1"),
+        ("fast", ["optim.name=sgd", "optim.lr=1e30"], "optim.lr=0.4"),  # no value of `fast` is for SGD
+    ],
+)
+def test_a_rate_to_try_after_divergence(name, changes, proposed):
+    assert lower_rate(load_recipe(name, changes)) == proposed
+
+
+def test_every_optimizer_has_a_usual_rate():
+    for name in typing.get_args(typing.get_type_hints(OptimSettings)["name"]):
+        assert lower_rate(load_recipe("fast", [f"optim.name={name}", "optim.lr=1e30"])) != "optim.lr=2.5e+29"
+
+
 def test_the_digest_does_not_depend_on_where_the_data_lay():
     assert load_recipe("fast", ["data.source=a"]).sha256() == load_recipe("fast", ["data.source=b"]).sha256()
     assert load_recipe("fast").sha256() != load_recipe("fast", ["train.seed=1"]).sha256()
@@ -55,7 +89,7 @@ def test_the_digest_does_not_depend_on_where_the_data_lay():
         ("schedule.milestones=[0.7, 0.5]", "must rise"),
         ("train.sizes=[[0.5, 24]]", "start at share 0"),
         ("train.epochs", "KEY=VALUE"),
-        ("train.epochs.more=1", "no further settings"),
+        ("train.epochs.more=1", "not further settings"),
         ("data.mode=CMYK", "data.mode"),
         ("data.val_share=0.5", "val_share 0.5"),
     ],

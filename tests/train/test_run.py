@@ -15,7 +15,7 @@ from quicknet.core.errors import CheckpointError, ConfigError, DataError, ToolEr
 from quicknet.core.files import sha256_file
 from quicknet.deploy.export import export
 from quicknet.train.checkpoint import load_classifier, load_model
-from quicknet.train.run import resident
+from quicknet.train.run import Validation, resident
 
 CPU = torch.device("cpu")
 
@@ -175,6 +175,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_saved(tiny_ci
     assert training.resume(tmp_path / "run", CPU).state.epoch == 1
 
 
+def test_a_hopeless_learning_rate_is_answered_by_a_usual_one(tiny_cifar, tmp_path):
+    """A quarter of it, 2.5e+29, was proposed."""
+    run = training.start(recipe(tiny_cifar, "optim.lr=1e30"), tmp_path / "run", CPU)
+    with pytest.raises(TrainingError, match=r"--set optim\.lr=0\.4\) or train\.clip_norm=1"):
+        list(training.fit(run))
+
+
 def test_a_full_disk_in_mid_save_loses_nothing_saved(tiny_cifar, tmp_path, monkeypatch):
     run = training.start(recipe(tiny_cifar), tmp_path / "run", CPU)
     epochs = training.fit(run)
@@ -197,6 +204,17 @@ def test_a_full_disk_in_mid_save_loses_nothing_saved(tiny_cifar, tmp_path, monke
     assert not list((tmp_path / "run").glob(".*.tmp"))
     again = training.resume(tmp_path / "run", CPU)
     assert [r.epoch for r in training.fit(again)] == [2, 3]
+
+
+def test_a_run_of_an_older_version_goes_on(tiny_cifar, tmp_path):
+    """Its records lack what newer ones have."""
+    run = training.start(recipe(tiny_cifar), tmp_path / "run", CPU)
+    next(training.fit(run))
+    path = tmp_path / "run" / "last.json"
+    fields = json.loads(path.read_text())
+    del fields["history"][0]["val_balanced_accuracy"]
+    path.write_text(json.dumps(fields))
+    assert [record.epoch for record in training.fit(training.resume(tmp_path / "run", CPU))] == [2, 3]
 
 
 @pytest.mark.parametrize(
@@ -235,6 +253,26 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(tiny_cifar, tmp_path)
     run = training.start(recipe(tiny_cifar, *changes), tmp_path / "run", CPU)
     epochs = [r.epoch for r in training.fit(run)]
     assert len(epochs) == run.state.best_epoch + 2 < 30
+
+
+def validating(run, pairs):
+    """Have the run's validations give these accuracies and losses."""
+    pairs = iter(pairs)
+    run.validate = lambda: Validation(*reversed(next(pairs)), balanced_accuracy=0.5, n=10)
+    return run
+
+
+def test_of_epochs_that_are_equally_accurate_the_least_loss_is_best(tiny_cifar, tmp_path):
+    """A validation split of 10 images has 11 accuracies, which most epochs share."""
+    folder, settings = tmp_path / "run", recipe(tiny_cifar, "train.epochs=9", "train.patience=3")
+    run = validating(training.start(settings, folder, CPU), [(0.5, 1.0), (0.9, 0.5), (0.9, 0.4)])
+    epochs = training.fit(run)
+    assert [next(epochs).best for _ in range(3)] == [True, True, True]
+    kept = sha256_file(folder / "model.safetensors")
+    again = validating(training.resume(folder, CPU), [(0.9, 0.4), (0.8, 0.1), (0.9, 0.45)])
+    assert [record.best for record in training.fit(again)] == [False, False, False]
+    assert (again.state.best_epoch, again.state.epoch) == (3, 6)  # patience counts from there
+    assert sha256_file(folder / "model.safetensors") == kept
 
 
 def test_accumulated_gradients_equal_a_batch_at_once(tiny_cifar, tmp_path):

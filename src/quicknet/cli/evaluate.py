@@ -32,6 +32,7 @@ Accuracy with its 95% interval, every class, what is taken for what, calibration
 With --json, shares being 0..1:
   {"model", "file_sha256", "data", "split", "protocol", "n",
    "top1", "top1_low", "top1_high", "top5": null with fewer than 6 classes,
+   "balanced_accuracy", "majority_share",
    "classes": [{"name", "n", "correct", "precision", "recall"}, ...],
    "confusion": rows true, columns predicted, "temperature",
    "nll", "ece", "nll_calibrated", "ece_calibrated": null without a temperature,
@@ -161,6 +162,9 @@ def _print(found: Evaluation) -> None:
         f"n = {found.n:,}, {shown(found.data)} {found.split}, protocol {found.protocol}",
         soft_wrap=True,
     )
+    imbalance = found.imbalance()
+    if imbalance is not None:
+        console.print(shown(imbalance), soft_wrap=True)
     if found.top5 is not None:
         console.print(f"top-5 {100 * found.top5:.2f}%")
     calibration = f"ECE {100 * found.ece:.2f}%, NLL {found.nll:.4f}, not calibrated"

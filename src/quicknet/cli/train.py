@@ -20,6 +20,7 @@ from quicknet.core.energy import total_joules
 from quicknet.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from quicknet.lite.evaluate import Evaluation
     from quicknet.train.checkpoint import EpochRecord
     from quicknet.train.recipe import Recipe
     from quicknet.train.run import Run
@@ -62,10 +63,11 @@ def train(
 
     \b
     With --json a line per epoch, as in log.jsonl, and one at the end; shares are 0..1:
-      {"event": "epoch", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy",
+      {"event": "epoch", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_balanced_accuracy",
        "best", "learning_rate", "image_size", "images_per_second", "seconds",
        "energy_joules" (of the processors, null where the machine does not tell)}
-      {"event": "result", "run", "split", "n", "top1", "top1_low", "top1_high", "protocol",
+      {"event": "result", "run", "split", "n", "top1", "top1_low", "top1_high", "balanced_accuracy",
+       "majority_share", "protocol",
        "best_epoch", "seconds", "energy_joules"}
     """
     import torch
@@ -126,17 +128,17 @@ def _settings(
 
 
 def _require_unicode(text: str) -> None:
-    """Raise ConfigError where a name cannot stand in recipe.toml, which is UTF-8."""
+    """Raise ConfigError for a name that cannot be written to recipe.toml, which is UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ConfigError(f"the name {text!r} is not UTF-8 text; rename it, or give it through a link") from error
+        raise ConfigError(f"the name {text!r} is not UTF-8 text; rename it, or name a link to it") from error
 
 
 def _free_folder(settings: Recipe) -> Path:
-    """Return runs/DATA-MODEL-RECIPE, with a number where that is taken.
+    """Return runs/DATA-MODEL-RECIPE, with a number where that exists already.
 
-    A recipe may come from anywhere: nothing in its name leads out of runs/.
+    A recipe may come from anywhere: no character of its name leads out of runs/.
     """
     from quicknet.train.checkpoint import RunFolder
 
@@ -146,7 +148,7 @@ def _free_folder(settings: Recipe) -> Path:
         folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
         if not RunFolder(folder).exists():
             return folder
-    raise ConfigError(f"{base} and its 10,000 neighbours are taken; name a folder with --run")
+    raise ConfigError(f"{base} and 10,000 names like it are used already; name a folder with --run")
 
 
 def _carry_out(run: Run, as_json: bool, quiet: bool) -> int:
@@ -158,12 +160,13 @@ def _carry_out(run: Run, as_json: bool, quiet: bool) -> int:
     live = Live(lambda: _live_line(run, rate), stderr(), quiet or not run.world.main)
     for line in [*training.describe(run), f"run      {run.folder.path}"]:
         live.say(line)
+    unbalanced = run.unbalanced("val")
     with _stopping(run), contextlib.ExitStack() as last:
         last.callback(training.leave)
         try:
             with live.running(), scalars(run) as to_tensorboard:
                 for record in training.fit(run):
-                    live.say(_epoch_line(record, run.recipe.train.epochs))
+                    live.say(_epoch_line(record, run.recipe.train.epochs, unbalanced))
                     to_tensorboard(record)
                     if as_json and run.world.main:
                         click.echo(json.dumps({"event": "epoch", **record.to_dict()}))
@@ -173,10 +176,10 @@ def _carry_out(run: Run, as_json: bool, quiet: bool) -> int:
             return _stopped(run, "at once, what was saved before is whole")
     if run.world.main:
         try:
-            found = training.finish(run)
+            evaluation = training.finish(run)
         except KeyboardInterrupt:
             return _stopped(run, "trained to the end, not yet measured")
-        _print_result(run, found, as_json)
+        _print_result(run, evaluation, as_json)
     return 0
 
 
@@ -191,20 +194,31 @@ def _stopped(run: Run, how: str) -> int:
 
 
 class _stopping:
-    """Ctrl-C and SIGTERM ask the run to stop after the step; a second one interrupts at once."""
+    """SIGINT (Ctrl-C), SIGTERM and SIGHUP ask the run to stop after the step.
+
+    A second SIGINT or SIGTERM interrupts at once. SIGHUP, which a closing terminal sends, never
+    does: it often comes twice (from the kernel and from the shell) or just after SIGTERM.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.before: list[tuple[int, Any]] = []
+        self.interrupted = False
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.run.stop_requested:
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.interrupted:
             raise KeyboardInterrupt
+        self.interrupted = self.run.stop_requested = True
+
+    def _on_hangup(self, number: int, frame: FrameType | None) -> None:
         self.run.stop_requested = True
 
     def __enter__(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self.before.append((number, signal.signal(number, self._on_signal)))
+            self.before.append((number, signal.signal(number, self._on_interrupt)))
+        hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+        if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:  # nohup ignores it: the run goes on
+            self.before.append((hangup, signal.signal(hangup, self._on_hangup)))
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before:
@@ -226,43 +240,51 @@ def _live_line(run: Run, rate: Rate) -> str:
     )
 
 
-def _epoch_line(record: EpochRecord, epochs: int) -> str:
+def _epoch_line(record: EpochRecord, epochs: int, unbalanced: bool) -> str:
     width = len(str(epochs))
     text = f"epoch {record.epoch:{width}d}/{epochs}  loss {record.train_loss:.3f}"
     text += f"  acc {100 * record.train_accuracy:.2f}%"
     if record.val_accuracy is not None:
-        text += f"  val {100 * record.val_accuracy:.2f}%{' *' if record.best else '  '}"
+        text += f"  val {100 * record.val_accuracy:.2f}%"
+        if unbalanced and record.val_balanced_accuracy is not None:
+            text += f" (balanced {100 * record.val_balanced_accuracy:.2f}%)"
+        text += " *" if record.best else "  "
     return f"{text}  {record.images_per_second:,.0f} img/s  {duration(record.seconds)}"
 
 
-def _print_result(run: Run, found: Any, as_json: bool) -> None:
+def _print_result(run: Run, evaluation: Evaluation, as_json: bool) -> None:
     seconds = sum(entry["seconds"] for entry in run.state.history)
     joules = total_joules(run.state.history)
     if as_json:
         fields = {
             "event": "result",
             "run": str(run.folder.path),
-            "split": found.split,
-            "n": found.n,
-            "top1": found.top1,
-            "top1_low": found.top1_low,
-            "top1_high": found.top1_high,
-            "protocol": found.protocol,
+            "split": evaluation.split,
+            "n": evaluation.n,
+            "top1": evaluation.top1,
+            "top1_low": evaluation.top1_low,
+            "top1_high": evaluation.top1_high,
+            "balanced_accuracy": evaluation.balanced_accuracy,
+            "majority_share": evaluation.majority_share,
+            "protocol": evaluation.protocol,
             "best_epoch": run.state.best_epoch,
             "seconds": seconds,
             "energy_joules": joules,
         }
         click.echo(json.dumps(fields))
         return
-    for line in _result_lines(run, found, seconds, joules):
+    for line in _result_lines(run, evaluation, seconds, joules):
         click.echo(shown(line))
 
 
-def _result_lines(run: Run, found: Any, seconds: float, joules: float | None) -> Iterator[str]:
+def _result_lines(run: Run, evaluation: Evaluation, seconds: float, joules: float | None) -> Iterator[str]:
     yield (
-        f"{found.split} accuracy {100 * found.top1:.2f}% "
-        f"({100 * found.top1_low:.2f} to {100 * found.top1_high:.2f}, 95% interval, n = {found.n:,}, "
-        f"protocol {found.protocol}), best epoch {run.state.best_epoch}, "
+        f"{evaluation.split} accuracy {100 * evaluation.top1:.2f}% "
+        f"({100 * evaluation.top1_low:.2f} to {100 * evaluation.top1_high:.2f}, 95% interval, n = {evaluation.n:,}, "
+        f"protocol {evaluation.protocol}), best epoch {run.state.best_epoch}, "
         f"trained for {duration(seconds)}" + ("" if joules is None else f", {joules / 3.6e6:.3g} kWh of the processors")
     )
+    imbalance = evaluation.imbalance()
+    if imbalance is not None:
+        yield imbalance
     yield f"run folder {run.folder.path} (report.html shows it)"

@@ -90,10 +90,11 @@ class Bin(Settings, frozen=True, kw_only=True):
 class Evaluation(Subject, frozen=True, kw_only=True):
     """Everything measured on one split. Shares are 0..1; the JSON of `evaluate --json` is this.
 
-    `top1_low`, `top1_high`: 95% Wilson interval. `top5` None with fewer than 6 classes. `nll` in
-    nats and `ece` (15 bins) at temperature 1; `nll_calibrated` and `ece_calibrated` at
-    `temperature`, None where the card has none. `reliability` is at that temperature, else at 1.
-    `confusion` rows are true classes, columns predicted ones.
+    `top1_low`, `top1_high`: 95% Wilson interval. `top5` None with fewer than 6 classes.
+    `balanced_accuracy`: mean recall of the classes that have images; `majority_share`: top-1 of
+    always answering the largest class. `nll` in nats and `ece` (15 bins) at temperature 1;
+    `nll_calibrated` and `ece_calibrated` at `temperature`, None where the card has none.
+    `reliability` is at that temperature, else at 1. `confusion` rows are true classes, columns predicted ones.
     """
 
     n: int
@@ -101,6 +102,8 @@ class Evaluation(Subject, frozen=True, kw_only=True):
     top1_low: float
     top1_high: float
     top5: float | None
+    balanced_accuracy: float
+    majority_share: float
     classes: tuple[ClassRow, ...]
     confusion: tuple[tuple[int, ...], ...]
     temperature: float | None
@@ -111,6 +114,16 @@ class Evaluation(Subject, frozen=True, kw_only=True):
     reliability: tuple[Bin, ...]
     seconds: float
     images_per_second: float
+
+    def imbalance(self) -> str | None:
+        """Return what top-1 must be compared with where classes differ by 5 to 1 or more; else None."""
+        if not metrics.unbalanced([row.n for row in self.classes]):
+            return None
+        largest = max(self.classes, key=lambda row: row.n)
+        return (
+            f"balanced accuracy {100 * self.balanced_accuracy:.2f}%; the classes differ much in size: always "
+            f"answering {largest.name!r} would score {100 * self.majority_share:.2f}%"
+        )
 
     def metrics(self) -> tuple[Metric, ...]:
         """Return the figures as a card keeps them."""
@@ -220,6 +233,8 @@ def summarize(
         top1_low=low,
         top1_high=high,
         top5=float(metrics.top_k_correct(logits, labels, 5).mean()) if len(classes) > 5 else None,
+        balanced_accuracy=metrics.balanced_accuracy(np.diagonal(confusion), confusion.sum(1)),
+        majority_share=int(confusion.sum(1).max()) / n,
         classes=_class_rows(classes, confusion),
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         temperature=temperature,

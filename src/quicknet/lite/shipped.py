@@ -101,6 +101,18 @@ def list_weights(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(read_index(PACKAGED).weights, pattern))
 
 
+def names_with_run() -> list[str]:
+    """Return the names that ship as a run folder, which training starts from, sorted. Raises FormatError."""
+    return sorted(name for name, weights in read_index(PACKAGED).weights.items() if weights.run)
+
+
+def or_names_with_run(near: str = "") -> str:
+    """Return the end of a message, ``, or shipped weights that have one: …``: `near` alone where it is such a name."""
+    names = names_with_run()
+    names = [near] if near in names else names
+    return f", or shipped weights that have one: {' or '.join(names)}" if names else ""
+
+
 def is_name(model: str) -> bool:
     """Return whether a word could name weights: NETWORK.DATA, not a path.
 
@@ -140,8 +152,9 @@ def locate(model: str | Path, want: Literal["file", "run", "any"], quiet: bool =
         want = "file" if weights.file else "run"
     artifact = weights.file if want == "file" else weights.run
     if artifact is None:
-        what = "a file that runs" if want == "file" else "a run folder"
-        raise ToolError(f"{name} ships without {what}; name a path instead")
+        if want == "file":
+            raise ToolError(f"{name} ships without a file that runs; name a path instead")
+        raise ToolError(f"{name} ships without a run folder; name a run folder{or_names_with_run()}")
     root = _fetched(name, artifact, quiet) if artifact.parts[0].url else _installed(name, artifact)
     return root / (f"{name}.qnz" if want == "file" else name)
 

@@ -31,7 +31,7 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """Everything on the page. `epochs` are the records of log.jsonl; `notes` sentences to read."""
+    """Everything on the page. `epochs` are the records of log.jsonl, `notes` are sentences."""
 
     title: str
     card: Card
@@ -72,7 +72,7 @@ def worst_mistakes(
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Return the epochs' records of a log.jsonl; none where there is no such file.
+    """Return the epochs' records of a log.jsonl; an empty list where there is no such file.
 
     A line that a kill cut short is left out.
     """

@@ -1,7 +1,7 @@
 """`report.html`: one page without scripts or anything fetched, safe to open and to send.
 
 What comes from outside (class names, paths, notes) is escaped, and a content security policy
-forbids the page everything but its own style and its own pictures.
+allows the page only the style and the pictures inside it.
 """
 
 from __future__ import annotations
@@ -76,20 +76,23 @@ def _section(title: str, body: str) -> str:
 
 def _header(data: ReportData) -> str:
     parts = [f"<h1>{_text(data.title)}</h1>"]
-    found = data.evaluation
-    if found is not None:
-        parts.append(f'<p class="headline">{_percent(found.top1)}</p>')
+    evaluation = data.evaluation
+    if evaluation is not None:
+        parts.append(f'<p class="headline">{_percent(evaluation.top1)}</p>')
         parts.append(
-            f"<p>of {found.n:,} images right: split <b>{_text(found.split)}</b> of "
-            f"<b>{_text(found.data)}</b>, protocol <b>{_text(found.protocol)}</b>. "
-            f"95% interval {100 * found.top1_low:.2f} to {_percent(found.top1_high)}.</p>"
+            f"<p>of {evaluation.n:,} images right: split <b>{_text(evaluation.split)}</b> of "
+            f"<b>{_text(evaluation.data)}</b>, protocol <b>{_text(evaluation.protocol)}</b>. "
+            f"95% interval {100 * evaluation.top1_low:.2f} to {_percent(evaluation.top1_high)}.</p>"
         )
+        imbalance = evaluation.imbalance()
+        if imbalance is not None:
+            parts.append(f"<p><b>{_text(imbalance[0].upper() + imbalance[1:])}.</b></p>")
         tiles = [
-            ("top-5", _percent(found.top5) if found.top5 is not None else None),
-            ("calibration error (ECE)", _percent(_calibrated(found)[1])),
-            ("negative log-likelihood", f"{_calibrated(found)[0]:.4f} nats"),
-            ("classes", f"{len(found.classes):,}"),
-            ("images/s here", f"{found.images_per_second:,.0f}"),
+            ("top-5", _percent(evaluation.top5) if evaluation.top5 is not None else None),
+            ("calibration error (ECE)", _percent(_calibrated(evaluation)[1])),
+            ("negative log-likelihood", f"{_calibrated(evaluation)[0]:.4f} nats"),
+            ("classes", f"{len(evaluation.classes):,}"),
+            ("images/s here", f"{evaluation.images_per_second:,.0f}"),
         ]
         shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in tiles if value)
         parts.append(f'<dl class="tiles">{shown}</dl>')
@@ -97,11 +100,11 @@ def _header(data: ReportData) -> str:
     return f"<header>{''.join(parts)}</header>"
 
 
-def _calibrated(found: Evaluation) -> tuple[float, float]:
+def _calibrated(evaluation: Evaluation) -> tuple[float, float]:
     """Return negative log-likelihood and ECE of the probabilities that `predict` gives."""
-    if found.nll_calibrated is None or found.ece_calibrated is None:
-        return found.nll, found.ece
-    return found.nll_calibrated, found.ece_calibrated
+    if evaluation.nll_calibrated is None or evaluation.ece_calibrated is None:
+        return evaluation.nll, evaluation.ece
+    return evaluation.nll_calibrated, evaluation.ece_calibrated
 
 
 # --- training ------------------------------------------------------------------------------
@@ -132,9 +135,9 @@ def _curves(epochs: Sequence[dict[str, Any]]) -> str:
 # --- evaluation ----------------------------------------------------------------------------
 
 
-def _confusion(found: Evaluation) -> str:
-    counts = np.array(found.confusion, np.int64)
-    names = [row.name for row in found.classes]
+def _confusion(evaluation: Evaluation) -> str:
+    counts = np.array(evaluation.confusion, np.int64)
+    names = [row.name for row in evaluation.classes]
     if len(names) <= _MATRIX_CLASSES:
         return _section("What is taken for what", _matrix(counts, names))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)  # (classes, classes)
@@ -182,8 +185,8 @@ def _pairs(counts: NDArray[np.int64], names: Sequence[str], most: int = 20) -> s
     )
 
 
-def _classes(found: Evaluation) -> str:
-    rows = sorted(found.classes, key=lambda row: 2.0 if row.recall is None else row.recall)
+def _classes(evaluation: Evaluation) -> str:
+    rows = sorted(evaluation.classes, key=lambda row: 2.0 if row.recall is None else row.recall)
     note = "Worst first." if len(rows) <= _CLASS_ROWS else f"The {_CLASS_ROWS} worst of {len(rows)}."
     body = "".join(
         f'<tr><th scope="row">{_text(row.name)}</th><td>{row.n:,}</td>'
@@ -195,31 +198,31 @@ def _classes(found: Evaluation) -> str:
     return _section(
         "Class by class",
         f'<div class="scroll"><table class="wide"><caption>{note} Recall: of its images, the share '
-        "that was found. Precision: of the images called so, the share that was.</caption>"
+        "that the model found. Precision: of its answers with this class, the share that is right.</caption>"
         '<thead><tr><th scope="col" style="text-align:left">class</th><th scope="col">images</th>'
         '<td class="hide"></td><th scope="col">recall</th><th scope="col">precision</th></tr></thead>'
         f"<tbody>{body}</tbody></table></div>",
     )
 
 
-def _calibration(found: Evaluation) -> str:
+def _calibration(evaluation: Evaluation) -> str:
     axes = svg.Axes("Accuracy by confidence", "confidence", "accuracy", percent=True)
-    chart = svg.reliability_chart([(b.n, b.confidence, b.accuracy) for b in found.reliability], axes)
-    if found.temperature is None:
-        text = f"Not calibrated: the card holds no temperature. ECE {_percent(found.ece)}."
+    chart = svg.reliability_chart([(b.n, b.confidence, b.accuracy) for b in evaluation.reliability], axes)
+    if evaluation.temperature is None:
+        text = f"Not calibrated: the card holds no temperature. ECE {_percent(evaluation.ece)}."
     else:
         text = (
-            f"Probabilities are logits divided by {found.temperature:.3f} through softmax, fitted on "
-            f"held-out images. ECE {_percent(found.ece)} before, {_percent(found.ece_calibrated)} after."
+            f"Probabilities are logits divided by {evaluation.temperature:.3f} through softmax, fitted on "
+            f"held-out images. ECE {_percent(evaluation.ece)} before, {_percent(evaluation.ece_calibrated)} after."
         )
     key = "Bars on the dashed line: the model is right as often as it says."
     prose = f'<div><p>{text}</p><p class="soft">{key}</p></div>'
     return _section("How far its probabilities can be trusted", f'<div class="charts">{chart}{prose}</div>')
 
 
-def _mistakes(mistakes: Sequence[Mistake], found: Evaluation) -> str:
+def _mistakes(mistakes: Sequence[Mistake], evaluation: Evaluation) -> str:
     if not mistakes:
-        wrong = found.n - sum(row.correct for row in found.classes)
+        wrong = evaluation.n - sum(row.correct for row in evaluation.classes)
         return "" if wrong else _section("Worst mistakes", "<p>None: every image was right.</p>")
     figures = "".join(
         f'<figure><img src="{_data_uri(mistake.image)}" alt="{_text(mistake.true)}, taken for '

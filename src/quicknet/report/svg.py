@@ -34,7 +34,7 @@ class Axes:
 def line_chart(lines: Sequence[Line], axes: Axes) -> str:
     """Return an <svg> of up to four curves over whole-numbered x, "" where no point is finite.
 
-    Each curve has its own dashes too, so that no one needs to tell colours apart.
+    Each curve also has its own dashes, for readers who do not see the colours.
     """
     kept = [Line(line.name, _finite(line.points)) for line in lines]
     kept = [line for line in kept if line.points]

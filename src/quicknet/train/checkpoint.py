@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -34,7 +35,7 @@ from quicknet.core.files import (
 )
 from quicknet.core.settings import Settings
 from quicknet.lite.preprocess import check_images
-from quicknet.lite.shipped import did_you_mean
+from quicknet.lite.shipped import did_you_mean, names_with_run, or_names_with_run
 from quicknet.models.registry import model_from_record
 from quicknet.train.recipe import Recipe, load_recipe
 
@@ -42,8 +43,9 @@ _LIMIT_BYTES = 4 << 30
 
 
 class EpochRecord(Settings, frozen=True, kw_only=True):
-    """One line of `log.jsonl`. Losses in nats, accuracies as shares, `seconds` of this epoch;
-    `energy_joules` of the processors, where the machine tells (`core/energy.py`).
+    """One line of `log.jsonl`. Losses in nats, accuracies as shares (`val_balanced_accuracy`:
+    the mean over classes; None in logs of older versions), `seconds` of this epoch;
+    `energy_joules` of the processors, where the machine measures it (`core/energy.py`).
     """
 
     epoch: int
@@ -57,6 +59,7 @@ class EpochRecord(Settings, frozen=True, kw_only=True):
     images_per_second: float
     seconds: float
     energy_joules: float | None = None
+    val_balanced_accuracy: float | None = None
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -120,9 +123,17 @@ class RunFolder:
 
     def require_saved(self) -> None:
         """Raise CheckpointError where there is nothing to resume."""
-        if not (self.path / "last.json").is_file():
-            what = "holds no last.json to resume from" if self.path.exists() else "does not exist"
-            raise CheckpointError(f"{self.path} {what}; name a folder that `quicknet train` wrote")
+        if (self.path / "last.json").is_file():
+            return
+        if self.path.is_file():
+            raise _is_file(self.path, "--resume needs a run folder")
+        if (self.path / "card.json").is_file() or str(self.path) in names_with_run():
+            raise CheckpointError(
+                f"{self.path} has finished weights, but no last.json to resume from; "
+                f"start a new run from them: --from {shlex.quote(str(self.path))}"
+            )
+        what = "holds no last.json to resume from" if self.path.exists() else "does not exist"
+        raise CheckpointError(f"{self.path} {what}; name a folder that `quicknet train` wrote")
 
     def load_counters(self) -> Counters:
         """Return the counters that `save_last` saved. Raises CheckpointError or FormatError."""
@@ -130,11 +141,15 @@ class RunFolder:
         path = self.path / "last.json"
         fields = settle_pair(path, self.path / "last.safetensors")
         try:
-            return msgspec.convert(fields, Counters)
+            counters = msgspec.convert(fields, Counters)
         except msgspec.ValidationError as error:
             raise CheckpointError(
                 f"{path} does not hold: {error}; it is damaged or of another version: restore it from a copy"
             ) from error
+        best = counters.best_epoch
+        if best and (best > len(counters.history) or counters.history[best - 1].val_loss is None):
+            raise CheckpointError(f"{path} has no validation of its best epoch {best}; restore it from a copy")
+        return counters
 
     def load_tensors(self) -> dict[str, Tensor]:
         """Return the tensors that `save_last` saved. Raises CheckpointError."""
@@ -169,7 +184,7 @@ class RunFolder:
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return CPU tensors that own their memory, in a fixed order, as safetensors wants them."""
+    """Return CPU tensors that own their memory, in a fixed order, as safetensors needs them."""
     return {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
 
 
@@ -177,7 +192,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file. Raises CheckpointError where it is not one."""
     try:
         return safetensors.torch.load(read_bounded(path, _LIMIT_BYTES, "the tensors"))
-    # KeyError: an element type that PyTorch has none for
+    # KeyError: an element type that PyTorch does not have
     except (safetensors.SafetensorError, FormatError, KeyError) as error:
         raise CheckpointError(f"{path} is not a whole safetensors file ({error}); restore it from a copy") from error
 
@@ -187,25 +202,27 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> N
 
     Raises CheckpointError.
     """
-    wanted = model.state_dict()
-    for name, tensor in wanted.items():
+    expected = model.state_dict()
+    for name, tensor in expected.items():
         if name not in tensors:
             raise CheckpointError(f"{where} lacks the tensor {name!r}; it belongs to another network")
         if tensors[name].shape != tensor.shape:
             raise CheckpointError(
-                f"{where}: {name!r} has shape {tuple(tensors[name].shape)}, the network wants {tuple(tensor.shape)}; "
+                f"{where}: {name!r} has shape {tuple(tensors[name].shape)}, the network's is {tuple(tensor.shape)}; "
                 "it belongs to another network"
             )
         if tensors[name].dtype != tensor.dtype:
             raise CheckpointError(
-                f"{where}: {name!r} is {tensors[name].dtype}, the network wants {tensor.dtype}; "
+                f"{where}: {name!r} is {tensors[name].dtype}, the network's is {tensor.dtype}; "
                 "it belongs to another network"
             )
         if not bool(torch.isfinite(tensors[name]).all()):
-            raise CheckpointError(f"{where}: {name!r} holds values that are no numbers; restore the file from a copy")
-    if surplus := sorted(tensors.keys() - wanted.keys()):
+            raise CheckpointError(
+                f"{where}: {name!r} holds values that are NaN or infinite; restore the file from a copy"
+            )
+    if surplus := sorted(tensors.keys() - expected.keys()):
         raise CheckpointError(
-            f"{where} holds tensors the network has no place for, such as {surplus[0]!r}; it belongs to another network"
+            f"{where} holds a tensor {surplus[0]!r} that the network does not have; it belongs to another network"
         )
     model.load_state_dict(tensors)
 
@@ -224,6 +241,13 @@ def require_fit(model: nn.Module, classes: tuple[str, ...], spec: PreprocessSpec
         )
 
 
+def _is_file(path: Path, needs: str, otherwise: str = "") -> CheckpointError:
+    """Return the error for a file where a run folder is needed; `otherwise` is a second way out."""
+    if (path.parent / "card.json").is_file():
+        return CheckpointError(f"{path} is a file, and {needs}; name its folder, {path.parent}")
+    return CheckpointError(f"{path} is a file, and {needs}; name the run folder that it was exported from{otherwise}")
+
+
 def load_model(path: Path) -> tuple[nn.Module, Card]:
     """Return the network of a run folder, in eval mode, and its card; weights kept in fp16 become float32.
 
@@ -231,6 +255,10 @@ def load_model(path: Path) -> tuple[nn.Module, Card]:
     """
     folder = Path(path)
     card_path, weights = folder / "card.json", folder / "model.safetensors"
+    if folder.is_file():
+        raise _is_file(folder, "training starts from a run folder", or_names_with_run(folder.stem))
+    if not folder.exists():
+        raise CheckpointError(f"{folder} does not exist{did_you_mean(path)}; name a run folder or shipped weights")
     if not card_path.is_file():
         raise CheckpointError(
             f"{folder} holds no card.json{did_you_mean(path)}; train writes it with the first finished epoch"

@@ -1,6 +1,6 @@
 """One process or many: who takes which part of a batch, and sums over all of them.
 
-Started by `torchrun`, which sets RANK, WORLD_SIZE and where to meet. A batch is cut into equal
+Started by `torchrun`, which sets RANK, WORLD_SIZE and the address where they meet. A batch is cut into equal
 parts in order; gradients are summed, batch norm and dropout look at the whole batch
 (`models/norm.py`), so that N processes compute what one would.
 """
@@ -20,14 +20,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process among `size`; rank 0 writes files and talks."""
+    """This process among `size`; rank 0 writes files and prints."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def main(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def part(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -69,6 +69,6 @@ def join(device: torch.device) -> World:
 
 
 def leave() -> None:
-    """Take leave of the other processes, if there are any."""
+    """Leave the group of processes, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()

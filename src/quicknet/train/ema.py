@@ -21,10 +21,10 @@ class Ema:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self._averages, self._sources = [], []
-        for mine, theirs in zip(_tensors(self.model), _tensors(model), strict=True):
-            if mine.is_floating_point():
-                self._averages.append(mine)
-                self._sources.append(theirs)
+        for average, source in zip(_tensors(self.model), _tensors(model), strict=True):
+            if average.is_floating_point():
+                self._averages.append(average)
+                self._sources.append(source)
 
     @torch.no_grad()
     def update(self, step: int) -> None:

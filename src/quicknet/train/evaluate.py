@@ -19,8 +19,8 @@ def predict_logits(
 ) -> NDArray[np.float32]:
     """Return logits (N, classes) of images (N, H, W, C); the model is left in eval mode."""
     model.eval()
-    found = [np.empty((0, 0), np.float32)] if len(images) == 0 else []
+    logits = [np.empty((0, 0), np.float32)] if len(images) == 0 else []
     for start in range(0, len(images), _CHUNK):
         chunk = torch.from_numpy(np.array(images[start : start + _CHUNK])).to(device)
-        found.append(model(normalize(chunk, spec.mean, spec.std)).float().cpu().numpy())
-    return np.concatenate(found)
+        logits.append(model(normalize(chunk, spec.mean, spec.std)).float().cpu().numpy())
+    return np.concatenate(logits)

@@ -21,20 +21,20 @@ def finish(run: Run) -> Evaluation:
     temperature = metrics.fit_temperature(classifier.logits(val.images), val.labels)
     classifier.card = classifier.card.replace(temperature=temperature)
     name = "test" if "test" in run.data.splits else "val"
-    found, logits = evaluate_logits(classifier, run.data, name)
+    evaluation, logits = evaluate_logits(classifier, run.data, name)
     kept = tuple(
-        metric.replace(file_sha256=found.file_sha256) for metric in classifier.card.metrics if metric.split != name
+        metric.replace(file_sha256=evaluation.file_sha256) for metric in classifier.card.metrics if metric.split != name
     )
-    classifier.card = classifier.card.replace(metrics=(*kept, *found.metrics()))
+    classifier.card = classifier.card.replace(metrics=(*kept, *evaluation.metrics()))
     run.folder.update_card(classifier.card)
     split = run.data.split(name)
     report = ReportData(
         title=f"{run.recipe.model.name} on {run.data.name}",
         card=classifier.card,
-        evaluation=found,
+        evaluation=evaluation,
         epochs=run.state.history,
         mistakes=worst_mistakes(split.images, split.labels, logits, classifier.card, split.paths),
         notes=run.data.notes,
     )
     write_report(run.folder.path / "report.html", report)
-    return found
+    return evaluation

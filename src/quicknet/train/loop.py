@@ -61,8 +61,8 @@ def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
     run.optimizer.zero_grad(run.model)
     total, correct = torch.zeros((), device=run.device), torch.zeros_like(state.correct)
     for chunk in np.array_split(indices, min(recipe.accumulate, len(indices))):
-        mine = torch.from_numpy(run.world.part(chunk))
-        batch = run.augmenter.batch(mine, state.epoch, run.image_size()).to(run.device)
+        part = torch.from_numpy(run.world.part(chunk))
+        batch = run.augmenter.batch(part, state.epoch, run.image_size()).to(run.device)
         with run.autocast():
             logits = run.forward(batch.images)
             losses = loss_of(run, logits, batch)
@@ -117,7 +117,7 @@ def finish_epoch(run: Run) -> EpochRecord:
     number = state.epoch + 1
     last = number == recipe.epochs
     validation = run.validate() if last or number % recipe.evaluate_every == 0 else None
-    best = validation is not None and validation.accuracy > state.best_accuracy
+    best = validation is not None and run.is_best(validation)
     record = EpochRecord(
         epoch=number,
         train_loss=float(state.loss_sum) / state.seen,
@@ -130,6 +130,7 @@ def finish_epoch(run: Run) -> EpochRecord:
         images_per_second=state.seen / max(state.seconds, 1e-9),
         seconds=state.seconds,
         energy_joules=state.energy_joules,
+        val_balanced_accuracy=None if validation is None else validation.balanced_accuracy,
     )
     if validation is not None and best:
         state.best_accuracy, state.best_epoch = validation.accuracy, number

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from quicknet.data.cifar import CIFARS
 from quicknet.data.request import DataRequest
 
 _LIMIT_BYTES = 1 << 20
+INHERITED = ("size", "mode", "resize")  # settings of [data] that a fine-tuned network has from its parent
 
 
 class ModelSettings(Settings, frozen=True, kw_only=True):
@@ -34,8 +35,8 @@ class ModelSettings(Settings, frozen=True, kw_only=True):
 class DataSettings(Settings, frozen=True, kw_only=True):
     """Which data, how it is decoded and split (`quicknet.data.DataRequest`).
 
-    None is for `size` the source's own, for `mode` (L, which is grey, RGB or RGBA) RGB, for
-    `resize` shorter; for all three, with `model.start_from`, what the parent has.
+    Not set, `size` is the source's own, for `mode` (L is grey, RGB, RGBA) RGB and
+    `resize` shorter; with `model.start_from` all three are the parent's.
     """
 
     source: str = ""
@@ -48,7 +49,7 @@ class DataSettings(Settings, frozen=True, kw_only=True):
     max_bad_share: float = 0.05
 
     def __post_init__(self) -> None:
-        """Refuse what no data set can meet."""
+        """Refuse what does not fit any data set."""
         self.request()
 
     def request(self) -> DataRequest:
@@ -169,13 +170,13 @@ class Recipe(Settings, frozen=True, kw_only=True):
     distill: DistillSettings = DistillSettings()
 
     def to_toml(self) -> str:
-        """Return the recipe with every setting written out (None is left out: TOML has none)."""
+        """Return the recipe with every setting written out (None is left out, since TOML cannot write it)."""
         import tomli_w
 
         return tomli_w.dumps(_without_none(self.to_dict()))
 
     def sha256(self) -> str:
-        """Return the digest by which a card names the recipe; where the data lay is no part of it."""
+        """Return the digest by which a card names the recipe; it does not depend on where the data lay."""
         located = self.replace(data={**self.data.to_dict(), "source": ""})
         return sha256_bytes(json.dumps(located.to_dict(), sort_keys=True).encode())
 
@@ -197,12 +198,31 @@ def default_recipe(source: str) -> str:
     return "fast" if source in CIFARS else "photos"
 
 
+def lower_rate(recipe: Recipe) -> str:
+    """Return `KEY=VALUE` to set after training diverged: a quarter of the learning rate.
+
+    Where even a quarter is above what the shipped recipes use with this optimizer (the recipe of
+    this name, if it is one of them), it is their value.
+    """
+    shipped = [load_recipe(name) for name in list_recipes()]
+    alike = [one for one in shipped if one.optim.name == recipe.optim.name]
+    alike = [one for one in alike if one.name == recipe.name] or alike
+    keys = ("vector_lr", "lr") if recipe.optim.name == "muon" else ("lr",)
+    for key in keys:
+        usual = max(getattr(one.optim, key) for one in alike)
+        if getattr(recipe.optim, key) / 4 > usual:
+            return f"optim.{key}={usual:g}"
+    return f"optim.lr={recipe.optim.lr / 4:g}"
+
+
 def load_recipe(name: str, changes: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Recipe:
     """Return a shipped recipe by name, or one from a `.toml` file, with `KEY=VALUE` changes.
 
     Keys are dotted (`train.epochs=10`), values are TOML (bare words are taken as strings);
-    `values` are keys with values that are no text to be parsed, such as a folder's name.
-    Raises ConfigError naming the nearest known key or recipe.
+    `values` are keys with values that are taken as they are, such as a folder's name. With a
+    parent (`model.start_from`) a shipped recipe does not decide how images are prepared: what
+    `changes` and `values` leave out is the parent's. Raises ConfigError naming the nearest known
+    key or recipe.
     """
     if name.endswith(".toml") or "/" in name:
         text, where = _read_text(Path(name)), name
@@ -210,16 +230,18 @@ def load_recipe(name: str, changes: Sequence[str] = (), values: Mapping[str, Any
         text = (importlib.resources.files("quicknet.train") / "recipes" / f"{name}.toml").read_text("utf-8")
         where = f"recipe {name}"
     else:
-        raise ConfigError(f"no recipe is called {name!r}{nearest(name, list_recipes())}, or name a .toml file")
+        raise ConfigError(f"there is no recipe {name!r}{nearest(name, list_recipes())}, or name a .toml file")
     try:
         fields = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise ConfigError(f"the recipe is not TOML ({where}: {error}); mend that line") from error
     fields.setdefault("name", Path(name).stem)
-    for change in changes:
-        _put(fields, *_parsed(change))
-    for key, value in (values or {}).items():
-        _put(fields, key, value)
+    asked = [*map(_parsed, changes), *(values or {}).items()]
+    _put_all(fields, asked)
+    if name in list_recipes() and _table(fields, "model").get("start_from") is not None:
+        for key in INHERITED:
+            _table(fields, "data").pop(key, None)
+        _put_all(fields, asked)
     return from_mapping(Recipe, fields, where)
 
 
@@ -238,10 +260,21 @@ def _parsed(change: str) -> tuple[str, Any]:
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except RecursionError as error:
-        raise ConfigError(f"the value of setting {key!r} is nested too deeply; no setting has such a value") from error
-    except ValueError:  # no TOML: a bare word
+        raise ConfigError(f"the value of setting {key!r} is nested too deeply; give a plain value") from error
+    except ValueError:  # not TOML: a bare word
         parsed = value
     return key.strip(), parsed
+
+
+def _table(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a table of a recipe; an empty one where there is none (`from_mapping` refuses other values)."""
+    table = fields.get(name)
+    return table if isinstance(table, dict) else {}
+
+
+def _put_all(fields: dict[str, Any], settings: Iterable[tuple[str, Any]]) -> None:
+    for key, value in settings:
+        _put(fields, key, value)
 
 
 def _put(fields: dict[str, Any], key: str, value: Any) -> None:
@@ -250,6 +283,6 @@ def _put(fields: dict[str, Any], key: str, value: Any) -> None:
     for table in tables:
         inner = fields.setdefault(table, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"setting {key!r}: {table!r} holds a value, no further settings")
+            raise ConfigError(f"setting {key!r}: {table!r} holds a value, not further settings")
         fields = inner
     fields[last] = value

@@ -34,7 +34,7 @@ from quicknet.train.distributed import World
 from quicknet.train.ema import Ema
 from quicknet.train.evaluate import predict_logits
 from quicknet.train.optim import Optimizer
-from quicknet.train.recipe import Recipe
+from quicknet.train.recipe import Recipe, lower_rate
 from quicknet.train.teacher import Teacher
 
 # of State, what last.json holds as it is
@@ -43,7 +43,7 @@ _COUNTERS = ("epoch", "step", "seen", "seconds", "energy_joules", "best_accuracy
 
 @dataclasses.dataclass(slots=True)
 class State:
-    """Where a run stands. `correct` and `loss_sum` stay on the device until an epoch ends."""
+    """How far a run is. `correct` and `loss_sum` stay on the device until an epoch ends."""
 
     correct: Tensor
     loss_sum: Tensor
@@ -51,7 +51,7 @@ class State:
     step: int = 0  # steps done of the epoch in progress
     seen: int = 0
     seconds: float = 0.0  # of the epoch in progress
-    energy_joules: float | None = None  # of the epoch in progress, where the machine tells
+    energy_joules: float | None = None  # of the epoch in progress, where the machine measures it
     best_accuracy: float = -1.0
     best_epoch: int = 0
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
@@ -63,6 +63,7 @@ class Validation:
 
     loss: float
     accuracy: float
+    balanced_accuracy: float
     n: int
 
 
@@ -147,7 +148,7 @@ class Run:
     def _zero(self, dtype: torch.dtype) -> Tensor:
         return torch.zeros((), dtype=dtype, device=self.device)
 
-    # --- where the run stands -------------------------------------------------------------
+    # --- how far the run is ----------------------------------------------------------------
 
     @property
     def steps_per_epoch(self) -> int:
@@ -163,7 +164,7 @@ class Run:
         return min(1.0, self.steps_done() / (self.recipe.train.epochs * self.steps_per_epoch))
 
     def image_size(self) -> int | None:
-        """Pixels that the augmenter shall deliver now; None for the data's own."""
+        """Side in pixels of the images to train on now; None for the data's size."""
         sizes = [size for share, size in self.recipe.train.sizes if share <= self.progress()]
         return sizes[-1] if sizes else None
 
@@ -179,7 +180,7 @@ class Run:
         yield from np.array_split(order, self.steps_per_epoch)[self.state.step :]
 
     def out_of_patience(self) -> bool:
-        """Return whether validation has not improved for `train.patience` epochs."""
+        """Return whether the best epoch (`is_best`) is `train.patience` epochs ago."""
         patience = self.recipe.train.patience
         return patience is not None and self.state.epoch - self.state.best_epoch >= patience
 
@@ -209,15 +210,37 @@ class Run:
         if not np.isfinite(logits).all():
             raise self.diverged("the validation logits are not finite", self.state.step)
         labels = split.labels[rows]
-        sums = torch.tensor(
-            [
-                metrics.negative_log_likelihood(logits, labels) * len(rows),
-                float((logits.argmax(1) == labels).sum()),
-            ],
-            dtype=torch.float64,
-        )
+        right = np.bincount(labels[logits.argmax(1) == labels], minlength=len(self.data.classes))
+        loss_sum = metrics.negative_log_likelihood(logits, labels) * len(rows)
+        sums = torch.tensor([loss_sum, *right.tolist()], dtype=torch.float64)
         self.world.sum(sums)
-        return Validation(loss=sums[0].item() / len(split), accuracy=sums[1].item() / len(split), n=len(split))
+        right = sums[1:].numpy().astype(np.int64)  # (classes,), of all processes
+        return Validation(
+            loss=sums[0].item() / len(split),
+            accuracy=int(right.sum()) / len(split),
+            balanced_accuracy=metrics.balanced_accuracy(right, self.class_counts("val")),
+            n=len(split),
+        )
+
+    def class_counts(self, split: str) -> NDArray[np.int64]:
+        """Return the images of each class (classes,) in a split."""
+        return np.bincount(self.data.split(split).labels, minlength=len(self.data.classes)).astype(np.int64)
+
+    def unbalanced(self, split: str) -> bool:
+        """Return whether a split's classes differ by 5 to 1 or more, so that accuracy alone misleads."""
+        return metrics.unbalanced(self.class_counts(split))
+
+    def is_best(self, validation: Validation) -> bool:
+        """Return whether no epoch before was as good: accuracy decides, then loss.
+
+        A small split has few values of accuracy, which many epochs reach. The best loss is read
+        from the history, so that run folders of every age resume.
+        """
+        state = self.state
+        if validation.accuracy != state.best_accuracy or not state.best_epoch:
+            return validation.accuracy > state.best_accuracy
+        best_loss: float = state.history[state.best_epoch - 1]["val_loss"]
+        return validation.loss < best_loss
 
     # --- saving ---------------------------------------------------------------------------
 
@@ -272,16 +295,15 @@ class Run:
             self._joules_before = joules
 
     def save_if_due(self) -> None:
-        """Save where the last save is `save_minutes` ago."""
+        """Save if the last save is `save_minutes` ago."""
         if time.monotonic() - self._saved_at > 60 * self.recipe.train.save_minutes:
             self.save()
 
     def diverged(self, what: str, step: int) -> TrainingError:
-        """Return the error for numbers that are none; `step` counts from 1 in the epoch in progress."""
+        """Return the error for NaN or infinite numbers; `step` counts from 1 in the epoch in progress."""
         return TrainingError(
             f"{what} at epoch {self.state.epoch + 1}, step {step} ({self.folder.path}); what was saved "
-            f"before is whole: start anew with a lower rate (--set optim.lr={self.recipe.optim.lr / 4:g}) "
-            "or train.clip_norm=1"
+            f"before is whole: start anew with a lower rate (--set {lower_rate(self.recipe)}) or train.clip_norm=1"
         )
 
     def require_finite_weights(self) -> None:
@@ -319,7 +341,7 @@ class Run:
         self.folder.save_last(tensors, counters)
 
     def restore(self) -> None:
-        """Take the run up where it was saved.
+        """Go on from where the run was saved.
 
         Raises CheckpointError where the folder is damaged or the data is not the same.
         """

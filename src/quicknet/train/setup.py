@@ -32,9 +32,9 @@ def choose_device(name: str = "auto") -> torch.device:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise ToolError(f"no device to train on is called {name!r}; use cpu, cuda or cuda:1")
+        raise ToolError(f"cannot train on a device {name!r}; use cpu, cuda or cuda:1")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ToolError("this PyTorch sees no CUDA device; use --device cpu")
+        raise ToolError("this PyTorch does not see a CUDA device; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ToolError(f"there is no {name}; this PyTorch sees {torch.cuda.device_count()} CUDA devices")
     return device
@@ -50,7 +50,7 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     _check_overrides(recipe)
     world = join(device)
     parent = load_model(locate(recipe.model.start_from, "run")) if recipe.model.start_from else None
-    if parent is not None:  # whatever network the recipe names, this is the one
+    if parent is not None:  # its network replaces the one that the recipe names
         recipe = recipe.replace(model={**recipe.model.to_dict(), "name": parent[1].model.name})
     else:
         _check_model(recipe)
@@ -92,12 +92,12 @@ def resume(folder: Path, device: torch.device, source: str | None = None) -> Run
 
 
 def _descent(step: str, card: Card) -> dict[str, Any]:
-    """Return the line of a card's lineage for what was learned from another network."""
+    """Return the entry of a card's lineage for what was learned from another network."""
     return {"step": step, "from": card.model.name, "weights_sha256": card.weights_sha256}
 
 
 def _request(recipe: Recipe, parent: tuple[nn.Module, Card] | None) -> DataRequest:
-    """Return what to ask of the data: a parent's preprocessing, save a size that was asked for.
+    """Return what to ask of the data: the parent's preprocessing, except for a size that was asked for.
 
     Raises ConfigError for another mode or way to resize than the parent has learned with.
     """
@@ -109,7 +109,7 @@ def _request(recipe: Recipe, parent: tuple[nn.Module, Card] | None) -> DataReque
         asked, learned = getattr(recipe.data, key), getattr(spec, key)
         if asked not in (None, learned):
             raise ConfigError(
-                f"data.{key} is {asked}, {recipe.model.start_from} has learned with {learned}; leave it out"
+                f"data.{key} is {asked}, but {recipe.model.start_from} was trained with {learned}; leave it out"
             )
     if recipe.data.size is not None:
         spec = spec.replace(size=recipe.data.size)
@@ -125,20 +125,20 @@ _BY_DATA = {
 
 
 def _check_overrides(recipe: Recipe) -> None:
-    """Raise ConfigError for an override that would not be followed."""
+    """Raise ConfigError for an override that the data decides."""
     decided = sorted(_BY_DATA.keys() & recipe.model.overrides.keys())
     if decided:
         raise ConfigError(f"model.overrides.{decided[0]} follows from the data; {_BY_DATA[decided[0]]}")
 
 
 def _check_model(recipe: Recipe) -> None:
-    """Raise ConfigError for a network that cannot be, now and not after an hour of decoding images."""
-    size = recipe.data.size or MAX_IMAGE_SIZE  # the data's own is not known yet
+    """Raise ConfigError for an impossible network now, before the images are decoded."""
+    size = recipe.data.size or MAX_IMAGE_SIZE  # the size of the data is not known yet
     base_config(recipe.model.name).replace(**{**recipe.model.overrides, "image_size": size})
 
 
 def _config_at(config: Any, size: int) -> Any:
-    """Return the config of a network at another image size. Raises ConfigError where it has none.
+    """Return the config of a network at another image size. Raises ConfigError for a size that it cannot have.
 
     The stride stays the one that the weights are learned with, whatever the size would suggest.
     """
@@ -176,6 +176,19 @@ def _teacher(recipe: Recipe, data: Dataset, device: torch.device) -> Teacher | N
     return MirroredTeacher(teacher) if settings.mirror else teacher
 
 
+def _imbalance(run: Run) -> list[str]:
+    """Return what to say of classes that differ by 5 to 1 or more."""
+    if not run.unbalanced("train"):
+        return []
+    counts = run.class_counts("train")
+    most, least = int(counts.argmax()), int(counts.argmin())
+    return [
+        f"of {run.train_size:,} images to train on {counts[most]:,} are {run.data.classes[most]!r}, "
+        f"{counts[least]:,} {run.data.classes[least]!r}: compare the accuracy with "
+        f"{100 * counts[most] / run.train_size:.2f}%, which always answering {run.data.classes[most]!r} would score"
+    ]
+
+
 def describe(run: Run) -> list[str]:
     """Return what a user should know before the first epoch, a line each."""
     data, recipe = run.data, run.recipe
@@ -184,7 +197,7 @@ def describe(run: Run) -> list[str]:
     lines = [
         f"data     {data.name}: {len(data.classes)} classes, {counts}, "
         f"{data.spec.size}x{data.spec.size} {data.spec.mode}, protocol {data.protocol}",
-        *(f"note     {note}" for note in data.notes),
+        *(f"note     {note}" for note in (*data.notes, *_imbalance(run))),
         f"model    {recipe.model.name}: {size:,} parameters",
         f"recipe   {recipe.name}: {recipe.train.epochs} epochs of {run.steps_per_epoch} steps, "
         f"{recipe.optim.name} {recipe.optim.lr:g}, {recipe.schedule.name}, seed {recipe.train.seed}",

@@ -1,4 +1,4 @@
-"""A teacher: what answers to the student's own augmented view, in the teacher's own scale and size.
+"""A teacher: it answers for the same augmented view as the student, in its own scale and size.
 
 Source: Hinton et al. 2015 (arXiv:1503.02531) §2; the same view for both: Beyer et al. 2022
 (arXiv:2106.05237) §3.
@@ -54,7 +54,7 @@ class RunTeacher:
 
 
 class FileTeacher:
-    """An exported file, run by its own runtime on the CPU: several times as fast as the run folder.
+    """An exported file, run by its runtime on the CPU: several times as fast as the run folder.
 
     It takes uint8 pixels, which the student's view was before it was normalized; only what
     resizing or blending put between two of 256 levels is rounded.
@@ -91,9 +91,9 @@ def open_teacher(path: Path, data: Dataset, device: torch.device) -> Teacher:
     """Return the teacher in a run folder or an exported file.
 
     Raises ConfigError where it does not fit the data, CheckpointError or FormatError for what
-    is no model.
+    is not a model.
     """
-    if path.is_dir() or not path.exists():
+    if path.is_dir():
         model, card = load_model(path)
         _require_same_task(card, data, path)
         return RunTeacher(model, card, data.spec, device)
@@ -115,6 +115,6 @@ def _require_same_task(card: Card, data: Dataset, path: Path) -> None:
         )
     if card.classes != data.classes:
         raise ConfigError(
-            f"the teacher {path} knows other classes than {data.name}; "
+            f"the teacher {path} has other classes than {data.name}; "
             "distillation needs the same classes in the same order"
         )

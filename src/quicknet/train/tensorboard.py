@@ -15,6 +15,7 @@ _CURVES = {
     "val_loss": "loss/val",
     "train_accuracy": "accuracy/train",
     "val_accuracy": "accuracy/val",
+    "val_balanced_accuracy": "accuracy/val_balanced",
     "learning_rate": "learning_rate",
     "image_size": "image_size",
     "images_per_second": "images_per_second",

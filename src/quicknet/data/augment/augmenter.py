@@ -1,4 +1,4 @@
-"""From indices to batches: what is drawn for each image, and in which order it is done."""
+"""From indices to batches: what is drawn at random for each image, and the order of the operations."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Batch:
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], size: int | None = None) -> Tensor:
-    """Return (images / 255 - mean) / std, resized to `size` where that is another.
+    """Return (images / 255 - mean) / std, resized to `size` where that differs.
 
     `images` (B, S, S, C) uint8 → (B, C, size, size) float32, channels_last. Resizing is bilinear
     with antialiasing. Raises DataError for another shape or type, ConfigError for a size outside
@@ -92,7 +92,7 @@ class Augmenter:
         if labels.shape != images.shape[:1] or labels.dtype != torch.int64 or not len(labels):
             raise DataError(f"{len(images)} images need as many int64 labels and at least one, not {len(labels)}")
         if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
-            raise DataError(f"labels must lie in 0..{num_classes - 1}, the classes there are")
+            raise DataError(f"labels must lie in 0..{num_classes - 1}, one per class")
         if images.shape[3] != spec.channels:
             raise DataError(f"images of {images.shape[3]} channels do not fit mode {spec.mode}")
         self.images = images.contiguous()
@@ -112,7 +112,7 @@ class Augmenter:
         if chosen.dim() != 1 or chosen.dtype != torch.int64 or not len(chosen):
             raise DataError("a batch needs a list of int64 indices, at least one")
         if int(chosen.min()) < 0 or int(chosen.max()) >= len(self.labels):
-            raise DataError(f"indices must lie in 0..{len(self.labels) - 1}, the images there are")
+            raise DataError(f"indices must lie in 0..{len(self.labels) - 1}, one per image")
         labels = self.labels[chosen.to(self.labels.device)]
         mean, std = self.spec.mean, self.spec.std
         if not self.settings.mixes:
@@ -150,12 +150,12 @@ class Augmenter:
         """Return float32 (B, S, S, C) in 0..255, mixed with partners that are augmented alike."""
         device, blended, boxed = self.images.device, mix.blended, mix.boxed
         needed = torch.cat([indices, mix.partner[blended], mix.partner[boxed]])
-        own, faded, pasted = self._augmented(needed, epoch).tensor_split([len(indices), len(indices) + len(blended)])
+        base, faded, pasted = self._augmented(needed, epoch).tensor_split([len(indices), len(indices) + len(blended)])
         if len(boxed):
             rows, columns = ((first[boxed], end[boxed]) for first, end in (mix.rows, mix.columns))
             where = boxed.to(device)
-            own.index_copy_(0, where, ops.paste(own.index_select(0, where), pasted, rows, columns))
-        images = own.to(torch.float32)
+            base.index_copy_(0, where, ops.paste(base.index_select(0, where), pasted, rows, columns))
+        images = base.to(torch.float32)
         if len(blended):
             where, share = blended.to(device), mix.weight[blended].to(device)[:, None, None, None]
             # Not `lerp`: how often it rounds is not the same on every device.
@@ -169,4 +169,4 @@ def _check_images(images: Tensor) -> None:
     if images.dtype != torch.uint8 or len(shape) != 4 or shape[1] != shape[2] or shape[3] not in (1, 3, 4):
         raise DataError(f"images must be (N, S, S, 1, 3 or 4) uint8, not {shape} {images.dtype}")
     if not 4 <= shape[1] <= MAX_IMAGE_SIZE:
-        raise DataError(f"images of {shape[1]} pixels cannot be augmented; 4 to {MAX_IMAGE_SIZE} can")
+        raise DataError(f"images of {shape[1]} pixels cannot be augmented; use 4 to {MAX_IMAGE_SIZE}")

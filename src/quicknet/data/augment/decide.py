@@ -72,8 +72,8 @@ def jitter(strength: float, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
     brightness, contrast, saturation = (
         draws.uniform(s, 1 - strength, 1 + strength) for s in (Stream.BRIGHTNESS, Stream.CONTRAST, Stream.SATURATION)
     )
-    own = brightness * contrast
-    return own * saturation, own * (1 - saturation), brightness * (1 - contrast)
+    colour = brightness * contrast
+    return colour * saturation, colour * (1 - saturation), brightness * (1 - contrast)
 
 
 def cutout(settings: AugmentSettings, draws: Draws, side: int) -> tuple[Edges, Edges]:
@@ -86,10 +86,10 @@ def cutout(settings: AugmentSettings, draws: Draws, side: int) -> tuple[Edges, E
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """With what each image is mixed: (B,) each, on CPU.
+    """What each image is mixed with: (B,) each, on CPU.
 
-    `blended` and `boxed` are the positions that mixup and cutmix take; `weight` float32 is the
-    own label's, 1 for all others. `rows` and `columns` bound the box.
+    `blended` and `boxed` are the positions that mixup and cutmix take; `weight` float32 is that of
+    the image's own label, 1 where nothing is mixed in. `rows` and `columns` bound the box.
     """
 
     partner: Tensor
@@ -101,7 +101,7 @@ class Mix:
 
 
 def mix(settings: AugmentSettings, draws: Draws, count: int, side: int) -> Mix:
-    """Return how the images are mixed with others of the `count` that there are.
+    """Return how the images are mixed with others of all `count` images.
 
     Mixup: Zhang et al. 2018, §2. Cutmix: Yun et al. 2019, §3.1; the weight is the area left after
     the box is clipped at the edge.

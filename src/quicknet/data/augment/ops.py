@@ -129,8 +129,8 @@ def on_planes(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.cat([changed, planes[:, colours:]], 1).permute(0, 2, 3, 1).contiguous()
 
 
-def blend(planes: Tensor, own: Tensor, grey: Tensor, flat: Tensor) -> Tensor:
-    """Return own * image + grey * its luma + flat * its mean luma, rounded and clipped once.
+def blend(planes: Tensor, colour: Tensor, grey: Tensor, flat: Tensor) -> Tensor:
+    """Return colour * image + grey * its luma + flat * its mean luma, rounded and clipped once.
 
     Brightness, contrast and saturation are each such a blend (Haeberli & Voorhies 1994, "Image
     processing by interpolation and extrapolation"; Pillow's ImageEnhance), and so are all three
@@ -138,9 +138,9 @@ def blend(planes: Tensor, own: Tensor, grey: Tensor, flat: Tensor) -> Tensor:
     """
     values = planes.to(torch.int32)
     grey_values = luma(values)
-    own, grey, flat = (_fixed(factor, planes) for factor in (own, grey, flat))
+    colour, grey, flat = (_fixed(factor, planes) for factor in (colour, grey, flat))
     offset = flat * _rounded_mean(grey_values) + _ONE // 2
-    mixed = values * own + grey_values * grey + offset
+    mixed = values * colour + grey_values * grey + offset
     return (mixed >> 16).clamp_(0, 255).to(torch.uint8)
 
 
