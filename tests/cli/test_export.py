@@ -14,6 +14,7 @@ from quicknet.data import DataRequest
 from quicknet.deploy import export as module
 from quicknet.lite.onnx_file import read_onnx
 from quicknet.lite.runtime import present
+from schema import follows
 
 Captured = pytest.CaptureFixture[str]
 
@@ -52,6 +53,7 @@ def test_export_json_has_the_documented_fields(made: Path, tmp_path: Path, capfd
     assert run(["export", str(made / "my-run"), "--out", str(tmp_path / "a.onnx"), "--json"]) == 0
     found = capfd.readouterr()
     fields = json.loads(found.out)
+    follows("export", fields)
     assert fields["path"] == str(tmp_path / "a.onnx")
     assert fields["size_bytes"] == (tmp_path / "a.onnx").stat().st_size
     assert [fields[key] for key in ("split", "n", "top1", "different")] == [None] * 4

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quicknet.cli.text import make_table, shown
+from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 from quicknet.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,43 +18,20 @@ if TYPE_CHECKING:
     from quicknet.compare.frames import FrameRow
     from quicknet.compare.realtime import SmallestShare
 
-_HELP = """Measure MODELS, run folders, exported files or weights by name, in every runtime present.
+_NOTES = """
+The tables show latency and throughput of the network alone (uint8 image to logits) and of the whole
+path (JPEG bytes to label), peak memory, cold start, and the share of the fp32 peak that a large
+matrix product reaches in the same run. Every variant is a process of its own and is pinned to
+cores. All take turns, so that ratios are fair on a machine whose speed drifts.
 
-Latency and throughput of the network alone (uint8 image to logits) and of the whole path (JPEG
-bytes to label), peak memory, cold start, and the share reached of the fp32 peak that a large
-matrix product has in the same run. Each variant is a process of its own, pinned to cores; all
-take turns, so that ratios hold on a machine whose speed drifts.
+With --fps N, frames arrive in real time, as from a camera of which only the newest frame counts. A
+model holds the rate if at most 1% of the frames are dropped, and 95% are answered before the next
+one arrives.
 
-With --fps N, frames come in real time, as from a camera that keeps the newest only: a model
-holds N frames/s if at most 1% are dropped and 95% answered before the next comes. --cpu-share X
-leaves it that share of one core: by a cgroup v2 quota where one may be made, else by stopping the
-process for the rest of each 10 ms. Exit code 1 if a model does not hold. --cpu-share auto finds
-the smallest share, in steps of 0.01, with which it holds, by up to nine trials of --seconds each;
-exit code 1 where a whole core is not enough.
-
-\b
-With --json:
-  {"format": 1, "settings", "machine", "versions",
-   "runtimes": {name: what it is}, "jpegs": {model: "WxH"},
-   "models": [{"model", "name", "input", "parameters", "macs", "size_bytes"}],
-   "peaks": [{"threads", "n", "gmacs_median", "gmacs_best", "gmacs_per_core_second",
-     "library"}],
-   "starts": [{"model", "runtime", "n", "median_s", "fastest_s", "slowest_s"}],
-   "rows": [{"model", "runtime", "threads", "cores": pinned to, or null,
-     "path": "network" or "whole", "batch", "n", "median_ms", "p95_ms",
-     "images_per_second": by the median, "ratio": to the first of the same case,
-     "cpu_ms": CPU time of a call, all threads, "cores_used": CPU time per time,
-     "memory_bytes", "gmacs_per_core_second": by CPU time,
-     "peak_share": of one core's peak, 0..1; both null on the whole path}]}
-With --json and --fps:
-  {"format": 1, "machine", "versions", "holds": all of them,
-   "rows": [{"model", "runtime", "threads", "jpeg", "fps", "holds", "frames", "answered",
-     "late", "dropped", "median_ms", "p95_ms", "worst_ms": since arrival,
-     "cpu_share": or null, "cpu_share_used": or null, "quota": how it was kept}],
-   "smallest": with --cpu-share auto, whose rows are those found, [{"model", "runtime",
-     "threads", "cpu_share": or null, "trials": [as rows, in order]}]}
+--cpu-share X gives it that share of one core: by a cgroup v2 quota where one can be made, else by
+stopping the process for the rest of each 10 ms. --cpu-share auto finds the smallest share that
+holds the rate, in steps of 0.01, with up to nine trials of --seconds each.
 """
-
 
 _SHARED_CORE = 0.9
 
@@ -74,19 +52,43 @@ def _sides(text: str | None) -> tuple[int, int] | None:
     return int(width), int(height)
 
 
-@click.command(help=_HELP, short_help="Measure how fast models are.")
-@click.argument("models", nargs=-1, required=True, metavar="MODELS...")
-@click.option("--batch", default="1,64", show_default=True, metavar="N,...", help="Images at a time.")
-@click.option("--threads", default=None, metavar="N,...", help="Numbers, or all.  [default: 1,all; 1 with --fps]")
-@click.option("--seconds", type=float, default=None, metavar="S", help="Of each case.  [default: 2; 10 with --fps]")
-@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this one; may be repeated.")
-@click.option("--jpeg", default=None, metavar="WxH", help="Size of the files.  [default: the model's own]")
-@click.option("--starts", type=int, default=3, show_default=True, help="Cold starts of each model.")
-@click.option("--fps", type=float, metavar="N", help="Ask whether it holds N frames a second.")
-@click.option("--cpu-share", metavar="X", help="With --fps: share of one core, such as 0.1, or auto.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.option("--png", "png_path", type=click.Path(path_type=Path), help="Draw the latencies too.")
-@click.option("--quiet", is_flag=True, help="No progress and no notes.")
+@click.command(
+    cls=Verb,
+    short_help="Measure how fast models are.",
+    help="Measure how fast models are on this machine, side by side, in every runtime present.",
+    examples=(
+        "quicknet benchmark photos.qnz photos.onnx --threads 1",
+        "quicknet benchmark photos.qnz --fps 60 --cpu-share auto",
+    ),
+    notes=_NOTES,
+    exit_codes={
+        0: "The models were measured; with --fps, all of them hold the rate.",
+        1: "With --fps: a model does not hold the rate.",
+        2: BAD_INPUT,
+        130: "The command was interrupted.",
+    },
+)
+@click.argument(
+    "models",
+    cls=Argument,
+    nargs=-1,
+    required=True,
+    metavar="MODELS...",
+    help="Run folders, exported files, or names of shipped weights.",
+)
+@click.option("--batch", default="1,64", show_default=True, metavar="N,...", help="Classify N images at a time.")
+@click.option("--threads", metavar="N,...", help="Use N threads, or all.  [default: 1,all; 1 with --fps]")
+@click.option(
+    "--seconds", type=float, metavar="S", help="Measure each case for S seconds.  [default: 2; 10 with --fps]"
+)
+@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Use only this runtime; may be repeated.")
+@click.option("--jpeg", metavar="WxH", help="Use JPEG files of this size, such as 640x480.  [default: the model's own]")
+@click.option("--starts", type=int, default=3, show_default=True, metavar="N", help="Start each model N times.")
+@click.option("--fps", type=float, metavar="N", help="Ask whether the models hold N frames per second.")
+@click.option("--cpu-share", metavar="X", help="Allow a share X of one core with --fps, such as 0.1, or auto.")
+@json_options("Print one JSON object.")
+@click.option("--png", "png_path", type=click.Path(path_type=Path), help="Draw the latencies into this file.")
+@click.option("--quiet", is_flag=True, help="Print no progress and no notes.")
 @click.pass_context
 def benchmark(ctx: click.Context, /, models: tuple[str, ...], **options: Any) -> None:
     """Carry out `quicknet benchmark`."""

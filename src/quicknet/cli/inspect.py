@@ -9,39 +9,36 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quicknet.cli.text import make_table, shown
+from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 
 if TYPE_CHECKING:
     from quicknet.compare.facts import ModelFacts, SectionFacts
     from quicknet.compare.layers import IntegerLayerFacts, LayerFacts
     from quicknet.core.card import Card, Metric
 
-_HELP = """Show what MODEL, a run folder, exported file or weights by name, is: card, layers, files, metrics.
+_NOTES = """
+Nothing is run, so this does not prove that the weights are what the card says: quicknet evaluate
+measures them, and quicknet verify checks the receipt of an exported file. Parameters and
+multiply-adds (MACs) are counted from the card, or from the network in a .qnz.
 
-Parameters and multiply-adds (MACs) are counted from the card, those of a .qnz from the network in
-it. Nothing is run, so nothing here proves that the weights are what the card says: `quicknet
-evaluate` measures that, and `quicknet verify` an exported file's receipt.
-
-Of a .qnz's layers, N is how many pairs of products are added up in 16 bits, top the largest value
-of a layer's output (in brackets: of its depthwise part), bits those of the largest weight.
-
-\b
-With --json:
-  {"format": 1, "model", "name", "input": "CxHxW", "parameters", "macs", "size_bytes",
-   "intact": whether the weights have the digest that the card names,
-   "layers": [{"name", "kind", "kernel", "in_channels", "out_channels", "side",
-     "parameters", "macs"}, ...]: empty for a family whose layers are not known here;
-     a .qnz's have "pool", "sums": N, "shift", "top", "middle_top", "bits", "size_bytes" too,
-   "sections": [{"kind", "offset", "size_bytes", "sha256"}, ...]: of a .qnz, else empty,
-   "receipt": null, or {"data", "split", "protocol", "n", "correct"}: what it was measured on,
-   "files": {name: bytes}, "card": the whole card}
+In the layer table of a .qnz, N is how many pairs of products are added in 16 bits. "top" is the
+largest value of a layer's output, and in brackets that of its depthwise part. "bits" are those of
+its largest weight.
 """
 
 _LONGEST = 100  # characters of a value of a lineage step that a line shows
 
 
-@click.command(help=_HELP, short_help="Show what a model is.")
-@click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.command(
+    cls=Verb,
+    short_help="Show what a model is.",
+    help="Show what a model is: classes, data, training, metrics, layers, files.",
+    examples=("quicknet inspect photos.qnz", "quicknet inspect runs/photos --json"),
+    notes=_NOTES,
+    exit_codes={0: "The model was read.", 2: BAD_INPUT, 130: "The command was interrupted."},
+)
+@click.argument("model", cls=Argument, help="A run folder, an exported file, or the name of shipped weights.")
+@json_options("Print one JSON object, with the whole card.")
 def inspect(model: str, as_json: bool) -> int:
     """Carry out `quicknet inspect`; returns the exit code."""
     from quicknet.compare.facts import model_facts, model_files, model_layers, model_sections, read_model
