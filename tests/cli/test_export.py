@@ -17,6 +17,7 @@ from quicknet.lite.runtime import present
 from schema import follows
 
 Captured = pytest.CaptureFixture[str]
+EXPORT = ("export", "--format", "onnx")
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +35,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "my-run" / "recipe.toml").write_text(
         f"[data]\nsource = {json.dumps(str(root / 'pictures'))}\nsplit_seed = 7\nval_share = 0.2\n"
     )
-    assert run(["export", str(root / "my-run"), "--data", str(root / "pictures"), "--quiet"]) == 0
+    assert run([*EXPORT, str(root / "my-run"), "--data", str(root / "pictures"), "--quiet"]) == 0
     return root
 
 
 def test_export_writes_beside_the_run_and_says_what(made: Path, capfd: Captured) -> None:
-    assert run(["export", str(made / "my-run"), "--data", str(made / "pictures")]) == 0
+    assert run([*EXPORT, str(made / "my-run"), "--data", str(made / "pictures")]) == 0
     found = capfd.readouterr()
     first, second, third = found.out.splitlines()
     path = made / "my-run" / "my-run.onnx"

@@ -43,7 +43,7 @@ _INTEGERS = {"bits": "bits", "qat": "qat_epochs", "max_loss": "max_loss"}
     help="Write a run folder as one verified file that classifies images without PyTorch.",
     examples=(
         "quicknet export runs/photos --out photos.qnz --data photos/",
-        "quicknet export runs/photos --format onnx --out photos.onnx --data photos/",
+        "quicknet export runs/photos --out photos.onnx --data photos/",
     ),
     notes=_NOTES,
     exit_codes={
@@ -58,9 +58,7 @@ _INTEGERS = {"bits": "bits", "qat": "qat_epochs", "max_loss": "max_loss"}
     "--format",
     "format_",
     type=click.Choice(["qnz", "onnx", "openvino"]),
-    default="onnx",
-    show_default=True,
-    help="Write this format.",
+    help="Write this format.  [default: qnz; onnx with --int8 or where --out ends in .onnx]",
 )
 @click.option("--int8", is_flag=True, help="Write the integer network of a .qnz as ONNX.")
 @click.option(
@@ -87,9 +85,10 @@ _INTEGERS = {"bits": "bits", "qat": "qat_epochs", "max_loss": "max_loss"}
 @json_options("Print one JSON object.")
 @click.option("--quiet", is_flag=True, help="Print no progress and no notes.")
 def export(
-    run: Path, format_: str, out: Path | None, data: str | None, as_json: bool, quiet: bool, **integers: Any
+    run: Path, format_: str | None, out: Path | None, data: str | None, as_json: bool, quiet: bool, **integers: Any
 ) -> int:
     """Carry out `quicknet export`; returns the exit code."""
+    format_ = format_ or _default_format(out, integers["int8"])
     _check_options(format_, integers)
     found: Settings
     if format_ == "qnz":
@@ -108,10 +107,19 @@ def export(
     return 0
 
 
+def _default_format(out: Path | None, int8: bool) -> str:
+    """Return the format where --format is not given: a name or an option that asks for ONNX gets ONNX.
+
+    >>> _default_format(None, False), _default_format(Path("photos.onnx"), False), _default_format(None, True)
+    ('qnz', 'onnx', 'onnx')
+    """
+    return "onnx" if int8 or (out is not None and out.suffix.lower() == ".onnx") else "qnz"
+
+
 def _check_options(format_: str, integers: dict[str, Any]) -> None:
     """Refuse what would not be followed."""
     if format_ == "qnz" and integers["int8"]:
-        raise ConfigError("a .qnz is integers always; leave --int8 out, or take --format onnx")
+        raise ConfigError("a .qnz always holds integers; leave --int8 out, or use --format onnx")
     chosen = [name for name in _INTEGERS if integers[name] is not None]
     if format_ != "qnz" and not integers["int8"] and chosen:
         raise ConfigError(f"--{chosen[0].replace('_', '-')} is for integers; add --format qnz, or --int8 for {format_}")
