@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quicknet.cli.lineage import lineage_lines
 from quicknet.cli.text import make_table, shown
 from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 
@@ -25,8 +26,6 @@ In the layer table of a .qnz, N is how many pairs of products are added in 16 bi
 largest value of a layer's output, and in brackets that of its depthwise part. "bits" are those of
 its largest weight.
 """
-
-_LONGEST = 100  # characters of a value of a lineage step that a line shows
 
 
 @click.command(
@@ -119,9 +118,7 @@ def _card_lines(card: Card, facts: ModelFacts) -> list[str]:
     lines.append(f"probabilities: {calibrated}")
     if card.integer:
         lines.append(f"integer network: {card.integer.bits}, a logit counts {card.integer.logit_scale:.6g}")
-    for step in card.lineage:
-        short = {key: value for key, value in step.items() if len(json.dumps(value)) <= _LONGEST}
-        lines.append(f"made from: {json.dumps(short, ensure_ascii=False)}")
+    lines += [f"lineage: {line}" for line in lineage_lines(card.lineage)]
     for label, text in (("licence", card.licence), ("notes", card.notes)):
         if text:
             lines.append(f"{label}: {text}")
