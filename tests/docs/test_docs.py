@@ -1,8 +1,10 @@
 """What README and docs say: tables as generated, commands that exist, examples that run."""
 
 import contextlib
+import html
 import importlib.util
 import io
+import itertools
 import json
 import os
 import re
@@ -158,9 +160,36 @@ def test_the_summary_is_of_the_records(generate: ModuleType, tmp_path: Path) -> 
     assert generate.tables.summary(generate.tables.Records(tmp_path)).count("not measured") == 9
     generate_record(tmp_path)
     table = generate.tables.summary(generate.tables.Records(tmp_path))
-    assert "93.00 ± 1.00% (recipe `fast`, 3 seeds, n = 10,000, protocol standard)" in table
-    assert "3,645,000 (`model.safetensors`)" in table
+    assert "| not measured | 93.00 ± 1.00 | not measured | 95.7 |" in table
+    assert "`quicknet_s` recipe `fast`, 3 seeds, test images of the protocol standard (n = 10,000)." in table
+    assert "| 3,645,000 |" in table and "`quicknet_s` `model.safetensors`" in table
     assert table.count("not measured") == 7
+    assert all(len(cell.strip()) <= 20 for line in table.splitlines() if line[:1] == "|" for cell in line.split("|"))
+
+
+def test_labels_of_the_picture_overlap_nothing() -> None:
+    """Measured with matplotlib's font, which is wider than the fonts of browsers."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    boxes: list[tuple[str, tuple[float, float, float, float]]] = []
+    svg = (ROOT / "docs" / "accuracy-size.svg").read_text(encoding="utf-8")
+    for attributes, text in re.findall(r"<text ([^>]*)>([^<]*)</text>", svg):
+        x, y = (float(re.search(rf'{name}="([\d.]+)"', attributes)[1]) for name in "xy")  # type: ignore[index]
+        weight = "bold" if "bold" in attributes else "normal"
+        width = TextPath((0, 0), html.unescape(text), 12, prop=FontProperties(weight=weight)).get_extents().width
+        x -= {"end": width, "middle": width / 2}.get("".join(re.findall(r'anchor="(\w+)"', attributes)), 0)
+        boxes.append((text, (x, y - 9, x + width, y + 2)))
+    for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', svg):
+        boxes.append((f"mark at {x}", (float(x) - 5, float(y) - 5, float(x) + 5, float(y) + 5)))
+    for x, y in re.findall(r'<rect x="([\d.]+)" y="([\d.]+)"', svg):
+        boxes.append((f"mark at {x}", (float(x), float(y), float(x) + 12, float(y) + 12)))
+    assert len(boxes) > 40
+    for (one, a), (other, b) in itertools.combinations(boxes, 2):
+        apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+        assert apart or {one[:4], other[:4]} == {"mark"}, f"{one} overlaps {other}"
+    for text, (left, top, right, bottom) in boxes:
+        assert left >= 0 and right <= 760 and top >= 0 and bottom <= 420, text
 
 
 def generate_record(results: Path) -> None:
