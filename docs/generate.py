@@ -87,6 +87,18 @@ def _blocks(results: Path) -> dict[str, Callable[[], str]]:
 # --- from the code ------------------------------------------------------------------------
 
 
+_IN_PYTHON = {
+    "train": "In Python: [`quicknet.train`](python.md#train).",
+    "evaluate": "In Python: [`quicknet.evaluate`](python.md#evaluate).",
+    "predict": "In Python: [`quicknet.predict`](python.md#predict-files-arrays-and-bytes).",
+    "export": "In Python: [`quicknet.export_qnz`, `quicknet.export`](python.md#export-and-verify).",
+    "verify": "In Python: [`quicknet.verify`](python.md#export-and-verify).",
+    "benchmark": "In Python: [`quicknet.benchmark`](python.md).",
+    "inspect": "In Python: the card of a [loaded model](python.md#load-a-model).",
+    "doctor": "In Python: [`quicknet.doctor`](python.md).",
+}
+
+
 def _commands() -> str:
     """The help of the command and of every verb, as a terminal of 80 columns shows it, and what --json prints."""
     from quicknet.cli.main import VERBS
@@ -94,7 +106,7 @@ def _commands() -> str:
 
     parts = [_help_text()]
     for verb in VERBS:
-        parts.append(f"\n## {verb}\n{_help_text(verb)}\n### JSON of `quicknet {verb}`\n")
+        parts.append(f"\n## {verb}\n{_help_text(verb)}\n{_IN_PYTHON[verb]}\n\n### JSON of `quicknet {verb}`\n")
         parts += [_schema_table(variant) for variant in SCHEMAS[verb].get("anyOf", [SCHEMAS[verb]])]
     return "".join(parts) + "\n"
 

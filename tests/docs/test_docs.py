@@ -20,6 +20,7 @@ import click
 import pytest
 from PIL import Image
 
+import quicknet
 from helpers import TINY
 from quicknet import train as training
 from quicknet.cli.main import cli, run
@@ -276,6 +277,25 @@ def test_links_between_pages_lead_somewhere() -> None:
                 heads = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
                 anchors = [re.sub(r"[^\w\- ]", "", head).strip().lower().replace(" ", "-") for head in heads]
                 assert anchor in anchors, f"{page.name}: {target}"
+
+
+def test_the_log_is_dated_entries_with_a_verdict() -> None:
+    _, *entries = (ROOT / "docs" / "log.md").read_text(encoding="utf-8").split("\n## ")
+    heads = [re.fullmatch(r"(\d{4}-\d\d-\d\d): .+ \([^()]+\)", entry.splitlines()[0]) for entry in entries]
+    assert all(heads), [entry.splitlines()[0] for entry, head in zip(entries, heads, strict=True) if head is None]
+    dates = [head[1] for head in heads if head is not None]
+    assert dates == sorted(dates) and len(dates) >= 17
+    for entry in entries:
+        lines = re.findall(r"^- \*\*(.+?)\*\*: \S", entry, re.MULTILINE)
+        assert (lines[:3], lines[-1]) == (["Why", "What", "Result"], "Record"), entry.splitlines()[0]
+
+
+def test_the_changelog_has_the_version_in_the_usual_form() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    first = re.search(r"^## \[(.+?)\] - (unreleased|\d{4}-\d\d-\d\d)$", text, re.MULTILINE)
+    assert first is not None and first[1] == quicknet.__version__
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= kinds
 
 
 def test_the_demo_recipe_is_the_smallest_network_at_the_scenes_size() -> None:
