@@ -1,9 +1,9 @@
-"""Writes what README and docs carry that comes from code and records, so that it cannot go stale.
+"""Writes the parts of README and docs that come from code and records, so that they stay up to date.
 
     python docs/generate.py [--check]
 
-A page holds `<!-- generated: NAME -->` ... `<!-- end -->`; what stands between is replaced by what
-the block NAME returns. `--check` writes nothing and fails, naming the pages that would change.
+A page holds `<!-- generated: NAME -->` ... `<!-- end -->`. The text between is replaced by what the
+block NAME returns. `--check` writes nothing; it fails and names the pages that would change.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def pages(root: Path) -> list[Path]:
 
 
 def generated(root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield each page and file of ours with the text that it should have."""
+    """Yield each page and generated file with the text that it should have."""
     blocks = _blocks(root / "results")
     for page in pages(root):
         text = page.read_text(encoding="utf-8")

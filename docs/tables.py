@@ -77,7 +77,7 @@ def _names(record: dict[str, Any], model: str) -> list[str]:
 
 
 def references(path: Path) -> dict[str, Any]:
-    """Return other people's figures."""
+    """Return the figures of other publications."""
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
@@ -85,7 +85,7 @@ def references(path: Path) -> dict[str, Any]:
 
 
 def summary(records: Records) -> str:
-    """What each network reaches, measured, beside what the paper claims for its own; below, what the figures mean."""
+    """What each network reaches beside what the paper claims, and below it what the figures mean."""
     accuracies, files, latencies = (
         [take(records, name) for name in _NETWORKS] for take in (_accuracy, _bytes, _latency)
     )
@@ -197,7 +197,7 @@ def network_costs(sizes: Sequence[int]) -> str:
             try:
                 found = costs(base_config(name), size)
             except ConfigError:
-                continue  # six poolings leave nothing of 32 pixels
+                continue  # six poolings reduce 32 pixels to nothing
             memory = (f"{count / 1024:,.0f}" for count in (found.activation_bytes, found.peak_activation_bytes))
             rows.append((f"`{name}`", f"{size}", f"{found.parameters:,}", f"{found.macs:,}", *memory))
     heads = ("network", "image, pixels", "parameters", "multiply-adds", "activations, KiB", "largest layer, KiB")
@@ -230,7 +230,7 @@ def throughput(records: Records) -> str:
     heads += ("PyTorch's autocast", "QuickNet, bf16", "ratio to the faster plain one")
     machine = f"{record['machine']['cpu']}, {record['threads']} threads"
     under = f"{machine}; batch {record['rows'][0]['batch']}, medians of {record['rows'][0]['rounds']} turns each.\n"
-    return f"\n{markdown(heads, rows, right_from=1)}\n{under}Re-made by `{record['command']}`.\n\n"
+    return f"\n{markdown(heads, rows, right_from=1)}\n{under}Made by `{record['command']}`.\n\n"
 
 
 def trained(records: Records) -> str:
@@ -250,7 +250,7 @@ def trained(records: Records) -> str:
                 ", ".join(map(str, sorted(set(record["epochs"])))),
                 ", ".join(f"{seconds / 60:.0f}" for seconds in record["training_seconds"]),
                 ", ".join(f"{speed:,}" for speed in record["images_per_second"]),
-                ", ".join("not told" if kwh is None else f"{kwh:.3g}" for kwh in energy),
+                ", ".join("not known" if kwh is None else f"{kwh:.3g}" for kwh in energy),
                 f"{record['machine']['cpu']}, {record['machine']['cores']} cores",
             )
         )
@@ -303,9 +303,9 @@ def _ablation(record: dict[str, Any]) -> str:
     return (
         f"{markdown(heads, rows, right_from=1)}\n"
         f"`{record['network']}` on {record['data']}, protocol {record['protocol']}, {record['epochs']} epochs, "
-        f"{len(record['seeds'])} seeds, n: {counts}; {record['machine']['cpu']}. After ±: of an accuracy the standard "
-        f"deviation over seeds; of a difference, taken seed by seed, its standard error.\n"
-        f"Re-made by `{record['command']}`.\n"
+        f"{len(record['seeds'])} seeds, n: {counts}; {record['machine']['cpu']}. ± is the standard deviation "
+        f"over seeds for an accuracy, and the standard error for a difference, which is taken seed by seed.\n"
+        f"Made by `{record['command']}`.\n"
     )
 
 
@@ -318,9 +318,10 @@ def engine(records: Records) -> str:
     machine = record["machine"]
     under = (
         f"Images/s of one thread, batch 1, network only, medians (best) of turns in one run; {machine['cpu']}, "
-        f"load before {machine['load_1min']:g}. Ceiling: the same instruction set's inner loop, all in registers.\n"
+        f"load before {machine['load_1min']:g}. The ceiling is the inner loop of the "
+        "same instruction set with all data in registers.\n"
     )
-    return "\n" + "\n".join(parts) + f"\n{under}Re-made by `{record['command']}`.\n\n"
+    return "\n" + "\n".join(parts) + f"\n{under}Made by `{record['command']}`.\n\n"
 
 
 def _engine_rows(name: str, model: dict[str, Any]) -> str:
@@ -358,8 +359,10 @@ def quantized(records: Records) -> str:
     ]
     heads = ("width class", "split", "n", "top-1", "points lost", "images of another class", "file, bytes")
     parents = {row["split"]: f"{100 * row['parent_top1']:.2f}% of {row['split']}" for row in record["rows"]}
-    under = f"`quicknet_s` on CIFAR-10, whose float network has {', '.join(parents.values())}; choices by val alone.\n"
-    return f"\n{markdown(heads, rows, right_from=2)}\n{under}Re-made by `{record['command']}`.\n\n"
+    under = (
+        f"`quicknet_s` on CIFAR-10; the float network has {', '.join(parents.values())}. Choices were made on val.\n"
+    )
+    return f"\n{markdown(heads, rows, right_from=2)}\n{under}Made by `{record['command']}`.\n\n"
 
 
 def all_records(records: Records) -> str:
@@ -368,12 +371,12 @@ def all_records(records: Records) -> str:
         (f"`{name}`", f"`{record['command']}`", str(record["commit"])[:10], str(record["machine"]["cpu"]))
         for name, record in records.all.items()
     ]
-    table = markdown(("record", "re-made by", "commit", "machine"), rows) if rows else "no records yet\n"
+    table = markdown(("record", "made by", "commit", "machine"), rows) if rows else "no records yet\n"
     return f"\n{table}\n"
 
 
 def published(known: dict[str, Any]) -> str:
-    """Other people's figures with their sources."""
+    """Figures of other publications with their sources."""
     rows = []
     for other in sorted(known["network"], key=lambda other: other["parameters"]):
         spread = f" ± {other['spread']:.2f}" if "spread" in other else ""

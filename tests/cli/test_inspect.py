@@ -143,7 +143,7 @@ def test_weights_of_another_model_are_told(run_dir: Path, tmp_path: Path, capfd:
     (run_dir / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
     assert inspected(run_dir, capfd)["intact"] is False
     assert run(["inspect", str(run_dir)]) == 0
-    assert "NOT what the card says" in capfd.readouterr().out
+    assert "NOT as the card says" in capfd.readouterr().out
 
 
 def test_another_familys_card_is_shown_without_layers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -69,7 +69,7 @@ def test_without_an_engine_the_slow_stand_in_is_noted(
     picture = str(next(pictures.rglob("*.png")))
     assert run(["predict", str(model), picture]) == 0
     note = capfd.readouterr().err.splitlines()[0]
-    assert note.startswith("quicknet: note: runs by numpy's reference, many times slower")
+    assert note.startswith("quicknet: note: running with numpy's reference, many times slower")
     assert "no C compiler was found" in note
     assert run(["predict", str(model), picture, "--runtime", "reference"]) == 0
     assert "slower" not in capfd.readouterr().err

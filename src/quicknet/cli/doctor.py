@@ -1,4 +1,4 @@
-"""`quicknet doctor DATA`: look a data set over before training on it."""
+"""`quicknet doctor DATA`: look for faults in a data set before training on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 if TYPE_CHECKING:
     from quicknet.data.doctor import Finding
 
-_SHOWN = 5  # groups of images that the text names
+_SHOWN = 5  # groups of images that the text lists
 _NOTES = """
 It looks for files that cannot be read, for the same or nearly the same image twice (in two splits, in
 two classes, or in one class), for unequal and for very small classes, for wrong suffixes, and for
@@ -48,14 +48,14 @@ def doctor(ctx: click.Context, data: str, as_json: bool, no_download: bool, quie
     from quicknet.data.request import DataRequest
 
     findings = examine(data, DataRequest(download=not no_download, quiet=quiet))
-    found = any(finding.severity != "note" for finding in findings)
+    has_faults = any(finding.severity != "note" for finding in findings)
     if as_json:
         fields = [finding.to_dict() for finding in findings]
-        report = {"format": 1, "data": data, "found": found, "findings": fields}
+        report = {"format": 1, "data": data, "found": has_faults, "findings": fields}
         click.echo(json.dumps(report, indent=1, ensure_ascii=False))
     else:
         click.echo("\n".join([line for finding in findings for line in _lines(finding)] or ["nothing found"]))
-    if found:
+    if has_faults:
         ctx.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""`quicknet inspect`: what a model is and what was measured of it, without running it."""
+"""`quicknet inspect`: what a model is, and what was measured, without running it."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def inspect(model: str, as_json: bool) -> int:
 
 
 def _receipt(card: Card) -> dict[str, Any] | None:
-    """Return what the file's maker measured it on; None where nothing was."""
+    """Return what the file was measured on when it was exported; None where it was not."""
     from quicknet.lite.receipt import recorded_predictions
 
-    found = recorded_predictions(card)
+    recorded = recorded_predictions(card)
     names = ("data", "split", "protocol", "n", "correct")
-    return None if found is None else {name: getattr(found, name) for name in names}
+    return None if recorded is None else {name: getattr(recorded, name) for name in names}
 
 
 def _receipt_line(receipt: dict[str, Any] | None) -> str:
@@ -74,7 +74,7 @@ def _receipt_line(receipt: dict[str, Any] | None) -> str:
 
 def _weights_line(card: Card, intact: bool) -> str:
     digest = card.weights_sha256[:12] or "unknown"
-    return f"weights: sha256 {digest}…, {'as' if intact else 'NOT what'} the card says"
+    return f"weights: sha256 {digest}…, {'as' if intact else 'NOT as'} the card says"
 
 
 def _print_tables(
@@ -117,7 +117,7 @@ def _card_lines(card: Card, facts: ModelFacts) -> list[str]:
     calibrated = "not calibrated" if card.temperature is None else f"temperature {card.temperature:.4f}"
     lines.append(f"probabilities: {calibrated}")
     if card.integer:
-        lines.append(f"integer network: {card.integer.bits}, a logit counts {card.integer.logit_scale:.6g}")
+        lines.append(f"integer network: {card.integer.bits}, one unit is a logit of {card.integer.logit_scale:.6g}")
     lines += [f"lineage: {line}" for line in lineage_lines(card.lineage)]
     for label, text in (("licence", card.licence), ("notes", card.notes)):
         if text:

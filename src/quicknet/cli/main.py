@@ -86,7 +86,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; every failure is one line on stderr and an exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal has no letters for is no failure
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a letter that the terminal cannot show is not a failure
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
@@ -104,8 +104,8 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except BrokenPipeError:
-        # The reader of our output has gone: as SIGPIPE would have it. Python would complain
-        # again while closing stdout.
+        # The reader of our output has left; exit as SIGPIPE would. Python would complain again
+        # while it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (Exception, KeyboardInterrupt) as error:
@@ -117,7 +117,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _line_and_code(error: BaseException) -> tuple[str, int]:
-    """Return what to say of a failure, and the exit code."""
+    """Return the line that describes a failure, and the exit code."""
     if isinstance(error, ModuleNotFoundError):
         error = missing_extra(error) or error
     if isinstance(error, QuickNetError):
@@ -127,16 +127,14 @@ def _line_and_code(error: BaseException) -> tuple[str, int]:
         return f"{error.format_message().rstrip('.')}; see `{hint} --help`", 2
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return "interrupted; run the same command again", 130
-    # PyTorch's own: RuntimeError with one of these texts
+    # PyTorch raises RuntimeError with one of these texts
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
         return "out of memory; use smaller images, a smaller --batch-size or a smaller model", 2
     if isinstance(error, OSError):
         where = error.filename if error.filename is not None else "an output"
-        return (
-            f"{error.strerror or error} ({where}); check that it exists and its rights, and that the disk has room",
-            2,
-        )
-    return f"QuickNet met what it has no answer to ({type(error).__name__}: {error}); QUICKNET_DEBUG=1 shows where", 2
+        mend = "check that it exists, that you may use it, and that the disk has space left"
+        return f"{error.strerror or error} ({where}); {mend}", 2
+    return f"unexpected error ({type(error).__name__}: {error}); QUICKNET_DEBUG=1 shows where it happened", 2
 
 
 def _fail(text: str, code: int) -> int:

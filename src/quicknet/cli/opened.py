@@ -46,5 +46,5 @@ def open_model(model: str, runtime: str, threads: int | None, quiet: bool) -> Cl
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     classifier = load(locate(model, "file", quiet), **given)
     if runtime == "auto" and getattr(classifier, "runtime", None) == "reference" and not quiet:
-        click.echo(f"quicknet: note: runs by {shown(str(getattr(classifier, 'status', '')))}", err=True)
+        click.echo(f"quicknet: note: running with {shown(str(getattr(classifier, 'status', '')))}", err=True)
     return classifier
