@@ -46,7 +46,12 @@ def _or_null(schema: Schema) -> Schema:
     return {**schema, "type": [schema["type"], "null"]}
 
 
-def _record(description: str, absent: tuple[str, ...] = (), **fields: Schema) -> Schema:
+def _record(description: str, **fields: Schema) -> Schema:
+    """An object that has all `fields`."""
+    return _partial(description, (), **fields)
+
+
+def _partial(description: str, absent: tuple[str, ...], **fields: Schema) -> Schema:
     """An object that has all `fields`, but perhaps not those in `absent`."""
     required = [name for name in fields if name not in absent]
     return {"type": "object", "properties": fields, "required": required, "description": description}
@@ -144,7 +149,7 @@ _GUESS = _record(
     label=_text("The name of the class."),
     probability=_number("Its probability, 0..1."),
 )
-_PREDICTION = _record(
+_PREDICTION = _partial(
     "One line per image or frame. Only frames have frame and time_s.",
     ("frame", "time_s"),
     name=_text("The name of the image, video or camera."),
@@ -309,7 +314,7 @@ _SMALLEST = _record(
     cpu_share=_or_null(_number("The share; null where a whole core does not hold the rate.")),
     trials=_list("Everything that was tried, in order.", _FRAMES),
 )
-_REALTIME = _record(
+_REALTIME = _partial(
     "One object with --fps. Only --cpu-share auto gives smallest.",
     ("smallest",),
     format=_FORMAT,
@@ -322,7 +327,7 @@ _REALTIME = _record(
 
 # --- inspect, doctor -----------------------------------------------------------------------
 
-_LAYER = _record(
+_LAYER = _partial(
     "One layer. Only the layers of a .qnz have the fields from pool on.",
     ("pool", "sums", "shift", "top", "middle_top", "bits", "size_bytes"),
     name=_text("The name of the layer."),
