@@ -20,11 +20,11 @@ echo "== 3. measure it on the held-out test scenes"
 quicknet evaluate "$demo/run"
 
 echo "== 4. write one file that runs without torch, and check what it promises"
-quicknet export "$demo/run" --out "$demo/scenes.onnx" --data "$demo/scenes"
+quicknet export "$demo/run" --format onnx --out "$demo/scenes.onnx" --data "$demo/scenes"
 quicknet verify "$demo/scenes.onnx" --data "$demo/scenes"
 
 echo "== 5. write it as a network of integers, a quarter of the bytes, the same answers on every CPU"
-quicknet export "$demo/run" --format qnz --out "$demo/scenes.qnz" --data "$demo/scenes"
+quicknet export "$demo/run" --out "$demo/scenes.qnz" --data "$demo/scenes"
 quicknet verify "$demo/scenes.qnz" --data "$demo/scenes"
 
 echo "== 6. classify a few pictures with it"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _WIDTH, _HEIGHT = 760, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 20, 20, 56
+_DPI, _FONT_SIZE, _DESCENT = 100, 12, 3  # pixels an inch; pixels of the font and below its baseline
+_MARK = 7  # pixels from the middle of a mark to where a label may begin
+_FAR = 14  # pixels from a mark to its label from which a line joins them
 _LOOKS = {
     "ours": ("#0b6e4f", "our measurements (bytes of the file)"),
     "published": ("#8a8a8a", "publications (4 bytes × their parameters)"),
@@ -25,7 +28,6 @@ class Point(NamedTuple):
     size_bytes: float
     accuracy: float
     look: str
-    shift: tuple[float, float] = (0, 0)
 
 
 class Curve(NamedTuple):
@@ -60,8 +62,8 @@ def accuracy_against_size(points: Sequence[Point]) -> str:
     """Return the SVG document. Raises ValueError for a point outside the axes."""
     ticks = ((1e5, "100 kB"), (1e6, "1 MB"), (1e7, "10 MB"))
     axes = _Axes("CIFAR-10 test accuracy against size of the weights", (1e5, 8e7), (88.0, 98.0), ticks, log=True)
-    marks = [part for point in points for part in _mark(axes, point)]
-    return _document(axes, [*marks, *_legend(points)])
+    marks = [_mark(axes, point) for point in points]
+    return _document(axes, [*_labels(axes, points), *marks, *_legend(points)])
 
 
 def training_curves(curves: Sequence[Curve], claim: tuple[int, float]) -> str:
@@ -112,14 +114,75 @@ def _grid(axes: _Axes) -> list[str]:
     return parts
 
 
-def _mark(axes: _Axes, point: Point) -> list[str]:
+def _mark(axes: _Axes, point: Point) -> str:
     if not axes.holds(point.size_bytes, point.accuracy):
         raise ValueError(f"{point.name} lies outside the picture: {point.size_bytes:,} bytes, {point.accuracy}%")
-    x, y = axes.at_x(point.size_bytes), axes.at_y(point.accuracy)
-    text_x, text_y = x + 10 + point.shift[0], y + 4 + point.shift[1]
+    return _shape(point.look, axes.at_x(point.size_bytes), axes.at_y(point.accuracy))
+
+
+def _labels(axes: _Axes, points: Sequence[Point]) -> list[str]:
+    """Return the names of `points`, placed by textalloc where they overlap nothing, with lines to their points.
+
+    It works in the picture's own pixels, y upwards. Whole pixels, so that another machine's
+    rounding changes nothing. Viewers have other fonts than matplotlib's, which is a wide one.
+    """
+    import textalloc
+    from matplotlib.figure import Figure
+
+    canvas = Figure(figsize=(_WIDTH / _DPI, _HEIGHT / _DPI), dpi=_DPI)
+    area = canvas.add_axes((0, 0, 1, 1), xlim=(0, _WIDTH), ylim=(0, _HEIGHT))
+    points = sorted(points, key=lambda point: point.look != "ours")  # those get the nearest places
+    at_x = [axes.at_x(point.size_bytes) for point in points]
+    at_y = [_HEIGHT - axes.at_y(point.accuracy) for point in points]
+    obstacles = [_box(_LEFT, _BOTTOM, _WIDTH - 4, _HEIGHT - 4), *_legend_lines(points)]
+    obstacles += [_box(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in zip(at_x, at_y, strict=True)]
+    _, _, texts, _ = textalloc.allocate(
+        area,
+        at_x,
+        at_y,
+        [point.name for point in points],
+        x_lines=[list(xs) for xs, _ in obstacles],
+        y_lines=[list(ys) for _, ys in obstacles],
+        textsize=_FONT_SIZE * 72 / _DPI,
+        fontweight=["bold" if point.look == "ours" else "normal" for point in points],
+        min_distance=0.014,
+        max_distance=0.15,
+        margin=0.002,
+        draw_lines=True,  # on this canvas; its other options for lines need it
+        avoid_label_lines_overlap=True,
+        avoid_crossing_label_lines=True,
+        nbr_candidates=1000,
+        auto_ha=False,
+    )
+    canvas.draw_without_rendering()
+    rows = zip(points, texts, at_x, at_y, strict=True)
+    return [part for point, text, x, y in rows for part in _label(point, text.get_window_extent(), (x, _HEIGHT - y))]
+
+
+def _label(point: Point, box: Any, mark: tuple[float, float]) -> list[str]:
+    """Return the name of a point whose text fills `box` (y upwards), and a line to its `mark` where that is far."""
+    left, right, top, bottom = (round(v) for v in (box.x0, box.x1, _HEIGHT - box.y1, _HEIGHT - box.y0))
     weight = ' font-weight="bold"' if point.look == "ours" else ""
-    label = f'<text x="{text_x:.1f}" y="{text_y:.1f}"{weight}>{html.escape(point.name)}</text>'
-    return [_shape(point.look, x, y), label]
+    parts = [f'<text x="{left}" y="{bottom - _DESCENT}"{weight}>{html.escape(point.name)}</text>']
+    near = (min(max(mark[0], left), right), min(max(mark[1], top), bottom))
+    if math.dist(near, mark) > _FAR:
+        ends = f'x1="{mark[0]:.0f}" y1="{mark[1]:.0f}" x2="{near[0]:.0f}" y2="{near[1]:.0f}"'
+        parts.append(f'<line {ends} stroke="#aaaaaa"/>')
+    return parts
+
+
+_Line = tuple[Sequence[float], Sequence[float]]  # x and y of its corners
+
+
+def _box(left: float, bottom: float, right: float, top: float) -> _Line:
+    return (left, right, right, left, left), (bottom, bottom, top, top, bottom)
+
+
+def _legend_lines(points: Sequence[Point]) -> list[_Line]:
+    """Return lines across the legend, so that no label lies on it."""
+    rows = len({point.look for point in points})
+    top, right = _HEIGHT - _TOP - 4, _LEFT + 320
+    return [((_LEFT, right), (top - 10 * step, top - 10 * step)) for step in range(2 * rows + 1)]
 
 
 def _shape(look: str, x: float, y: float) -> str:

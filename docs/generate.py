@@ -1,24 +1,26 @@
-"""Writes what README and docs carry that comes from code and records, so that it cannot go stale.
+"""Writes the parts of README and docs that come from code and records, so that they stay up to date.
 
     python docs/generate.py [--check]
 
-A page holds `<!-- generated: NAME -->` ... `<!-- end -->`; what stands between is replaced by what
-the block NAME returns. `--check` writes nothing and fails, naming the pages that would change.
+A page holds `<!-- generated: NAME -->` ... `<!-- end -->`. The text between is replaced by what the
+block NAME returns. `--check` writes nothing; it fails and names the pages that would change.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import inspect
+import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import figure
 import msgspec
 import tables
@@ -40,7 +42,7 @@ def pages(root: Path) -> list[Path]:
 
 
 def generated(root: Path) -> Iterator[tuple[Path, str]]:
-    """Yield each page and file of ours with the text that it should have."""
+    """Yield each page and generated file with the text that it should have."""
     blocks = _blocks(root / "results")
     for page in pages(root):
         text = page.read_text(encoding="utf-8")
@@ -85,22 +87,75 @@ def _blocks(results: Path) -> dict[str, Callable[[], str]]:
 # --- from the code ------------------------------------------------------------------------
 
 
+_IN_PYTHON = {
+    "train": "In Python: [`quicknet.train`](python.md#train).",
+    "evaluate": "In Python: [`quicknet.evaluate`](python.md#evaluate).",
+    "predict": "In Python: [`quicknet.predict`](python.md#predict-files-arrays-and-bytes).",
+    "export": "In Python: [`quicknet.export_qnz`, `quicknet.export`](python.md#export-and-verify).",
+    "verify": "In Python: [`quicknet.verify`](python.md#export-and-verify).",
+    "benchmark": "In Python: [`quicknet.benchmark`](python.md).",
+    "inspect": "In Python: the card of a [loaded model](python.md#load-a-model).",
+    "doctor": "In Python: [`quicknet.doctor`](python.md).",
+}
+
+
 def _commands() -> str:
-    """The help text of the command and of every verb, as at 80 columns."""
-    from quicknet.cli.main import cli
+    """The help of the command and of every verb, as a terminal of 80 columns shows it, and what --json prints."""
+    from quicknet.cli.main import VERBS
+    from quicknet.cli.schemas import SCHEMAS
 
-    def help_text(command: click.Command, name: str, parent: click.Context | None) -> tuple[click.Context, str]:
-        settings = {**command.context_settings, "terminal_width": 78, "color": False}  # click's, of 80 columns
-        context = click.Context(command, info_name=name, parent=parent, **settings)
-        return context, f"\n```text\n$ {context.command_path} --help\n{command.get_help(context).rstrip()}\n```\n"
-
-    top, text = help_text(cli, "quicknet", None)
-    parts = [text]
-    for verb in cli.list_commands(top):
-        command = cli.get_command(top, verb)
-        assert command is not None
-        parts.append(f"\n## {verb}\n" + help_text(command, verb, top)[1])
+    parts = [_help_text()]
+    for verb in VERBS:
+        parts.append(f"\n## {verb}\n{_help_text(verb)}\n{_IN_PYTHON[verb]}\n\n### JSON of `quicknet {verb}`\n")
+        parts += [_schema_table(variant) for variant in SCHEMAS[verb].get("anyOf", [SCHEMAS[verb]])]
     return "".join(parts) + "\n"
+
+
+def _help_text(*verb: str) -> str:
+    from quicknet.cli.main import run
+
+    columns, os.environ["COLUMNS"] = os.environ.get("COLUMNS"), "80"
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output):
+            run([*verb, "--help"])
+    finally:
+        del os.environ["COLUMNS"]
+        if columns is not None:
+            os.environ["COLUMNS"] = columns
+    return f"\n```text\n$ {' '.join(('quicknet', *verb, '--help'))}\n{output.getvalue().rstrip()}\n```\n"
+
+
+def _schema_table(schema: dict[str, Any]) -> str:
+    """A variant of what a verb prints, as a table of its fields."""
+    rows = list(_fields(schema, "", schema["required"]))
+    return f"\n{schema['description']}\n\n{tables.markdown(('field', 'type', 'meaning'), rows)}"
+
+
+def _fields(
+    schema: dict[str, Any], place: str, required: Sequence[str] | None = None
+) -> Iterator[tuple[str, str, str]]:
+    """Yield a row for each field, and for each field of the objects and lists in it."""
+    for name, field in schema.get("properties", {}).items():
+        absent = name not in required
+        yield f"`{place}{name}`", _type(field) + (", or absent" if absent else ""), field["description"]
+        inner, below = field, f"{place}{name}."
+        while "items" in inner:
+            inner, below = inner["items"], f"{below.removesuffix('.')}[]."
+        yield from _fields(inner, below, inner.get("required", ()))
+
+
+def _type(field: dict[str, Any]) -> str:
+    """A field's type in words, such as "list of objects" or "number or null"."""
+    kinds = field["type"] if isinstance(field["type"], list) else [field["type"]]
+    words = [{"array": "list", "boolean": "true or false"}.get(kind, kind) for kind in kinds]
+    if "items" in field:
+        words[0] = f"list of {_type(field['items'])}s"
+    if "enum" in field:
+        words[0] = " or ".join(f"`{value}`" for value in field["enum"])
+    if "const" in field:
+        words[0] = f"`{field['const']}`"
+    return " or ".join(words)
 
 
 def _settings(cls: type[msgspec.Struct]) -> str:

@@ -77,7 +77,7 @@ def _names(record: dict[str, Any], model: str) -> list[str]:
 
 
 def references(path: Path) -> dict[str, Any]:
-    """Return other people's figures."""
+    """Return the figures of other publications."""
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
@@ -85,47 +85,70 @@ def references(path: Path) -> dict[str, Any]:
 
 
 def summary(records: Records) -> str:
-    """What each network reaches, measured, beside what the paper claims for its own."""
+    """What each network reaches beside what the paper claims, and below it what the figures mean."""
+    accuracies, files, latencies = (
+        [take(records, name) for name in _NETWORKS] for take in (_accuracy, _bytes, _latency)
+    )
     rows = [
         ("parameters", *(f"{costs(base_config(name)).parameters:,}" for name in _NETWORKS), "3.56 million"),
-        (
-            "CIFAR-10 accuracy",
-            *(_accuracy(records, name) for name in _NETWORKS),
-            "95.7%, 6,000 of 60,000 pooled images held out, also used for early stopping",
-        ),
-        ("file, bytes", *(_bytes(records, name) for name in _NETWORKS), "14.24 MB; under 1 MB compressed, an estimate"),
-        ("one image", *(_latency(records, name) for name in _NETWORKS), "15 frames/s on a low-power CPU"),
+        ("CIFAR-10 accuracy, %", *(figure for figure, _ in accuracies), "95.7"),
+        ("file, bytes", *(figure for figure, _ in files), "14.24 million"),
+        ("one image, ms", *(figure for figure, _ in latencies), "67"),
     ]
-    heads = ("", *(f"`{name}`" for name in _NETWORKS), "the paper's claim for its network")
-    return f"\n{markdown(heads, rows)}\n"
+    heads = ("", *(f"`{name}`" for name in _NETWORKS), "the paper's claim")
+    notes = [
+        _note("Accuracy", [note for _, note in accuracies]),
+        _note("File", [note for _, note in files]),
+        _note("Time", [note for _, note in latencies]),
+        "The paper: accuracy on 6,000 of all 60,000 images pooled, which also decided when to stop; weights of "
+        "32 bits, for which it estimates under 1 MB compressed; 15 frames/s on a low-power CPU.",
+    ]
+    below = "\n".join(f"- {note}" for note in notes if note)
+    return f"\n{markdown(heads, rows, right_from=1)}\n{below}\n\n"
 
 
-def _accuracy(records: Records, network: str) -> str:
+def _note(what: str, notes: Sequence[str]) -> str:
+    """Return one line for what qualifies the figures of all networks, naming those that share a qualifier."""
+    groups: dict[str, list[str]] = {}
+    for name, note in zip(_NETWORKS, notes, strict=True):
+        if note:
+            groups.setdefault(note, []).append(f"`{name}`")
+    if not groups:
+        return ""
+    if len(groups) == 1 and all(notes):
+        return f"{what}: {next(iter(groups))}."
+    return f"{what}: " + "; ".join(f"{', '.join(names)} {note}" for note, names in groups.items()) + "."
+
+
+def _accuracy(records: Records, network: str) -> tuple[str, str]:
+    """Return the accuracy in per cent and its protocol."""
     record = records.best_accuracy(network)
     if record is None:
-        return _UNMEASURED
-    values = [100 * value for value in record["top1"]]
-    text = f"{_spread(values)}%"
-    seeds = f"{len(values)} seeds" if len(values) > 1 else "1 seed"
+        return _UNMEASURED, ""
+    seeds = f"{len(record['top1'])} seeds" if len(record["top1"]) > 1 else "1 seed"
     recipe = f"recipe `{record['recipe']}`" + (" with a teacher" if "distill.teacher" in record["command"] else "")
-    return f"{text} ({recipe}, {seeds}, n = {record['n']:,}, protocol {record['protocol']})"
+    note = f"{recipe}, {seeds}, test images of the protocol {record['protocol']} (n = {record['n']:,})"
+    return _spread([100 * value for value in record["top1"]]), note
 
 
-def _bytes(records: Records, network: str) -> str:
-    """The smallest file whose speed was measured, else that of the trained weights."""
+def _bytes(records: Records, network: str) -> tuple[str, str]:
+    """Return the size of the smallest file whose speed was measured, else of the trained weights, and the file."""
     files = records.files(network)
     if files:
-        return "{:,} (`.{}`)".format(*min(files))
+        size, suffix = min(files)
+        return f"{size:,}", f"the exported `.{suffix}`"
     record = records.best_accuracy(network)
-    return _UNMEASURED if record is None else f"{record['file_bytes']:,} (`{record['file']}`)"
+    return (_UNMEASURED, "") if record is None else (f"{record['file_bytes']:,}", f"`{record['file']}`")
 
 
-def _latency(records: Records, network: str) -> str:
-    found = records.latency(network)
-    if found is None:
-        return _UNMEASURED
-    row, machine = found
-    return f"{row['median_ms']:.2f} ms (median of {row['n']:,}; {row['runtime']}, 1 thread, {machine['cpu']})"
+def _latency(records: Records, network: str) -> tuple[str, str]:
+    """Return the milliseconds of one image, and how they were measured."""
+    fastest = records.latency(network)
+    if fastest is None:
+        return _UNMEASURED, ""
+    row, machine = fastest
+    how = f"the network alone, median, runtime {row['runtime']}, 1 thread, {machine['cpu']}"
+    return f"{row['median_ms']:.2f}", how
 
 
 def predict_example(records: Records) -> str:
@@ -139,14 +162,7 @@ def predict_example(records: Records) -> str:
 def points(records: Records, known: dict[str, Any]) -> list[Point]:
     """Return what the picture shows: ours, others', and the paper's claim, each marked apart."""
     found = [
-        Point(
-            other["name"],
-            4 * other["parameters"],
-            other["accuracy"],
-            "published",
-            tuple(other.get("shift", (0, 0))),
-        )
-        for other in known["network"]
+        Point(other["name"], 4 * other["parameters"], other["accuracy"], "published") for other in known["network"]
     ]
     paper = known["paper"]
     found.append(Point("the paper, 32 bits", 4 * paper["parameters"], paper["accuracy"], "claimed"))
@@ -181,7 +197,7 @@ def network_costs(sizes: Sequence[int]) -> str:
             try:
                 found = costs(base_config(name), size)
             except ConfigError:
-                continue  # six poolings leave nothing of 32 pixels
+                continue  # six poolings reduce 32 pixels to nothing
             memory = (f"{count / 1024:,.0f}" for count in (found.activation_bytes, found.peak_activation_bytes))
             rows.append((f"`{name}`", f"{size}", f"{found.parameters:,}", f"{found.macs:,}", *memory))
     heads = ("network", "image, pixels", "parameters", "multiply-adds", "activations, KiB", "largest layer, KiB")
@@ -214,7 +230,7 @@ def throughput(records: Records) -> str:
     heads += ("PyTorch's autocast", "QuickNet, bf16", "ratio to the faster plain one")
     machine = f"{record['machine']['cpu']}, {record['threads']} threads"
     under = f"{machine}; batch {record['rows'][0]['batch']}, medians of {record['rows'][0]['rounds']} turns each.\n"
-    return f"\n{markdown(heads, rows, right_from=1)}\n{under}Re-made by `{record['command']}`.\n\n"
+    return f"\n{markdown(heads, rows, right_from=1)}\n{under}Made by `{record['command']}`.\n\n"
 
 
 def trained(records: Records) -> str:
@@ -234,7 +250,7 @@ def trained(records: Records) -> str:
                 ", ".join(map(str, sorted(set(record["epochs"])))),
                 ", ".join(f"{seconds / 60:.0f}" for seconds in record["training_seconds"]),
                 ", ".join(f"{speed:,}" for speed in record["images_per_second"]),
-                ", ".join("not told" if kwh is None else f"{kwh:.3g}" for kwh in energy),
+                ", ".join("not known" if kwh is None else f"{kwh:.3g}" for kwh in energy),
                 f"{record['machine']['cpu']}, {record['machine']['cores']} cores",
             )
         )
@@ -287,9 +303,9 @@ def _ablation(record: dict[str, Any]) -> str:
     return (
         f"{markdown(heads, rows, right_from=1)}\n"
         f"`{record['network']}` on {record['data']}, protocol {record['protocol']}, {record['epochs']} epochs, "
-        f"{len(record['seeds'])} seeds, n: {counts}; {record['machine']['cpu']}. After ±: of an accuracy the standard "
-        f"deviation over seeds; of a difference, taken seed by seed, its standard error.\n"
-        f"Re-made by `{record['command']}`.\n"
+        f"{len(record['seeds'])} seeds, n: {counts}; {record['machine']['cpu']}. ± is the standard deviation "
+        f"over seeds for an accuracy, and the standard error for a difference, which is taken seed by seed.\n"
+        f"Made by `{record['command']}`.\n"
     )
 
 
@@ -302,9 +318,10 @@ def engine(records: Records) -> str:
     machine = record["machine"]
     under = (
         f"Images/s of one thread, batch 1, network only, medians (best) of turns in one run; {machine['cpu']}, "
-        f"load before {machine['load_1min']:g}. Ceiling: the same instruction set's inner loop, all in registers.\n"
+        f"load before {machine['load_1min']:g}. The ceiling is the inner loop of the "
+        "same instruction set with all data in registers.\n"
     )
-    return "\n" + "\n".join(parts) + f"\n{under}Re-made by `{record['command']}`.\n\n"
+    return "\n" + "\n".join(parts) + f"\n{under}Made by `{record['command']}`.\n\n"
 
 
 def _engine_rows(name: str, model: dict[str, Any]) -> str:
@@ -342,8 +359,10 @@ def quantized(records: Records) -> str:
     ]
     heads = ("width class", "split", "n", "top-1", "points lost", "images of another class", "file, bytes")
     parents = {row["split"]: f"{100 * row['parent_top1']:.2f}% of {row['split']}" for row in record["rows"]}
-    under = f"`quicknet_s` on CIFAR-10, whose float network has {', '.join(parents.values())}; choices by val alone.\n"
-    return f"\n{markdown(heads, rows, right_from=2)}\n{under}Re-made by `{record['command']}`.\n\n"
+    under = (
+        f"`quicknet_s` on CIFAR-10; the float network has {', '.join(parents.values())}. Choices were made on val.\n"
+    )
+    return f"\n{markdown(heads, rows, right_from=2)}\n{under}Made by `{record['command']}`.\n\n"
 
 
 def all_records(records: Records) -> str:
@@ -352,12 +371,12 @@ def all_records(records: Records) -> str:
         (f"`{name}`", f"`{record['command']}`", str(record["commit"])[:10], str(record["machine"]["cpu"]))
         for name, record in records.all.items()
     ]
-    table = markdown(("record", "re-made by", "commit", "machine"), rows) if rows else "no records yet\n"
+    table = markdown(("record", "made by", "commit", "machine"), rows) if rows else "no records yet\n"
     return f"\n{table}\n"
 
 
 def published(known: dict[str, Any]) -> str:
-    """Other people's figures with their sources."""
+    """Figures of other publications with their sources."""
     rows = []
     for other in sorted(known["network"], key=lambda other: other["parameters"]):
         spread = f" ± {other['spread']:.2f}" if "spread" in other else ""

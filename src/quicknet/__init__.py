@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 
-# public name → "module:attribute" (grep-able, and the only list of what is public)
+# public name → "module:attribute"; the only list of what is public
 _PUBLIC = {
     "QuickNetError": "quicknet.core.errors:QuickNetError",
     "QuickNetConfig": "quicknet.core.config:QuickNetConfig",

@@ -11,6 +11,7 @@ from quicknet.core.card import Card, read_card
 from quicknet.data import DataRequest, load_data
 from quicknet.models.registry import create_model, model_record
 from quicknet.train.checkpoint import RunFolder
+from schema import follows
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,7 @@ def test_json_is_one_object_with_the_documented_fields(run_dir: Path, capfd: pyt
         "standard",
         "cifar10",
     )
+    follows("evaluate", found)
     assert sum(map(sum, found["confusion"])) == 20
     assert found["file_sha256"] == read_card(run_dir / "card.json").weights_sha256
     assert found["temperature"] is None

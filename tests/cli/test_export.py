@@ -14,8 +14,10 @@ from quicknet.data import DataRequest
 from quicknet.deploy import export as module
 from quicknet.lite.onnx_file import read_onnx
 from quicknet.lite.runtime import present
+from schema import follows
 
 Captured = pytest.CaptureFixture[str]
+EXPORT = ("export", "--format", "onnx")
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +35,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "my-run" / "recipe.toml").write_text(
         f"[data]\nsource = {json.dumps(str(root / 'pictures'))}\nsplit_seed = 7\nval_share = 0.2\n"
     )
-    assert run(["export", str(root / "my-run"), "--data", str(root / "pictures"), "--quiet"]) == 0
+    assert run([*EXPORT, str(root / "my-run"), "--data", str(root / "pictures"), "--quiet"]) == 0
     return root
 
 
 def test_export_writes_beside_the_run_and_says_what(made: Path, capfd: Captured) -> None:
-    assert run(["export", str(made / "my-run"), "--data", str(made / "pictures")]) == 0
+    assert run([*EXPORT, str(made / "my-run"), "--data", str(made / "pictures")]) == 0
     found = capfd.readouterr()
     first, second, third = found.out.splitlines()
     path = made / "my-run" / "my-run.onnx"
@@ -52,6 +54,7 @@ def test_export_json_has_the_documented_fields(made: Path, tmp_path: Path, capfd
     assert run(["export", str(made / "my-run"), "--out", str(tmp_path / "a.onnx"), "--json"]) == 0
     found = capfd.readouterr()
     fields = json.loads(found.out)
+    follows("export", fields)
     assert fields["path"] == str(tmp_path / "a.onnx")
     assert fields["size_bytes"] == (tmp_path / "a.onnx").stat().st_size
     assert [fields[key] for key in ("split", "n", "top1", "different")] == [None] * 4

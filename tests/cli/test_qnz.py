@@ -18,6 +18,7 @@ from quicknet.data import load_data
 from quicknet.data.request import request_for
 from quicknet.lite import reference
 from quicknet.lite.vectors import draw_vectors
+from schema import follows
 
 needs_engine = pytest.mark.skipif(not engine.available(), reason=engine.status())
 
@@ -68,7 +69,7 @@ def test_without_an_engine_the_slow_stand_in_is_noted(
     picture = str(next(pictures.rglob("*.png")))
     assert run(["predict", str(model), picture]) == 0
     note = capfd.readouterr().err.splitlines()[0]
-    assert note.startswith("quicknet: note: runs by numpy's reference, many times slower")
+    assert note.startswith("quicknet: note: running with numpy's reference, many times slower")
     assert "no C compiler was found" in note
     assert run(["predict", str(model), picture, "--runtime", "reference"]) == 0
     assert "slower" not in capfd.readouterr().err
@@ -150,6 +151,7 @@ def test_the_smallest_share_of_a_core_that_holds_the_rate_is_found(
     captured = capfd.readouterr()
     assert captured.err == ""
     found = json.loads(captured.out)
+    follows("benchmark", found)
     (smallest,), (row,) = found["smallest"], found["rows"]
     assert smallest["cpu_share"] == row["cpu_share"] <= 1
     assert row["holds"] is True

@@ -1,8 +1,10 @@
 """What README and docs say: tables as generated, commands that exist, examples that run."""
 
 import contextlib
+import html
 import importlib.util
 import io
+import itertools
 import json
 import os
 import re
@@ -18,6 +20,7 @@ import click
 import pytest
 from PIL import Image
 
+import quicknet
 from helpers import TINY
 from quicknet import train as training
 from quicknet.cli.main import cli, run
@@ -158,9 +161,36 @@ def test_the_summary_is_of_the_records(generate: ModuleType, tmp_path: Path) -> 
     assert generate.tables.summary(generate.tables.Records(tmp_path)).count("not measured") == 9
     generate_record(tmp_path)
     table = generate.tables.summary(generate.tables.Records(tmp_path))
-    assert "93.00 ± 1.00% (recipe `fast`, 3 seeds, n = 10,000, protocol standard)" in table
-    assert "3,645,000 (`model.safetensors`)" in table
+    assert "| not measured | 93.00 ± 1.00 | not measured | 95.7 |" in table
+    assert "`quicknet_s` recipe `fast`, 3 seeds, test images of the protocol standard (n = 10,000)." in table
+    assert "| 3,645,000 |" in table and "`quicknet_s` `model.safetensors`" in table
     assert table.count("not measured") == 7
+    assert all(len(cell.strip()) <= 20 for line in table.splitlines() if line[:1] == "|" for cell in line.split("|"))
+
+
+def test_labels_of_the_picture_overlap_nothing() -> None:
+    """Measured with matplotlib's font, which is wider than the fonts of browsers."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    boxes: list[tuple[str, tuple[float, float, float, float]]] = []
+    svg = (ROOT / "docs" / "accuracy-size.svg").read_text(encoding="utf-8")
+    for attributes, text in re.findall(r"<text ([^>]*)>([^<]*)</text>", svg):
+        x, y = (float(re.search(rf'{name}="([\d.]+)"', attributes)[1]) for name in "xy")  # type: ignore[index]
+        weight = "bold" if "bold" in attributes else "normal"
+        width = TextPath((0, 0), html.unescape(text), 12, prop=FontProperties(weight=weight)).get_extents().width
+        x -= {"end": width, "middle": width / 2}.get("".join(re.findall(r'anchor="(\w+)"', attributes)), 0)
+        boxes.append((text, (x, y - 9, x + width, y + 2)))
+    for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', svg):
+        boxes.append((f"mark at {x}", (float(x) - 5, float(y) - 5, float(x) + 5, float(y) + 5)))
+    for x, y in re.findall(r'<rect x="([\d.]+)" y="([\d.]+)"', svg):
+        boxes.append((f"mark at {x}", (float(x), float(y), float(x) + 12, float(y) + 12)))
+    assert len(boxes) > 40
+    for (one, a), (other, b) in itertools.combinations(boxes, 2):
+        apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+        assert apart or {one[:4], other[:4]} == {"mark"}, f"{one} overlaps {other}"
+    for text, (left, top, right, bottom) in boxes:
+        assert left >= 0 and right <= 760 and top >= 0 and bottom <= 420, text
 
 
 def generate_record(results: Path) -> None:
@@ -203,7 +233,11 @@ def test_examples_run(fence: Fence, workplace: Path) -> None:
             carry_out(workplace, line, fence.code or 0)
 
 
-@pytest.mark.parametrize("fence", [f for f in fences("python") if f.code is not None], ids=lambda f: f.page)
+# test_python_page.py runs that page, whose blocks build on each other
+PYTHON = [fence for fence in fences("python") if fence.code is not None and fence.page != "python.md"]
+
+
+@pytest.mark.parametrize("fence", PYTHON, ids=lambda f: f.page)
 def test_python_examples_run(fence: Fence, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     exec(compile(fence.body, fence.page, "exec"), {})
@@ -247,6 +281,25 @@ def test_links_between_pages_lead_somewhere() -> None:
                 heads = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
                 anchors = [re.sub(r"[^\w\- ]", "", head).strip().lower().replace(" ", "-") for head in heads]
                 assert anchor in anchors, f"{page.name}: {target}"
+
+
+def test_the_log_is_dated_entries_with_a_verdict() -> None:
+    _, *entries = (ROOT / "docs" / "log.md").read_text(encoding="utf-8").split("\n## ")
+    heads = [re.fullmatch(r"(\d{4}-\d\d-\d\d): .+ \([^()]+\)", entry.splitlines()[0]) for entry in entries]
+    assert all(heads), [entry.splitlines()[0] for entry, head in zip(entries, heads, strict=True) if head is None]
+    dates = [head[1] for head in heads if head is not None]
+    assert dates == sorted(dates) and len(dates) >= 17
+    for entry in entries:
+        lines = re.findall(r"^- \*\*(.+?)\*\*: \S", entry, re.MULTILINE)
+        assert (lines[:3], lines[-1]) == (["Why", "What", "Result"], "Record"), entry.splitlines()[0]
+
+
+def test_the_changelog_has_the_version_in_the_usual_form() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    first = re.search(r"^## \[(.+?)\] - (unreleased|\d{4}-\d\d-\d\d)$", text, re.MULTILINE)
+    assert first is not None and first[1] == quicknet.__version__
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= kinds
 
 
 def test_the_demo_recipe_is_the_smallest_network_at_the_scenes_size() -> None:

@@ -1,4 +1,4 @@
-"""`quicknet benchmark`: how fast models are here, side by side, and whether they hold a camera's rate."""
+"""`quicknet benchmark`: how fast models are on this machine, and whether they hold a camera's rate."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quicknet.cli.text import make_table, shown
+from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 from quicknet.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,43 +18,20 @@ if TYPE_CHECKING:
     from quicknet.compare.frames import FrameRow
     from quicknet.compare.realtime import SmallestShare
 
-_HELP = """Measure MODELS, run folders, exported files or weights by name, in every runtime present.
+_NOTES = """
+The tables show latency and throughput of the network alone (uint8 image to logits) and of the whole
+path (JPEG bytes to label), peak memory, cold start, and the share of the fp32 peak that a large
+matrix product reaches in the same run. Every variant is a process of its own and is pinned to
+cores. All take turns, so that ratios are fair on a machine whose speed drifts.
 
-Latency and throughput of the network alone (uint8 image to logits) and of the whole path (JPEG
-bytes to label), peak memory, cold start, and the share reached of the fp32 peak that a large
-matrix product has in the same run. Each variant is a process of its own, pinned to cores; all
-take turns, so that ratios hold on a machine whose speed drifts.
+With --fps N, frames arrive in real time, as from a camera of which only the newest frame counts. A
+model holds the rate if at most 1% of the frames are dropped, and 95% are answered before the next
+one arrives.
 
-With --fps N, frames come in real time, as from a camera that keeps the newest only: a model
-holds N frames/s if at most 1% are dropped and 95% answered before the next comes. --cpu-share X
-leaves it that share of one core: by a cgroup v2 quota where one may be made, else by stopping the
-process for the rest of each 10 ms. Exit code 1 if a model does not hold. --cpu-share auto finds
-the smallest share, in steps of 0.01, with which it holds, by up to nine trials of --seconds each;
-exit code 1 where a whole core is not enough.
-
-\b
-With --json:
-  {"format": 1, "settings", "machine", "versions",
-   "runtimes": {name: what it is}, "jpegs": {model: "WxH"},
-   "models": [{"model", "name", "input", "parameters", "macs", "size_bytes"}],
-   "peaks": [{"threads", "n", "gmacs_median", "gmacs_best", "gmacs_per_core_second",
-     "library"}],
-   "starts": [{"model", "runtime", "n", "median_s", "fastest_s", "slowest_s"}],
-   "rows": [{"model", "runtime", "threads", "cores": pinned to, or null,
-     "path": "network" or "whole", "batch", "n", "median_ms", "p95_ms",
-     "images_per_second": by the median, "ratio": to the first of the same case,
-     "cpu_ms": CPU time of a call, all threads, "cores_used": CPU time per time,
-     "memory_bytes", "gmacs_per_core_second": by CPU time,
-     "peak_share": of one core's peak, 0..1; both null on the whole path}]}
-With --json and --fps:
-  {"format": 1, "machine", "versions", "holds": all of them,
-   "rows": [{"model", "runtime", "threads", "jpeg", "fps", "holds", "frames", "answered",
-     "late", "dropped", "median_ms", "p95_ms", "worst_ms": since arrival,
-     "cpu_share": or null, "cpu_share_used": or null, "quota": how it was kept}],
-   "smallest": with --cpu-share auto, whose rows are those found, [{"model", "runtime",
-     "threads", "cpu_share": or null, "trials": [as rows, in order]}]}
+--cpu-share X gives it that share of one core: by a cgroup v2 quota where one can be made, else by
+stopping the process for the rest of each 10 ms. --cpu-share auto finds the smallest share that
+holds the rate, in steps of 0.01, with up to nine trials of --seconds each.
 """
-
 
 _SHARED_CORE = 0.9
 
@@ -61,7 +39,7 @@ _SHARED_CORE = 0.9
 def _numbers(text: str, what: str) -> tuple[int, ...]:
     words = text.split(",")
     if not all(word.strip().isdecimal() for word in words):
-        raise ConfigError(f"{what} {text!r} is no list of numbers; write such as 1,64")
+        raise ConfigError(f"{what} {text!r} is not a list of numbers; write it like 1,64")
     return tuple(int(word) for word in words)
 
 
@@ -70,38 +48,62 @@ def _sides(text: str | None) -> tuple[int, int] | None:
         return None
     width, _, height = text.partition("x")
     if not (width.isdecimal() and height.isdecimal()):
-        raise ConfigError(f"--jpeg {text!r} is no size; write such as 640x480")
+        raise ConfigError(f"--jpeg {text!r} is not a size; write it like 640x480")
     return int(width), int(height)
 
 
-@click.command(help=_HELP, short_help="Measure how fast models are.")
-@click.argument("models", nargs=-1, required=True, metavar="MODELS...")
-@click.option("--batch", default="1,64", show_default=True, metavar="N,...", help="Images at a time.")
-@click.option("--threads", default=None, metavar="N,...", help="Numbers, or all.  [default: 1,all; 1 with --fps]")
-@click.option("--seconds", type=float, default=None, metavar="S", help="Of each case.  [default: 2; 10 with --fps]")
-@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Only this one; may be repeated.")
-@click.option("--jpeg", default=None, metavar="WxH", help="Size of the files.  [default: the model's own]")
-@click.option("--starts", type=int, default=3, show_default=True, help="Cold starts of each model.")
-@click.option("--fps", type=float, metavar="N", help="Ask whether it holds N frames a second.")
-@click.option("--cpu-share", metavar="X", help="With --fps: share of one core, such as 0.1, or auto.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.option("--png", "png_path", type=click.Path(path_type=Path), help="Draw the latencies too.")
-@click.option("--quiet", is_flag=True, help="No progress and no notes.")
+@click.command(
+    cls=Verb,
+    short_help="Measure how fast models are.",
+    help="Measure how fast models are on this machine, side by side, in every runtime present.",
+    examples=(
+        "quicknet benchmark photos.qnz photos.onnx --threads 1",
+        "quicknet benchmark photos.qnz --fps 60 --cpu-share auto",
+    ),
+    notes=_NOTES,
+    exit_codes={
+        0: "The models were measured; with --fps, all of them hold the rate.",
+        1: "With --fps: a model does not hold the rate.",
+        2: BAD_INPUT,
+        130: "The command was interrupted.",
+    },
+)
+@click.argument(
+    "models",
+    cls=Argument,
+    nargs=-1,
+    required=True,
+    metavar="MODELS...",
+    help="Run folders, exported files, or names of shipped weights.",
+)
+@click.option("--batch", default="1,64", show_default=True, metavar="N,...", help="Classify N images at a time.")
+@click.option("--threads", metavar="N,...", help="Use N threads, or all.  [default: 1,all; 1 with --fps]")
+@click.option(
+    "--seconds", type=float, metavar="S", help="Measure each case for S seconds.  [default: 2; 10 with --fps]"
+)
+@click.option("--runtime", "runtimes", multiple=True, metavar="NAME", help="Use only this runtime; may be repeated.")
+@click.option("--jpeg", metavar="WxH", help="Use JPEG files of this size, such as 640x480.  [default: the model's own]")
+@click.option("--starts", type=int, default=3, show_default=True, metavar="N", help="Start each model N times.")
+@click.option("--fps", type=float, metavar="N", help="Ask whether the models hold N frames per second.")
+@click.option("--cpu-share", metavar="X", help="Allow a share X of one core with --fps, such as 0.1, or auto.")
+@json_options("Print one JSON object.")
+@click.option("--png", "png_path", type=click.Path(path_type=Path), help="Draw the latencies into this file.")
+@click.option("--quiet", is_flag=True, help="Print no progress and no notes.")
 @click.pass_context
 def benchmark(ctx: click.Context, /, models: tuple[str, ...], **options: Any) -> None:
     """Carry out `quicknet benchmark`."""
     from quicknet.lite.shipped import locate
 
     for model in models:
-        locate(model, "file", options["quiet"])  # what must be fetched is fetched now
+        locate(model, "file", options["quiet"])  # download now what must be downloaded
     if options["fps"] is not None:
         if options["png_path"] is not None:
-            raise ConfigError("--png draws no frames; leave out --png or --fps")
+            raise ConfigError("--png does not work with --fps; leave one of them out")
         if not _frames(models, options):
             ctx.exit(1)
         return
     if options["cpu_share"] is not None:
-        raise ConfigError("--cpu-share is about frames; add --fps, such as --fps 60")
+        raise ConfigError("--cpu-share needs --fps; add it, for example --fps 60")
     _benchmark(models, options)
 
 
@@ -125,24 +127,24 @@ def _benchmark(models: Sequence[str], options: dict[str, Any]) -> None:
     if png_path is not None:
         figure.check_matplotlib()
     with progress("benchmark", count_steps(models, settings), "turns", quiet) as advance:
-        found = measure(models, settings, advance)
+        result = measure(models, settings, advance)
     if png_path is not None:
-        write_atomically(png_path, figure.draw_latency(found))
+        write_atomically(png_path, figure.draw_latency(result))
     if options["as_json"]:
-        click.echo(json.dumps(found.to_dict()))
+        click.echo(json.dumps(result.to_dict()))
     else:
-        _print(found)
-    alone = [row.cores_used for row in found.rows if row.threads == 1]
+        _print(result)
+    alone = [row.cores_used for row in result.rows if row.threads == 1]
     if alone and min(alone) < _SHARED_CORE and not quiet:
         taken = f"{100 * (1 - min(alone)):.0f}%"
-        note = f"other processes had up to {taken} of the core: compare CPU ms, or measure on an idle machine"
+        note = f"other processes used up to {taken} of the core; compare CPU ms, or measure on an idle machine"
         click.echo(f"quicknet: note: {note}", err=True)
     if png_path is not None and not quiet:
-        click.echo(f"quicknet: note: the picture is {shown(str(png_path))}", err=True)
+        click.echo(f"quicknet: note: the picture is in {shown(str(png_path))}", err=True)
 
 
 def _frames(models: Sequence[str], options: dict[str, Any]) -> bool:
-    """Run and print; returns whether all hold."""
+    """Run and print; returns whether all models hold the rate."""
     from quicknet.compare.realtime import FrameSettings, hold_frames, smallest_shares
     from quicknet.compare.subjects import thread_counts
     from quicknet.core.machine import machine_card
@@ -151,7 +153,7 @@ def _frames(models: Sequence[str], options: dict[str, Any]) -> bool:
     machine = machine_card()
     threads = thread_counts((options["threads"] or "1").split(","))
     if len(threads) != 1:
-        raise ConfigError("--fps takes one number of --threads; write such as --threads 1")
+        raise ConfigError("--fps takes one number of threads; write it like --threads 1")
     settings = FrameSettings(
         fps=options["fps"],
         seconds=10.0 if options["seconds"] is None else options["seconds"],
@@ -163,39 +165,39 @@ def _frames(models: Sequence[str], options: dict[str, Any]) -> bool:
     if not options["quiet"]:
         count = f"{settings.frames} frames in {settings.seconds:g} s"
         click.echo(f"quicknet: note: {count} for each model and runtime", err=True)
-    found: tuple[SmallestShare, ...] = ()
+    smallest: tuple[SmallestShare, ...] = ()
     if options["cpu_share"] == "auto":
-        found = smallest_shares(models, settings, _quiet if options["quiet"] else _tell_trial)
-        rows = tuple(share.row for share in found)
+        smallest = smallest_shares(models, settings, _quiet if options["quiet"] else _report_trial)
+        rows = tuple(share.row for share in smallest)
     else:
         rows = hold_frames(models, settings)
-    everyone = all(row.holds for row in rows)
+    all_hold = all(row.holds for row in rows)
     if options["as_json"]:
-        fields = {"format": 1, "machine": machine, "versions": versions(), "holds": everyone}
+        fields = {"format": 1, "machine": machine, "versions": versions(), "holds": all_hold}
         fields |= {"rows": [row.to_dict() for row in rows]}
-        fields |= {"smallest": [share.to_dict() for share in found]} if found else {}
+        fields |= {"smallest": [share.to_dict() for share in smallest]} if smallest else {}
         click.echo(json.dumps(fields))
     else:
-        lines = [_share_line(share) for share in found]
+        lines = [_share_line(share) for share in smallest]
         click.echo("\n".join([*lines, *(_frame_line(row) for row in rows)]))
-    return everyone
+    return all_hold
 
 
 def _share(text: str | None) -> float | None:
-    """Return a share of one core; None where none is asked for or it is to be found."""
+    """Return a share of one core; None without --cpu-share, and for auto."""
     if text is None or text == "auto":
         return None
     try:
         return float(text)
     except ValueError as error:
-        raise ConfigError(f"--cpu-share {text!r} is neither a number nor auto; write such as 0.1") from error
+        raise ConfigError(f"--cpu-share {text!r} is neither a number nor auto; write it like 0.1") from error
 
 
 def _quiet(row: FrameRow) -> None:
-    """Say nothing of a trial."""
+    """Print nothing about a trial."""
 
 
-def _tell_trial(row: FrameRow) -> None:
+def _report_trial(row: FrameRow) -> None:
     answer = "holds" if row.holds else "does not hold"
     text = f"{row.cpu_share:g} of one core {answer}: {row.dropped} dropped, {row.late} late of {row.frames}"
     click.echo(f"quicknet: note: {shown(row.model)} ({row.runtime}): {text}", err=True)
@@ -229,50 +231,50 @@ _LEGEND = """\
 network: uint8 images to logits; whole: JPEG bytes to labels; MB: most memory so far
 CPU ms: CPU time of a call, which others on the machine do not change; ratio: images/s against the
 first model and runtime; share: multiply-adds per CPU time against those of the fp32 peak"""
-_MIN_COLUMNS = 120  # where output is no terminal
+_MIN_COLUMNS = 120  # where the output is not a terminal
 
 
-def _print(found: Benchmark) -> None:
+def _print(result: Benchmark) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console = Console(highlight=False, markup=False, emoji=False, width=_MIN_COLUMNS)
-    machine = found.machine
+    machine = result.machine
     governor = machine["governor"] or "unknown"
     load = f"governor {governor}, load before {machine['load_1min']}"
     console.print(f"{machine['cpu']}, {machine['cores']} cores, {load}", soft_wrap=True)
-    for peak in found.peaks:
+    for peak in result.peaks:
         speed = f"{peak.gmacs_median:.1f} G multiply-adds/s (best {peak.gmacs_best:.1f}), "
         speed += f"{peak.gmacs_per_core_second:.1f} per second of CPU time, {peak.library}"
         console.print(f"fp32 peak, threads {peak.threads}: {speed}", soft_wrap=True)
-    for name, detail in found.runtimes.items():
+    for name, detail in result.runtimes.items():
         console.print(f"{name}: {shown(detail)}", soft_wrap=True)
-    console.print(_model_table(found))
-    console.print(_start_table(found))
-    for batch, threads in dict.fromkeys((row.batch, row.threads) for row in found.rows):
-        rows = [row for row in found.rows if (row.batch, row.threads) == (batch, threads)]
+    console.print(_model_table(result))
+    console.print(_start_table(result))
+    for batch, threads in dict.fromkeys((row.batch, row.threads) for row in result.rows):
+        rows = [row for row in result.rows if (row.batch, row.threads) == (batch, threads)]
         console.print(_speed_table(rows))
     console.print(_LEGEND, soft_wrap=True)
 
 
-def _model_table(found: Benchmark) -> Any:
+def _model_table(result: Benchmark) -> Any:
     from rich.text import Text
 
     table = make_table("models", ("model", "network"), ("input", "JPEG", "parameters", "MACs", "bytes"))
-    for model in found.models:
+    for model in result.models:
         counts = (f"{n:,}" if n is not None else "–" for n in (model.parameters, model.macs, model.size_bytes))
         names = (Text(shown(model.model)), Text(shown(model.name)))
-        table.add_row(*names, model.input, found.jpegs[model.model], *counts)
+        table.add_row(*names, model.input, result.jpegs[model.model], *counts)
     return table
 
 
-def _start_table(found: Benchmark) -> Any:
+def _start_table(result: Benchmark) -> Any:
     from rich.text import Text
 
-    title = f"cold start: Python to first label, n = {found.settings.starts}"
+    title = f"cold start: Python to first label, n = {result.settings.starts}"
     table = make_table(title, ("model", "runtime"), ("median s", "fastest", "slowest"))
-    for start in found.starts:
+    for start in result.starts:
         spread = (f"{seconds:.2f}" for seconds in (start.median_s, start.fastest_s, start.slowest_s))
         table.add_row(Text(shown(start.model)), start.runtime, *spread)
     return table

@@ -1,4 +1,4 @@
-"""`quicknet doctor DATA`: look a data set over before training on it."""
+"""`quicknet doctor DATA`: look for faults in a data set before training on it."""
 
 from __future__ import annotations
 
@@ -7,41 +7,55 @@ from typing import TYPE_CHECKING
 
 import click
 
+from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
+
 if TYPE_CHECKING:
     from quicknet.data.doctor import Finding
 
-_SHOWN = 5  # groups of images that the text names
+_SHOWN = 5  # groups of images that the text lists
+_NOTES = """
+It looks for files that cannot be read, for the same or nearly the same image twice (in two splits, in
+two classes, or in one class), for unequal and for very small classes, for wrong suffixes, and for
+tiny images. Every finding begins with its severity: error, warning or note.
+"""
 
 
-@click.command(short_help="Look a data set over.")
-@click.argument("data")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-@click.option("--no-download", is_flag=True, help="Fail where cifar10 or cifar100 is not here already.")
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.command(
+    cls=Verb,
+    short_help="Look for faults in a data set.",
+    help="List what is wrong with a data set before you train on it.",
+    examples=("quicknet doctor photos/", "quicknet doctor photos/ --json"),
+    notes=_NOTES,
+    exit_codes={
+        0: "There are no errors and no warnings; there may be notes.",
+        1: "There are errors or warnings.",
+        2: BAD_INPUT,
+        130: "The command was interrupted.",
+    },
+)
+@click.argument(
+    "data",
+    cls=Argument,
+    help="What to look at: cifar10, cifar100, or a folder that holds one folder of pictures per class.",
+)
+@json_options("Print one JSON object.")
+@click.option("--no-download", is_flag=True, help="Fail where cifar10 or cifar100 is not on this machine yet.")
+@click.option("--quiet", is_flag=True, help="Print no progress.")
 @click.pass_context
 def doctor(ctx: click.Context, data: str, as_json: bool, no_download: bool, quiet: bool) -> None:
-    """List what is wrong with DATA: cifar10, cifar100 or a folder of images.
-
-    Unreadable files, the same or nearly the same image twice (in two splits, in two classes or
-    in one), class imbalance, classes too small to learn, wrong suffixes, tiny images.
-
-    Exit code 1 where something was found, 0 where nothing was (notes are no faults).
-
-    With --json: {"format": 1, "data": DATA, "found": true|false, "findings": [{"kind": …,
-    "severity": "error"|"warning"|"note", "message": …, "groups": [[image, …], …]}, …]}.
-    """
+    """Carry out `quicknet doctor`."""
     from quicknet.data.doctor import examine
     from quicknet.data.request import DataRequest
 
     findings = examine(data, DataRequest(download=not no_download, quiet=quiet))
-    found = any(finding.severity != "note" for finding in findings)
+    has_faults = any(finding.severity != "note" for finding in findings)
     if as_json:
         fields = [finding.to_dict() for finding in findings]
-        report = {"format": 1, "data": data, "found": found, "findings": fields}
+        report = {"format": 1, "data": data, "found": has_faults, "findings": fields}
         click.echo(json.dumps(report, indent=1, ensure_ascii=False))
     else:
         click.echo("\n".join([line for finding in findings for line in _lines(finding)] or ["nothing found"]))
-    if found:
+    if has_faults:
         ctx.exit(1)
 
 

@@ -10,6 +10,7 @@ import click
 
 from quicknet.cli.opened import open_model, runtime_options
 from quicknet.cli.text import make_table, shown
+from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 from quicknet.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -22,39 +23,40 @@ if TYPE_CHECKING:
     from quicknet.lite.evaluate import Evaluation
 
 
-_HELP = """Measure MODEL, a run folder, exported file or weights by name, on DATA: cifar10, cifar100 or a folder.
+_NOTES = """
+The output is the accuracy with its 95% interval, one row per class, which classes are confused, and
+how far the probabilities can be trusted (calibration).
 
-DATA is by default what the model was trained on, split as it was then.
-
-Accuracy with its 95% interval, every class, what is taken for what, calibration.
-
-\b
-With --json, shares being 0..1:
-  {"model", "file_sha256", "data", "split", "protocol", "n",
-   "top1", "top1_low", "top1_high", "top5": null with fewer than 6 classes,
-   "balanced_accuracy", "majority_share",
-   "classes": [{"name", "n", "correct", "precision", "recall"}, ...],
-   "confusion": rows true, columns predicted, "temperature",
-   "nll", "ece", "nll_calibrated", "ece_calibrated": null without a temperature,
-   "reliability": [{"n", "confidence", "accuracy"}, ... 15 steps of confidence],
-   "seconds", "images_per_second"}
+Without DATA, the model is measured on the data that it was trained on, split in the same way.
 """
 
 
-@click.command(help=_HELP, short_help="Measure a model on a data set.")
-@click.argument("model")
-@click.argument("data", required=False)
-@click.option("--split", default="test", show_default=True, help="train, val, test or all.")
+@click.command(
+    cls=Verb,
+    short_help="Measure a model on a data set.",
+    help="Measure how accurate a model is on a data set.",
+    examples=("quicknet evaluate runs/photos", "quicknet evaluate quicknet_s.cifar10 cifar10"),
+    notes=_NOTES,
+    exit_codes={0: "The model was measured.", 2: BAD_INPUT, 130: "The command was interrupted."},
+)
+@click.argument("model", cls=Argument, help="A run folder, an exported file, or the name of shipped weights.")
+@click.argument(
+    "data",
+    cls=Argument,
+    required=False,
+    help="What to measure on: cifar10, cifar100, or a folder that holds one folder of pictures per class.",
+)
+@click.option("--split", default="test", show_default=True, metavar="NAME", help="Measure on train, val, test or all.")
 @click.option(
     "--protocol",
     type=click.Choice(["standard", "paper"]),
-    help="How CIFAR is split (default: as for the model's training).",
+    help="Split CIFAR in this way.  [default: as for the model's training]",
 )
-@click.option("--calibrate", is_flag=True, help="First fit the temperature on val and keep it in MODEL's card.")
+@click.option("--calibrate", is_flag=True, help="Fit the temperature on val first, and save it in the model's card.")
 @runtime_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write a self-contained page too.")
-@click.option("--quiet", is_flag=True, help="No progress and no notes.")
+@json_options("Print one JSON object.")
+@click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write a self-contained HTML page too.")
+@click.option("--quiet", is_flag=True, help="Print no progress and no notes.")
 def evaluate(
     model: str,
     data: str | None,

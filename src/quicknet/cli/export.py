@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quicknet.cli.text import shown
+from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 from quicknet.core.errors import ConfigError, require_package
 
 if TYPE_CHECKING:
@@ -18,70 +19,76 @@ if TYPE_CHECKING:
     from quicknet.deploy.export import Exported, Format
     from quicknet.deploy.qnz import Compared, ExportedQnz, QnzSettings
 
-_HELP = """Write RUN, a run folder, as one file that classifies images without torch.
-
-The file takes uint8 images at the model's own size, in batches of any number; scaling, mean and
-std are inside, and so is the card: classes, preprocessing, what was measured, test vectors.
-Before this says done, the file was loaded and its test vectors answered as by the run; with
---data its receipt also holds the class of every test image, for `quicknet verify`.
-
+_NOTES = """
 \b
-qnz       integers only: the same answers, bit for bit, on every CPU; the smallest
-          and the fastest. It needs the data that the run was trained on, to choose
-          ranges and to say what was lost; unless --data names it, where the run's
-          recipe says it lies.
-onnx      for ONNX Runtime and everyone else's runtimes
-openvino  ONNX with PReLU as OpenVINO runs it fastest
+qnz       integers only: the same answers, bit for bit, on every CPU; smallest and fastest
+onnx      for ONNX Runtime and other runtimes that read ONNX
+openvino  ONNX in the form that OpenVINO runs fastest
 
---int8 writes the integer network of a .qnz as ONNX.
+A .qnz needs the data that the run was trained on, to choose the ranges of its integers and to
+measure what they lose. Without --data it is read from where it lay at training.
 
-\b
-With --json, of onnx and openvino:
-  {"path", "format", "sha256", "weights_sha256": of the graph, "size_bytes",
-   "runtimes": those that replayed the test vectors,
-   "split", "n", "top1": 0..1, "different": images of another class than by the run
-   (--int8: than by the integer network); these four null without --data}
-of qnz:
-  {"path", "format", "bits", "qat_epochs", "sha256", "weights_sha256", "size_bytes", "runtimes",
-   "compared": for val and test each {"split", "protocol", "n", "top1", "parent_top1",
-               "lost_points": of top-1, "different": images of another class than by the run}}
-
-Exit code 1 where the file does not answer as the run, or more than --max-loss is lost; nothing
-is written then.
+The file holds everything that a picture needs: preprocessing, classes, test vectors, and what was
+measured. It takes uint8 images of the model's size, in batches of any number. Before the command
+ends, the file is loaded and must answer the test vectors as the run does. With --data an ONNX file
+is measured too, and its receipt holds the class of every test image for quicknet verify.
 """
 # option → field of QnzSettings
 _INTEGERS = {"bits": "bits", "qat": "qat_epochs", "max_loss": "max_loss"}
 
 
-@click.command(help=_HELP, short_help="Write a run folder as one file.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.command(
+    cls=Verb,
+    short_help="Write a run folder as one file.",
+    help="Write a run folder as one verified file that classifies images without PyTorch.",
+    examples=(
+        "quicknet export runs/photos --out photos.qnz --data photos/",
+        "quicknet export runs/photos --out photos.onnx --data photos/",
+    ),
+    notes=_NOTES,
+    exit_codes={
+        0: "The file was written.",
+        1: "The file does not answer as the run does, or loses too much accuracy; nothing was written.",
+        2: BAD_INPUT,
+        130: "The command was interrupted.",
+    },
+)
+@click.argument("run", cls=Argument, type=click.Path(path_type=Path), help="A run folder that quicknet train wrote.")
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["onnx", "openvino", "qnz"]),
-    default="onnx",
-    show_default=True,
-    help="For which runtime.",
+    type=click.Choice(["qnz", "onnx", "openvino"]),
+    help="Write this format.  [default: qnz; onnx with --int8 or where --out ends in .onnx]",
 )
-@click.option("--int8", is_flag=True, help="ONNX in int8: the integer network of a .qnz.")
+@click.option("--int8", is_flag=True, help="Write the integer network of a .qnz as ONNX.")
 @click.option(
-    "--bits", type=click.Choice(["w7a8", "w7a7", "w6a7", "w5a8"]), help="Width class of the integers.  [default: w5a8]"
+    "--bits",
+    type=click.Choice(["w7a8", "w7a7", "w6a7", "w5a8"]),
+    help="Use integers of this width class.  [default: w5a8]",
 )
-@click.option("--qat", type=click.FloatRange(0, 1000), metavar="EPOCHS", help="Fine-tune the integers.  [default: 0]")
+@click.option(
+    "--qat",
+    type=click.FloatRange(0, 1000),
+    metavar="EPOCHS",
+    help="Fine-tune the integer network for EPOCHS; 0.25 is a quarter of one.  [default: 0]",
+)
 @click.option(
     "--max-loss",
     type=click.FloatRange(0, 100),
     metavar="POINTS",
-    help="Refuse to lose more than this of top-1 on val to the run; one image may always be.  [default: 0.2]",
+    help="Refuse a file that loses more than POINTS of accuracy on val; one image is always allowed.  [default: 0.2]",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="The file to write (default: RUN/NAME.onnx or .qnz).")
-@click.option("--data", help="cifar10, cifar100 or the folder it was trained on: measure on its test images.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.option("--quiet", is_flag=True, help="No progress and no notes.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write this file.  [default: RUN/NAME.qnz or .onnx]")
+@click.option(
+    "--data", metavar="DATA", help="Measure on the data that the run was trained on: cifar10, cifar100 or a folder."
+)
+@json_options("Print one JSON object.")
+@click.option("--quiet", is_flag=True, help="Print no progress and no notes.")
 def export(
-    run: Path, format_: str, out: Path | None, data: str | None, as_json: bool, quiet: bool, **integers: Any
+    run: Path, format_: str | None, out: Path | None, data: str | None, as_json: bool, quiet: bool, **integers: Any
 ) -> int:
     """Carry out `quicknet export`; returns the exit code."""
+    format_ = format_ or _default_format(out, integers["int8"])
     _check_options(format_, integers)
     found: Settings
     if format_ == "qnz":
@@ -100,10 +107,19 @@ def export(
     return 0
 
 
+def _default_format(out: Path | None, int8: bool) -> str:
+    """Return the format where --format is not given: a name or an option that asks for ONNX gets ONNX.
+
+    >>> _default_format(None, False), _default_format(Path("photos.onnx"), False), _default_format(None, True)
+    ('qnz', 'onnx', 'onnx')
+    """
+    return "onnx" if int8 or (out is not None and out.suffix.lower() == ".onnx") else "qnz"
+
+
 def _check_options(format_: str, integers: dict[str, Any]) -> None:
     """Refuse what would not be followed."""
     if format_ == "qnz" and integers["int8"]:
-        raise ConfigError("a .qnz is integers always; leave --int8 out, or take --format onnx")
+        raise ConfigError("a .qnz always holds integers; leave --int8 out, or use --format onnx")
     chosen = [name for name in _INTEGERS if integers[name] is not None]
     if format_ != "qnz" and not integers["int8"] and chosen:
         raise ConfigError(f"--{chosen[0].replace('_', '-')} is for integers; add --format qnz, or --int8 for {format_}")

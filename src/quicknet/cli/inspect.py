@@ -1,4 +1,4 @@
-"""`quicknet inspect`: what a model is and what was measured of it, without running it."""
+"""`quicknet inspect`: what a model is, and what was measured, without running it."""
 
 from __future__ import annotations
 
@@ -8,40 +8,36 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quicknet.cli.lineage import lineage_lines
 from quicknet.cli.text import make_table, shown
+from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 
 if TYPE_CHECKING:
     from quicknet.compare.facts import ModelFacts, SectionFacts
     from quicknet.compare.layers import IntegerLayerFacts, LayerFacts
     from quicknet.core.card import Card, Metric
 
-_HELP = """Show what MODEL, a run folder, exported file or weights by name, is: card, layers, files, metrics.
+_NOTES = """
+Nothing is run, so this does not prove that the weights are what the card says: quicknet evaluate
+measures them, and quicknet verify checks the receipt of an exported file. Parameters and
+multiply-adds (MACs) are counted from the card, or from the network in a .qnz.
 
-Parameters and multiply-adds (MACs) are counted from the card, those of a .qnz from the network in
-it. Nothing is run, so nothing here proves that the weights are what the card says: `quicknet
-evaluate` measures that, and `quicknet verify` an exported file's receipt.
-
-Of a .qnz's layers, N is how many pairs of products are added up in 16 bits, top the largest value
-of a layer's output (in brackets: of its depthwise part), bits those of the largest weight.
-
-\b
-With --json:
-  {"format": 1, "model", "name", "input": "CxHxW", "parameters", "macs", "size_bytes",
-   "intact": whether the weights have the digest that the card names,
-   "layers": [{"name", "kind", "kernel", "in_channels", "out_channels", "side",
-     "parameters", "macs"}, ...]: empty for a family whose layers are not known here;
-     a .qnz's have "pool", "sums": N, "shift", "top", "middle_top", "bits", "size_bytes" too,
-   "sections": [{"kind", "offset", "size_bytes", "sha256"}, ...]: of a .qnz, else empty,
-   "receipt": null, or {"data", "split", "protocol", "n", "correct"}: what it was measured on,
-   "files": {name: bytes}, "card": the whole card}
+In the layer table of a .qnz, N is how many pairs of products are added in 16 bits. "top" is the
+largest value of a layer's output, and in brackets that of its depthwise part. "bits" are those of
+its largest weight.
 """
 
-_LONGEST = 100  # characters of a value of a lineage step that a line shows
 
-
-@click.command(help=_HELP, short_help="Show what a model is.")
-@click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.command(
+    cls=Verb,
+    short_help="Show what a model is.",
+    help="Show what a model is: classes, data, training, metrics, layers, files.",
+    examples=("quicknet inspect photos.qnz", "quicknet inspect runs/photos --json"),
+    notes=_NOTES,
+    exit_codes={0: "The model was read.", 2: BAD_INPUT, 130: "The command was interrupted."},
+)
+@click.argument("model", cls=Argument, help="A run folder, an exported file, or the name of shipped weights.")
+@json_options("Print one JSON object, with the whole card.")
 def inspect(model: str, as_json: bool) -> int:
     """Carry out `quicknet inspect`; returns the exit code."""
     from quicknet.compare.facts import model_facts, model_files, model_layers, model_sections, read_model
@@ -61,12 +57,12 @@ def inspect(model: str, as_json: bool) -> int:
 
 
 def _receipt(card: Card) -> dict[str, Any] | None:
-    """Return what the file's maker measured it on; None where nothing was."""
+    """Return what the file was measured on when it was exported; None where it was not."""
     from quicknet.lite.receipt import recorded_predictions
 
-    found = recorded_predictions(card)
+    recorded = recorded_predictions(card)
     names = ("data", "split", "protocol", "n", "correct")
-    return None if found is None else {name: getattr(found, name) for name in names}
+    return None if recorded is None else {name: getattr(recorded, name) for name in names}
 
 
 def _receipt_line(receipt: dict[str, Any] | None) -> str:
@@ -78,7 +74,7 @@ def _receipt_line(receipt: dict[str, Any] | None) -> str:
 
 def _weights_line(card: Card, intact: bool) -> str:
     digest = card.weights_sha256[:12] or "unknown"
-    return f"weights: sha256 {digest}…, {'as' if intact else 'NOT what'} the card says"
+    return f"weights: sha256 {digest}…, {'as' if intact else 'NOT as'} the card says"
 
 
 def _print_tables(
@@ -121,10 +117,8 @@ def _card_lines(card: Card, facts: ModelFacts) -> list[str]:
     calibrated = "not calibrated" if card.temperature is None else f"temperature {card.temperature:.4f}"
     lines.append(f"probabilities: {calibrated}")
     if card.integer:
-        lines.append(f"integer network: {card.integer.bits}, a logit counts {card.integer.logit_scale:.6g}")
-    for step in card.lineage:
-        short = {key: value for key, value in step.items() if len(json.dumps(value)) <= _LONGEST}
-        lines.append(f"made from: {json.dumps(short, ensure_ascii=False)}")
+        lines.append(f"integer network: {card.integer.bits}, one unit is a logit of {card.integer.logit_scale:.6g}")
+    lines += [f"lineage: {line}" for line in lineage_lines(card.lineage)]
     for label, text in (("licence", card.licence), ("notes", card.notes)):
         if text:
             lines.append(f"{label}: {text}")

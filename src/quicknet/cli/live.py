@@ -75,7 +75,7 @@ class Live:
 
 
 class Rate:
-    """Seconds left, from the pace since the first call."""
+    """Estimates the seconds that are left, from the pace since the first call."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

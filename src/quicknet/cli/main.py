@@ -11,25 +11,38 @@ import click
 
 from quicknet import __version__
 from quicknet.cli.text import shown
+from quicknet.cli.verb import HelpContext, write_examples
 from quicknet.core.errors import QuickNetError, missing_extra, nearest
 
 # verb → one line for `--help`; its command is `quicknet.cli.VERB:VERB`
 VERBS = {
     "train": "Train a network on CIFAR-10, CIFAR-100 or a folder of pictures.",
-    "evaluate": "Measure a model on a data set: accuracy, per class, confusion, calibration.",
-    "predict": "Classify images, videos, and what a camera or a watched folder brings.",
-    "export": "Write a run folder as one verified file that runs without torch.",
+    "evaluate": "Measure how accurate a model is on a data set.",
+    "predict": "Classify images, videos, and the pictures of a camera or a watched folder.",
+    "export": "Write a run folder as one verified file that runs without PyTorch.",
     "verify": "Check that an exported file still answers as its receipt says.",
-    "benchmark": "Measure how fast models are, side by side; --fps asks for frames in real time.",
-    "inspect": "Show what a model is: card, layers, files, metrics.",
-    "doctor": "Look a data set over: unreadable files, duplicates, imbalance.",
+    "benchmark": "Measure how fast models are on this machine, side by side.",
+    "inspect": "Show what a model is: classes, data, training, metrics, layers, files.",
+    "doctor": "List what is wrong with a data set before you train on it.",
 }
 
-_EPILOG = "Exit codes: 0 done · 1 a check did not hold · 2 bad input or environment · 130 interrupted."
+_EXAMPLES = (
+    "quicknet train photos/ --run runs/photos",
+    "quicknet export runs/photos --out photos.qnz",
+    "quicknet predict photos.qnz camera/",
+)
+_EXIT_CODES = (
+    ("0", "Done."),
+    ("1", "A check did not hold (verify, doctor, export, benchmark --fps)."),
+    ("2", "The input or the environment is not usable; one line on standard error says why."),
+    ("130", "The command was interrupted."),
+)
 
 
 class _Verbs(click.Group):
     """Loads a verb's module only when it is called, so that `--help` stays fast."""
+
+    context_class = HelpContext
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -40,6 +53,15 @@ class _Verbs(click.Group):
         command = getattr(importlib.import_module(f"quicknet.cli.{name}"), name)
         assert isinstance(command, click.Command)
         return command
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_usage(ctx, formatter)
+        self.format_help_text(ctx, formatter)
+        write_examples(formatter, _EXAMPLES)
+        self.format_commands(ctx, formatter)
+        click.Command.format_options(self, ctx, formatter)
+        with formatter.section("Exit codes"):
+            formatter.write_dl(_EXIT_CODES)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -53,20 +75,18 @@ class _Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(
-    cls=_Verbs, no_args_is_help=False, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.group(cls=_Verbs, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "--version", prog_name="quicknet")
 def cli() -> None:
     """Turn a folder of pictures into one small, fast, verified file that classifies images.
 
-    Start with `quicknet train photos/`, where photos/ holds a folder of pictures per class.
+    The folder photos/ holds one folder of pictures per class, such as photos/cat and photos/dog.
     """
 
 
 def main() -> None:
     """Run the command line; every failure is one line on stderr and an exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal has no letters for is no failure
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a letter that the terminal cannot show is not a failure
         sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
@@ -84,8 +104,8 @@ def run(arguments: list[str]) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except BrokenPipeError:
-        # The reader of our output has gone: as SIGPIPE would have it. Python would complain
-        # again while closing stdout.
+        # The reader of our output has left; exit as SIGPIPE would. Python would complain again
+        # while it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (Exception, KeyboardInterrupt) as error:
@@ -97,7 +117,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _line_and_code(error: BaseException) -> tuple[str, int]:
-    """Return what to say of a failure, and the exit code."""
+    """Return the line that describes a failure, and the exit code."""
     if isinstance(error, ModuleNotFoundError):
         error = missing_extra(error) or error
     if isinstance(error, QuickNetError):
@@ -107,16 +127,14 @@ def _line_and_code(error: BaseException) -> tuple[str, int]:
         return f"{error.format_message().rstrip('.')}; see `{hint} --help`", 2
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return "interrupted; run the same command again", 130
-    # PyTorch's own: RuntimeError with one of these texts
+    # PyTorch raises RuntimeError with one of these texts
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
         return "out of memory; use smaller images, a smaller --batch-size or a smaller model", 2
     if isinstance(error, OSError):
         where = error.filename if error.filename is not None else "an output"
-        return (
-            f"{error.strerror or error} ({where}); check that it exists and its rights, and that the disk has room",
-            2,
-        )
-    return f"QuickNet met what it has no answer to ({type(error).__name__}: {error}); QUICKNET_DEBUG=1 shows where", 2
+        mend = "check that it exists, that you may use it, and that the disk has space left"
+        return f"{error.strerror or error} ({where}); {mend}", 2
+    return f"unexpected error ({type(error).__name__}: {error}); QUICKNET_DEBUG=1 shows where it happened", 2
 
 
 def _fail(text: str, code: int) -> int:

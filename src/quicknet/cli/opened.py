@@ -20,14 +20,19 @@ _RUNTIMES = ("auto", "engine", "engine-portable", "reference", "onnxruntime", "o
 def runtime_options(command: F) -> F:
     """Add --runtime and --threads to a command."""
     threads = click.option(
-        "--threads", type=click.IntRange(1, 1024), help="Threads for running an exported file.  [default: all cores]"
+        "--threads",
+        type=click.IntRange(1, 1024),
+        metavar="N",
+        help="Use N threads for an exported file.  [default: all cores]",
     )
     runtime = click.option(
         "--runtime",
         type=click.Choice(_RUNTIMES),
         default="auto",
         show_default=True,
-        help="What runs an exported file: engine or reference a .qnz, the others ONNX; auto is the fastest.",
+        metavar="NAME",
+        help="Run a .qnz with engine, reference or engine-portable, an ONNX file with onnxruntime or openvino; "
+        "auto takes the fastest.",
     )
     return runtime(threads(command))
 
@@ -41,5 +46,5 @@ def open_model(model: str, runtime: str, threads: int | None, quiet: bool) -> Cl
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     classifier = load(locate(model, "file", quiet), **given)
     if runtime == "auto" and getattr(classifier, "runtime", None) == "reference" and not quiet:
-        click.echo(f"quicknet: note: runs by {shown(str(getattr(classifier, 'status', '')))}", err=True)
+        click.echo(f"quicknet: note: running with {shown(str(getattr(classifier, 'status', '')))}", err=True)
     return classifier

@@ -14,6 +14,7 @@ import click
 
 from quicknet.cli.opened import open_model, runtime_options
 from quicknet.cli.text import shown
+from quicknet.cli.verb import Argument, Verb, json_options
 from quicknet.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -22,57 +23,70 @@ if TYPE_CHECKING:
     from quicknet.lite.video import FrameCounts
 
 
-_HELP = """Classify FILES with MODEL, a run folder, an exported file or weights by name (quicknet_s.cifar10).
-
-FILES are image files, folders (recursively, what has an image's suffix), or - for names on
-standard input, which are answered as they arrive. A picture's address (https://.../a.jpg) is
-fetched. Videos (.mp4, .mkv, .avi, ...), a camera's device (/dev/video0) and its address
-(rtsp://...) need the extra [video].
-
-In a video file every frame is classified, or --fps frames of each second. From a camera, or with
---realtime, the newest frame is classified; frames that arrive meanwhile are dropped and counted.
-With --watch, every picture that is new in FOLDER or changes is classified once it is complete.
-Cameras and --watch run until Ctrl-C (exit code 130) or --for SECONDS.
+_NOTES = """
+The output is one line per image or frame. Tabs separate the fields:
 
 \b
-A line per image or frame, separated by tabs:
   name, the answer and its probability, the next best classes
   name, unknown, the best classes           (below --min-confidence)
-  name, frame and time in seconds, ...      (a video's)
-\b
-With --json:
-  {"name": str, "label": str or null for unknown, "probability": of the best class,
-   "top": [{"label": str, "probability": number}, ...], "calibrated": bool}
-  and for a frame "frame": its number from 0, "time_s": in the video, or since the camera's start
+  name, frame and time in seconds, ...      (frames of a video)
 
-After a video, camera or --watch, standard error has the frames classified, their rate and the
-frames dropped. Unreadable files are named there, the others are still classified, and the exit
-code is then 2.
+Every frame of a video file is classified, or --fps frames per second of it. From a camera, and with
+--realtime, always the newest frame is classified. The frames that arrive in the meantime are
+dropped and counted. Cameras and --watch run until Ctrl-C or --for SECONDS.
+
+Files that cannot be read are named on standard error, and all others are still classified. After a
+video, a camera or --watch, the number of frames and their rate follow on standard error.
 """
 
 
-@click.command(help=_HELP, short_help="Classify images and videos.")
-@click.argument("model")
-@click.argument("files", nargs=-1)
-@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="Classes to name per image.")
+@click.command(
+    cls=Verb,
+    short_help="Classify images and videos.",
+    help="Classify images, videos, and the pictures of a camera or a watched folder.",
+    examples=("quicknet predict photos.qnz camera/", "quicknet predict quicknet_s.cifar10 --watch incoming/"),
+    notes=_NOTES,
+    exit_codes={
+        0: "Everything was classified.",
+        2: "A file could not be read, or the model or an option is not usable.",
+        130: "The command was interrupted, which is how a camera and --watch end.",
+    },
+)
+@click.argument("model", cls=Argument, help="A run folder, an exported file, or the name of shipped weights.")
+@click.argument(
+    "files",
+    cls=Argument,
+    nargs=-1,
+    help="Image files, folders of images, addresses of images (https://.../a.jpg), or - to read names from "
+    "standard input. With the extra [video] also "
+    "videos (.mp4, .mkv, .avi, ...), camera devices (/dev/video0) and camera addresses (rtsp://...).",
+)
+@click.option(
+    "--top", type=click.IntRange(1), default=3, show_default=True, metavar="N", help="Print N classes per image."
+)
 @click.option(
     "--min-confidence",
     type=click.FloatRange(0, 1),
     default=0.0,
     metavar="P",
-    help='Answer "unknown" where the best class is less probable than P.',
+    help='Answer "unknown" where the best class has a probability below P.',
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image, each on a line.")
-@click.option("-0", "nul", is_flag=True, help="Names on standard input end in NUL (find -print0).")
-@click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Images at a time.")
-@runtime_options
-@click.option("--watch", metavar="FOLDER", help="Classify the pictures that appear in FOLDER.")
+@json_options("Print one JSON object per line and image.")
+@click.option("-0", "nul", is_flag=True, help="Names on standard input end with NUL, as from find -print0.")
 @click.option(
-    "--fps", type=float, metavar="N", help="Frames to classify of each second of a video or camera.  [default: all]"
+    "--batch",
+    type=click.IntRange(1, 4096),
+    default=32,
+    show_default=True,
+    metavar="N",
+    help="Classify N images at a time.",
 )
-@click.option("--realtime", is_flag=True, help="Play video files at their own speed and drop frames, as of a camera.")
-@click.option("--for", "seconds", type=float, metavar="SECONDS", help="End a video, camera or --watch after this time.")
-@click.option("--quiet", is_flag=True, help="Print no notes; unreadable files are still named.")
+@runtime_options
+@click.option("--watch", metavar="FOLDER", help="Classify every picture that appears or changes in FOLDER.")
+@click.option("--fps", type=float, metavar="N", help="Classify N frames per second of a video.  [default: all]")
+@click.option("--realtime", is_flag=True, help="Play video files at their own speed and drop late frames.")
+@click.option("--for", "seconds", type=float, metavar="SECONDS", help="End a video, a camera or --watch after SECONDS.")
+@click.option("--quiet", is_flag=True, help="Print no notes; files that cannot be read are still named.")
 def predict(model: str, files: tuple[str, ...], **options: Any) -> int:
     """Carry out `quicknet predict`; returns the exit code."""
     from quicknet.lite.predict import PredictSettings

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def shown(text: str) -> str:
-    r"""Return `text` without what would break the line or drive the terminal; such bytes as codes.
+    r"""Return `text` with codes in place of what would break the line or control the terminal.
 
     >>> shown("a\tb\x1b[2J")
     'a\\x09b\\x1b[2J'

@@ -16,6 +16,7 @@ import click
 
 from quicknet.cli.live import Live, Rate, duration, stderr
 from quicknet.cli.text import shown
+from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 from quicknet.core.energy import total_joules
 from quicknet.core.errors import ConfigError
 
@@ -25,24 +26,65 @@ if TYPE_CHECKING:
     from quicknet.train.recipe import Recipe
     from quicknet.train.run import Run
 
+_NOTES = """
+The run folder is a MODEL for every other command, such as quicknet evaluate and quicknet predict.
 
-@click.command(short_help="Train a network.")
-@click.argument("data", required=False)
-@click.option("--model", help="A network of the registry, such as quicknet_xs (default: the recipe's).")
-@click.option("--recipe", help="fast, best, paper, photos, or a .toml file (default: fast; photos for a folder).")
-@click.option("--run", "run_name", help="Folder for the run (default: runs/DATA-MODEL-RECIPE).")
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with this run; DATA only if it moved.")
-@click.option("--from", "start_from", help="Start from this run folder, or from weights by name (fine-tuning).")
-@click.option("--teacher", help="Distil from this run folder, exported file or weights by name.")
-@click.option("--epochs", type=int, help="Short for --set train.epochs=N.")
-@click.option("--batch-size", type=int, help="Short for --set train.batch_size=N.")
-@click.option("--size", type=int, help="Image side in pixels; short for --set data.size=N.")
-@click.option("--seed", type=int, help="Short for --set train.seed=N.")
+Ctrl-C, SIGTERM and a terminal that closes (SIGHUP) save the run and stop. A second Ctrl-C or SIGTERM
+stops at once.
+"""
+
+
+@click.command(
+    cls=Verb,
+    short_help="Train a network.",
+    help="Train a network on pictures and save it in a run folder.",
+    examples=("quicknet train photos/ --run runs/photos", "quicknet train --resume runs/photos"),
+    notes=_NOTES,
+    exit_codes={
+        0: "The training is complete.",
+        2: BAD_INPUT,
+        130: "The training was interrupted; the last line says how to go on.",
+    },
+)
+@click.argument(
+    "data",
+    cls=Argument,
+    required=False,
+    help="What to learn from: cifar10, cifar100, or a folder that holds one folder of pictures per class.",
+)
+@click.option("--model", metavar="NAME", help="Train this network, such as quicknet_xs.  [default: the recipe's]")
+@click.option(
+    "--recipe",
+    metavar="NAME",
+    help="Use fast, best, paper, photos, or a .toml file.  [default: fast; photos for a folder]",
+)
+@click.option("--run", "run_name", metavar="FOLDER", help="Write this run folder.  [default: runs/DATA-MODEL-RECIPE]")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Continue this run; give DATA only if it has moved.",
+)
+@click.option(
+    "--from",
+    "start_from",
+    metavar="RUN",
+    help="Fine-tune the weights of this run folder or name.",
+)
+@click.option(
+    "--teacher",
+    metavar="MODEL",
+    help="Learn from the answers of this run folder, exported file or name (distillation).",
+)
+@click.option("--epochs", type=int, metavar="N", help="Train for N epochs; short for --set train.epochs=N.")
+@click.option("--batch-size", type=int, metavar="N", help="Use N images per step; short for --set train.batch_size=N.")
+@click.option("--size", type=int, metavar="N", help="Use images of N by N pixels; short for --set data.size=N.")
+@click.option("--seed", type=int, metavar="N", help="Start random numbers from N; short for --set train.seed=N.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change any setting of the recipe.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 or auto.")
-@click.option("--threads", type=click.IntRange(1, 256), help="CPU threads (default: all cores).")
-@click.option("--json", "as_json", is_flag=True, help="Epoch records and the result as JSON lines on stdout.")
-@click.option("--quiet", is_flag=True, help="No progress and no notes.")
+@click.option("--device", default="auto", show_default=True, metavar="NAME", help="Train on cpu, cuda, cuda:1 or auto.")
+@click.option("--threads", type=click.IntRange(1, 256), metavar="N", help="Use N CPU threads.  [default: all cores]")
+@json_options("Print one JSON line per epoch and one for the result.")
+@click.option("--quiet", is_flag=True, help="Print no progress and no notes.")
 def train(
     data: str | None,
     model: str | None,
@@ -56,20 +98,7 @@ def train(
     changes: tuple[str, ...],
     **shortcuts: Any,
 ) -> int:
-    r"""Train a network on DATA: cifar10, cifar100, or a folder of pictures (one folder per class).
-
-    Everything lands in a run folder that evaluate and predict take as MODEL. Ctrl-C and SIGTERM
-    save and say how to go on with --resume; a second one stops at once.
-
-    \b
-    With --json a line per epoch, as in log.jsonl, and one at the end; shares are 0..1:
-      {"event": "epoch", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_balanced_accuracy",
-       "best", "learning_rate", "image_size", "images_per_second", "seconds",
-       "energy_joules" (of the processors, null where the machine does not tell)}
-      {"event": "result", "run", "split", "n", "top1", "top1_low", "top1_high", "balanced_accuracy",
-       "majority_share", "protocol",
-       "best_epoch", "seconds", "energy_joules"}
-    """
+    """Carry out `quicknet train`; returns the exit code."""
     import torch
 
     from quicknet import train as training

@@ -9,39 +9,42 @@ from typing import TYPE_CHECKING
 import click
 
 from quicknet.cli.text import shown
+from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 
 if TYPE_CHECKING:
     from quicknet.core.card import Card
     from quicknet.data import Dataset
     from quicknet.lite.verify import Verification
 
-_HELP = """Check that FILE, which `quicknet export` wrote, still answers as its receipt says.
+_NOTES = """
+The check covers the digests, the declared shapes, and the answers to 16 test vectors by every
+runtime that is installed. A .qnz must give exactly the recorded integer logits, on every
+instruction set of this CPU. An ONNX file must give the recorded logits to within 1e-4.
 
-Digests, declared shapes, then 16 test vectors through everything here that runs FILE. A .qnz must
-give exactly the recorded integer logits, by the engine with each instruction set of this CPU and
-by numpy's reference; an ONNX file the recorded ones to 1e-4, by every runtime that is installed.
-
-With --data its test images are classified again, and accuracy follows: a .qnz's classes must have
-the recorded digest, of an ONNX file's recorded classes at most 0.1% may differ. DATA is cifar10,
-cifar100 or the folder of the receipt.
-
-\b
-With --json:
-  {"file", "sha256", "weights_sha256", "holds": bool,
-   "checks": [{"name", "ok", "detail"}, ...],
-   "receipt_measured": whether it was measured on data when it was exported,
-   "measured": null without --data, or {"data", "split", "protocol", "runtime", "n",
-     "top1", "top1_recorded", "different": null where only a digest is known}}
-
-Exit code 1 where the receipt does not hold.
+With --data the test images are classified again, which also gives the accuracy. All classes of a
+.qnz must be as recorded. Of an ONNX file's classes, at most 0.1% may differ.
 """
 
 
-@click.command(help=_HELP, short_help="Check an exported file.")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--data", help="Measure on it again: cifar10, cifar100 or a folder.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-@click.option("--quiet", is_flag=True, help="No progress and no notes.")
+@click.command(
+    cls=Verb,
+    short_help="Check an exported file.",
+    help="Check that an exported file still answers as its receipt says.",
+    examples=("quicknet verify photos.qnz", "quicknet verify photos.qnz --data photos/"),
+    notes=_NOTES,
+    exit_codes={0: "The receipt holds.", 1: "The receipt does not hold.", 2: BAD_INPUT, 130: "Interrupted."},
+)
+@click.argument(
+    "file",
+    cls=Argument,
+    type=click.Path(path_type=Path),
+    help="A file that quicknet export wrote, or the name of shipped weights.",
+)
+@click.option(
+    "--data", metavar="DATA", help="Classify the test images of this data again: cifar10, cifar100 or a folder."
+)
+@json_options("Print one JSON object.")
+@click.option("--quiet", is_flag=True, help="Print no progress and no notes.")
 def verify(file: Path, data: str | None, as_json: bool, quiet: bool) -> int:
     """Carry out `quicknet verify`; returns the exit code."""
     from quicknet.lite.progress import progress
@@ -51,17 +54,17 @@ def verify(file: Path, data: str | None, as_json: bool, quiet: bool) -> int:
 
     exported = read_exported(locate(file, "file", quiet))
     if data is None:
-        found = verify_file(exported)
+        verification = verify_file(exported)
     else:
         dataset = _load(exported.card, data, quiet)
         split = receipt_split(recorded_predictions(exported.card), dataset)
         with progress("verify", len(dataset.split(split)), "images", quiet) as advance:
-            found = verify_file(exported, dataset, advance)
+            verification = verify_file(exported, dataset, advance)
     if as_json:
-        click.echo(json.dumps({**found.to_dict(), "holds": found.holds}))
+        click.echo(json.dumps({**verification.to_dict(), "holds": verification.holds}))
     else:
-        _print(found)
-    found.require()
+        _print(verification)
+    verification.require()
     return 0
 
 
@@ -78,13 +81,13 @@ def _load(card: Card, data: str, quiet: bool) -> Dataset:
     return load_data(data, request_for(card, changes))
 
 
-def _print(found: Verification) -> None:
-    click.echo(f"{shown(found.file)}  sha256 {found.sha256}")
-    for check in found.checks:
+def _print(verification: Verification) -> None:
+    click.echo(f"{shown(verification.file)}  sha256 {verification.sha256}")
+    for check in verification.checks:
         click.echo(f"{'ok    ' if check.ok else 'FAILED'}  {shown(check.detail)}")
-    if found.measured is not None and found.measured.top1_recorded is None:
-        measured = found.measured
+    if verification.measured is not None and verification.measured.top1_recorded is None:
+        measured = verification.measured
         click.echo(f"measured now: top-1 {100 * measured.top1:.2f}% on {measured.split}, n = {measured.n:,}")
-    if not found.receipt_measured:
+    if not verification.receipt_measured:
         click.echo("the receipt was never measured on data")
-    click.echo("the receipt holds" if found.holds else "the receipt does NOT hold")
+    click.echo("the receipt holds" if verification.holds else "the receipt does NOT hold")

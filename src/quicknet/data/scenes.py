@@ -236,11 +236,11 @@ SHAPES: dict[str, Callable[[Rng], Shape]] = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Draw scenes from the command line; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m quicknet.data.scenes", description=draw_scenes.__doc__)
-    parser.add_argument("folder")
-    parser.add_argument("--per-class", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, default=32)
+    parser = argparse.ArgumentParser(prog="python -m quicknet.data.scenes", description="Draw ten classes of pictures.")
+    parser.add_argument("folder", help="The folder to write: train/CLASS/ and test/CLASS/.")
+    parser.add_argument("--per-class", type=int, default=500, metavar="N", help="Draw N pictures per class. [500]")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="Start random numbers from N. [0]")
+    parser.add_argument("--size", type=int, default=32, metavar="N", help="Draw pictures of N by N pixels. [32]")
     options = parser.parse_args(arguments)
     try:
         print(draw_scenes(options.folder, options.per_class, options.seed, options.size))
