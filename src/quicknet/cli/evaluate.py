@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from quicknet.core.card import Card
     from quicknet.data import Dataset
+    from quicknet.data.recorded import Chosen
     from quicknet.lite.classifier import Classifier
     from quicknet.lite.evaluate import Evaluation
 
@@ -44,7 +46,10 @@ With --json, shares being 0..1:
 @click.command(help=_HELP, short_help="Measure a model on a data set.")
 @click.argument("model")
 @click.argument("data", required=False)
-@click.option("--split", default="test", show_default=True, help="train, val, test or all.")
+@click.option(
+    "--split", help="train, val, test or all.  [default: test; all of a folder that the model was not trained on]"
+)
+@click.option("--as-is", is_flag=True, help="Of data that changed after training, take today's splits.")
 @click.option(
     "--protocol",
     type=click.Choice(["standard", "paper"]),
@@ -58,7 +63,7 @@ With --json, shares being 0..1:
 def evaluate(
     model: str,
     data: str | None,
-    split: str,
+    split: str | None,
     protocol: str | None,
     calibrate: bool,
     **options: Any,
@@ -69,9 +74,12 @@ def evaluate(
     from quicknet.lite.progress import progress
 
     html_path, quiet = options["html_path"], options["quiet"]
-    chosen = (options["runtime"], options["threads"], quiet)
-    classifier = open_model(model, *chosen)
-    dataset = _load(classifier, data, protocol, quiet)
+    runtime = (options["runtime"], options["threads"], quiet)
+    classifier = open_model(model, *runtime)
+    if calibrate and split is None:
+        split = "test"  # all of a folder would hold what the temperature is fitted on
+    chosen = _choose(classifier, data, _load(classifier, data, protocol, quiet), split, options["as_is"])
+    dataset, split = chosen.data, chosen.split
     if not quiet:
         for note in dataset.notes:
             click.echo(f"quicknet: note: {shown(note)}", err=True)
@@ -79,7 +87,7 @@ def evaluate(
         temperature = fit(classifier, dataset)
         if not quiet:
             click.echo(f"quicknet: note: temperature {temperature:.4f}, fitted on val, is in the card now", err=True)
-        classifier = open_model(model, *chosen)
+        classifier = open_model(model, *runtime)
     total = len(dataset.split(split))
     with progress(f"evaluate {split}", total, "images", quiet) as advance:
         found, logits = evaluate_logits(classifier, dataset, split, advance)
@@ -94,11 +102,25 @@ def evaluate(
     return 0
 
 
+def _choose(classifier: Classifier, named: str | None, data: Dataset, split: str | None, as_is: bool) -> Chosen:
+    """Return the split to measure, and its data with notes. Raises DataError where the wrong folder lies at a name."""
+    from quicknet.data.recorded import choose, recorded_of
+
+    chosen = choose(data, classifier.card, recorded_of(classifier.source, classifier.card), split, as_is)
+    if chosen.other and named is None:
+        raise DataError(
+            f"{data.name} holds no picture that the model was trained on, though the run's recipe names it; "
+            "name DATA: the folder where its data lies now, or this one to measure it all the same"
+        )
+    return replace(chosen, data=replace(chosen.data, notes=(*data.notes, *chosen.notes)))
+
+
 def _load(classifier: Classifier, data: str | None, protocol: str | None, quiet: bool) -> Dataset:
     """Return the data, split as it was for training: else `val` and `paper`'s `test` would hold
     images that the model was trained on.
     """
     from quicknet.data import load_data
+    from quicknet.data.load import require_models_source
     from quicknet.data.request import request_for
     from quicknet.lite.receipt import SPLIT_SETTINGS, split_settings
 
@@ -106,6 +128,8 @@ def _load(classifier: Classifier, data: str | None, protocol: str | None, quiet:
     source = data or trained.get("source") or (card.data.name if card.data else None)
     if not source:
         raise ConfigError("the model does not say what it was trained on; name DATA: cifar10, cifar100 or a folder")
+    if data is None:
+        require_models_source(source, classifier.source)
     changes = split_settings(card) | {key: trained[key] for key in SPLIT_SETTINGS if key in trained}
     changes |= {"quiet": quiet} | ({"protocol": protocol} if protocol else {})
     dataset = load_data(source, request_for(card, changes))

@@ -131,6 +131,7 @@ def _export_onnx(run: Path, target: Format, out: Path | None, data: str | None, 
     if data is None:
         return write(run, out, target)
     dataset = load_run_data(run, data, quiet)
+    _note_changes(run, dataset, quiet)
     total = 2 * len(dataset.split(receipt_split(None, dataset)))
     with progress("export", total, "images", quiet) as advance:
         return write(run, out, target, dataset, advance)
@@ -170,7 +171,20 @@ def _trained_on(run: Path, data: str | None, quiet: bool) -> Dataset:
     """Return the run's own data, from where its recipe says it lies unless `data` does."""
     from quicknet.deploy.export import load_run_data, recipes_source
 
-    return load_run_data(run, recipes_source(run) if data is None else data, quiet)
+    dataset = load_run_data(run, recipes_source(run) if data is None else data, quiet)
+    _note_changes(run, dataset, quiet)
+    return dataset
+
+
+def _note_changes(run: Path, data: Dataset, quiet: bool) -> None:
+    """Say where the data has changed since training: the accuracies in the receipt are then too high."""
+    from quicknet.core.card import read_card
+    from quicknet.data.recorded import change_note, recorded_of
+
+    card = read_card(run / "card.json")
+    note = None if quiet else change_note(data, card, recorded_of(run, card))
+    if note:
+        click.echo(f"quicknet: note: {shown(note)}; the receipt measures on today's splits", err=True)
 
 
 # --- printing ------------------------------------------------------------------------------

@@ -83,6 +83,7 @@ def load_folder(root: Path, request: DataRequest) -> Dataset:
         protocol=request.protocol,
         sha256=_sha256(splits, {e.path: e.sha256 for e in ordered}),
         notes=(*scan.notes, *(fault.message for fault in scan.faults), *notes, *skipped),
+        drawn=_drawn(scan, request, parts),
     )
     return _checked(data, request.classes is None)
 
@@ -139,6 +140,13 @@ def _parts(scan: Scan, request: DataRequest) -> tuple[dict[str, list[Entry]], li
     parts = {"train": train, "val": val}
     notes = _too_small(scan, parts)
     return parts | ({"test": scan.entries["test"]} if "test" in scan.entries else {}), notes
+
+
+def _drawn(scan: Scan, request: DataRequest, parts: dict[str, list[Entry]]) -> tuple[str, ...]:
+    """Return the splits that were chosen by content: those that have a folder of their own were not."""
+    if request.protocol == "paper" or WHOLE in scan.entries:
+        return tuple(parts)
+    return () if "val" in scan.entries else ("train", "val")
 
 
 def _held_out(entries: list[Entry], request: DataRequest, stratify: bool = True) -> tuple[list[Entry], list[Entry]]:
@@ -235,7 +243,8 @@ def _named(root: Path, reasons: dict[Path, str]) -> str:
 def _split(images: NDArray[np.uint8], entries: list[Entry]) -> Split:
     labels = np.array([entry.label for entry in entries], np.int64)
     labels.flags.writeable = False
-    return Split(images, labels, tuple(str(entry.path) for entry in entries))
+    ids = np.array([int(entry.sha256[:16], 16) for entry in entries], np.uint64)
+    return Split(images, labels, tuple(str(entry.path) for entry in entries), ids)
 
 
 def _sha256(splits: dict[str, Split], hashes: dict[Path, str]) -> str:

@@ -18,6 +18,7 @@ from quicknet.core.errors import CheckFailed, ConfigError, ToolError, require_pa
 from quicknet.core.files import sha256_bytes, sha256_file, write_atomically
 from quicknet.core.settings import Settings
 from quicknet.data import Dataset, load_data
+from quicknet.data.load import require_models_source
 from quicknet.data.request import request_for
 from quicknet.deploy.fold import fold
 from quicknet.lite.evaluate import LabelledData, classify, top1_metric
@@ -208,11 +209,12 @@ def _with_receipt(
 
 
 def recipes_source(run: Path) -> str:
-    """Return where the run's recipe says its data lies. Raises ConfigError where it says nothing."""
+    """Return where the run's recipe says its data lies. Raises ConfigError or DataError where it is not there."""
     require_run_folder(run)
     source = RunFolder(run).read_recipe().data.source if (run / "recipe.toml").is_file() else ""
     if not source:
         raise ConfigError(f"{run} does not say on what it was trained; name that data with --data")
+    require_models_source(source, run, "--data")
     return source
 
 
