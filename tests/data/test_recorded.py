@@ -136,6 +136,20 @@ def test_a_new_folder_with_a_test_folder_is_measured_on_that_and_says_of_all(tra
     assert "its test/ is measured, n = 6; --split all measures all 18 pictures" in chosen.notes[0]
 
 
+@pytest.mark.parametrize(("given", "split"), [(("test",), "test"), (("val",), "all"), (("val", "test"), "test")])
+def test_a_folder_without_train_is_measured(trained, tmp_path: Path, pictures, given, split: str) -> None:
+    _, card, recorded = trained
+    for part in given:
+        for name in ("cat", "dog"):
+            pictures(tmp_path / "new" / part / name, 5)
+    data = reload(tmp_path / "new", card)
+    chosen = choose(data, card, recorded, None)
+    assert (chosen.split, len(chosen.data.split(split))) == (split, 10)
+    assert len(choose(data, card, recorded, "all").data.split("all")) == 10 * len(given)
+    with pytest.raises(DataError, match="but no train/"):
+        load_data(tmp_path / "new", QUIET)
+
+
 def test_pictures_of_the_training_in_another_folder_are_left_out(trained, tmp_path: Path, pictures) -> None:
     root, card, recorded = trained
     for name in ("cat", "dog"):

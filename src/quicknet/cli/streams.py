@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from quicknet.core.errors import ToolError
 
@@ -106,8 +106,9 @@ def _stream(stream: TextIO | None, number: int, kind: type[_Output]) -> TextIO:
         return stream
     unbuffered = not hasattr(stream.buffer, "raw")  # python -u
     raw = stream.buffer if unbuffered else stream.buffer.raw
+    buffer: Any = kind(raw) if unbuffered else io.BufferedWriter(kind(raw))
     return io.TextIOWrapper(
-        kind(raw) if unbuffered else io.BufferedWriter(kind(raw)),
+        buffer,
         encoding=stream.encoding,
         errors="backslashreplace",  # what a terminal has no letters for is not a failure
         line_buffering=stream.line_buffering,

@@ -90,7 +90,8 @@ def load_folder(root: Path, request: DataRequest) -> Dataset:
 
 def scan_folder(root: Path, request: DataRequest, cache: Path) -> Scan:
     """List and hash a folder. Raises DataError for a layout or classes that cannot be used."""
-    listing = list_images(root)
+    # only a trained model brings both; else classes, or mean and std, come from train
+    listing = list_images(root, training=request.classes is None or request.spec is None)
     classes, missing = class_order(listing, request.classes)
     index_file = contents.index_path(cache, root)
     index = contents.read_index(index_file)
@@ -134,7 +135,7 @@ def _parts(scan: Scan, request: DataRequest) -> tuple[dict[str, list[Entry]], li
         train, val = _held_out(rest, request.replace(val_share=min(share, 0.49)))
         parts = {"train": train, "val": val, "test": test}
         return parts, _too_small(scan, parts)
-    if "val" in scan.entries:
+    if "val" in scan.entries or "train" not in scan.entries:
         return {name: scan.entries[name] for name in ("train", "val", "test") if name in scan.entries}, []
     train, val = _held_out(scan.entries["train"], request)
     parts = {"train": train, "val": val}
@@ -146,7 +147,7 @@ def _drawn(scan: Scan, request: DataRequest, parts: dict[str, list[Entry]]) -> t
     """Return the splits that were chosen by content: those that have a folder of their own were not."""
     if request.protocol == "paper" or WHOLE in scan.entries:
         return tuple(parts)
-    return () if "val" in scan.entries else ("train", "val")
+    return () if "val" in scan.entries or "train" not in scan.entries else ("train", "val")
 
 
 def _held_out(entries: list[Entry], request: DataRequest, stratify: bool = True) -> tuple[list[Entry], list[Entry]]:
