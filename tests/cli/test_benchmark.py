@@ -92,7 +92,7 @@ def test_frames_as_json_with_the_documented_fields(onnx_path: Path, capfd: pytes
         (["RUN", "--batch", "1,x"], "--batch '1,x'"),
         (["RUN", "--batch", "0"], "1..4096"),
         (["RUN", "--threads", "999"], "threads '999'"),
-        (["RUN", "--jpeg", "big"], "write such as 640x480"),
+        (["RUN", "--jpeg", "big"], "is not a size; write it like 640x480"),
         (["RUN", "--jpeg", "9999x9999"], "4096"),
         (["RUN", "--seconds", "0"], "seconds"),
         (["RUN", "--runtime", "torhc"], "did you mean 'torch'"),

@@ -214,7 +214,7 @@ def test_added_pictures_are_said_and_the_recorded_split_is_used(
     found = _output(["evaluate", str(pets_run), "--json"], capfd)
     after = json.loads(found.out)
     assert (after["n"], after["top1"], after["nll"]) == (before["n"], before["top1"], before["nll"])
-    assert "60 of its 120 pictures are new, and 0 of the 60 of then are gone" in found.err
+    assert "60 of its 120 pictures are new, and 0 of the 60 at training are gone" in found.err
     assert "test pictures were trained on" in found.err
     as_is = _output(["evaluate", str(pets_run), "--as-is", "--json"], capfd)
     assert json.loads(as_is.out)["n"] == 12

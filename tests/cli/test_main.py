@@ -97,12 +97,12 @@ def test_version(capfd: pytest.CaptureFixture[str]):
         (
             raising(PermissionError(13, "Permission denied", "/etc/x")),
             2,
-            "Permission denied (/etc/x); check that it exists and its rights, and that the disk has room",
+            "Permission denied (/etc/x); check that it exists, that you may use it, and that the disk has space left",
         ),
         (
             raising(ZeroDivisionError("division by zero")),
             2,
-            "QuickNet met what it has no answer to (ZeroDivisionError: division by zero); QUICKNET_DEBUG=1 shows where",
+            "unexpected error (ZeroDivisionError: division by zero); QUICKNET_DEBUG=1 shows where it happened",
         ),
     ],
 )

@@ -84,7 +84,7 @@ def test_a_changed_folder_is_measured_by_the_recorded_split_with_the_numbers(tra
     assert ids(chosen.data, "test") == still
     assert ids(chosen.data, "val") == set(recorded.splits["val"].tolist()) & ids(data, "all")
     (note,) = chosen.notes
-    assert "70 of its 120 pictures are new, and 30 of the 80 of then are gone" in note
+    assert "70 of its 120 pictures are new, and 30 of the 80 at training are gone" in note
     assert f"{moved} of today's {len(data.split('test'))} test pictures were trained on and {was_val} were val" in note
     assert f"test is the recorded one, {len(still)} pictures of 8" in note
     as_is = choose(data, card, recorded, None, as_is=True)

@@ -36,7 +36,7 @@ def test_training_keeps_its_splits_and_resume_says_what_has_changed(
         path.unlink()
     for number, path in enumerate(sorted((tmp_path / "parts" / "val").rglob("*.png"))):
         path.rename(pictures / path.parent.name / f"new{number}.png")
-    with pytest.raises(CheckpointError, match="60 of its 117 pictures are new, and 3 of the 60 of then are gone"):
+    with pytest.raises(CheckpointError, match="60 of its 117 pictures are new, and 3 of the 60 at training are gone"):
         resume(tmp_path / "run", CPU)
     (tmp_path / "run" / FILE).unlink()
     with pytest.raises(CheckpointError, match="sha256 over content differs"):

@@ -61,7 +61,7 @@ _SHARED_CORE = 0.9
 def _numbers(text: str, what: str) -> tuple[int, ...]:
     words = text.split(",")
     if not all(word.strip().isdecimal() for word in words):
-        raise ConfigError(f"{what} {text!r} is no list of numbers; write such as 1,64")
+        raise ConfigError(f"{what} {text!r} is not a list of numbers; write it like 1,64")
     return tuple(int(word) for word in words)
 
 
@@ -70,7 +70,7 @@ def _sides(text: str | None) -> tuple[int, int] | None:
         return None
     width, _, height = text.partition("x")
     if not (width.isdecimal() and height.isdecimal()):
-        raise ConfigError(f"--jpeg {text!r} is no size; write such as 640x480")
+        raise ConfigError(f"--jpeg {text!r} is not a size; write it like 640x480")
     return int(width), int(height)
 
 
@@ -229,7 +229,7 @@ _LEGEND = """\
 network: uint8 images to logits; whole: JPEG bytes to labels; MB: most memory so far
 CPU ms: CPU time of a call, which others on the machine do not change; ratio: images/s against the
 first model and runtime; share: multiply-adds per CPU time against those of the fp32 peak"""
-_MIN_COLUMNS = 120  # where output is no terminal
+_MIN_COLUMNS = 120  # where the output is not a terminal
 
 
 def _print(found: Benchmark) -> None:

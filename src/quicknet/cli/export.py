@@ -83,17 +83,17 @@ def export(
 ) -> int:
     """Carry out `quicknet export`; returns the exit code."""
     _check_options(format_, integers)
-    found: Settings
+    exported: Settings
     if format_ == "qnz":
-        found = _export_qnz(run, out, data, _settings(integers), quiet)
+        exported = _export_qnz(run, out, data, _settings(integers), quiet)
     elif integers["int8"]:
-        found = _export_int8(run, _target(format_), out, data, _settings(integers), quiet)
+        exported = _export_int8(run, _target(format_), out, data, _settings(integers), quiet)
     else:
-        found = _export_onnx(run, _target(format_), out, data, quiet)
+        exported = _export_onnx(run, _target(format_), out, data, quiet)
     if as_json:
-        click.echo(json.dumps(found.to_dict()))
+        click.echo(json.dumps(exported.to_dict()))
     else:
-        _print(found, "the integer network" if integers["int8"] else "the run")
+        _print(exported, "the integer network" if integers["int8"] else "the run")
     if format_ != "qnz" and data is None and not quiet:
         note = "not measured on data; with --data DATA the receipt says how good the file is"
         click.echo(f"quicknet: note: {note}", err=True)
@@ -190,18 +190,18 @@ def _note_changes(run: Path, data: Dataset, quiet: bool) -> None:
 # --- printing ------------------------------------------------------------------------------
 
 
-def _print(found: Any, parent: str) -> None:
-    click.echo(f"{shown(found.path)}  {found.size_bytes:,} bytes, sha256 {found.sha256}")
-    if found.format == "qnz":
-        click.echo(f"test vectors answered by: {', '.join(found.runtimes)}")
-        for row in found.compared:
-            click.echo(_compared(found.bits, row))
+def _print(exported: Any, parent: str) -> None:
+    click.echo(f"{shown(exported.path)}  {exported.size_bytes:,} bytes, sha256 {exported.sha256}")
+    if exported.format == "qnz":
+        click.echo(f"test vectors answered by: {', '.join(exported.runtimes)}")
+        for row in exported.compared:
+            click.echo(_compared(exported.bits, row))
         return
-    click.echo(f"test vectors answered as by {parent}: {', '.join(found.runtimes)}")
-    if found.top1 is not None and found.n is not None:
+    click.echo(f"test vectors answered as by {parent}: {', '.join(exported.runtimes)}")
+    if exported.top1 is not None and exported.n is not None:
         click.echo(
-            f"top-1 {100 * found.top1:.2f}% on {found.split}, n = {found.n:,}; "
-            f"{found.different} images of another class than by {parent}"
+            f"top-1 {100 * exported.top1:.2f}% on {exported.split}, n = {exported.n:,}; "
+            f"{exported.different} images of another class than by {parent}"
         )
 
 

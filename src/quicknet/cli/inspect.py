@@ -64,9 +64,9 @@ def _receipt(card: Card) -> dict[str, Any] | None:
     """Return what the file's maker measured it on; None where nothing was."""
     from quicknet.lite.receipt import recorded_predictions
 
-    found = recorded_predictions(card)
+    recorded = recorded_predictions(card)
     names = ("data", "split", "protocol", "n", "correct")
-    return None if found is None else {name: getattr(found, name) for name in names}
+    return None if recorded is None else {name: getattr(recorded, name) for name in names}
 
 
 def _receipt_line(receipt: dict[str, Any] | None) -> str:

@@ -109,11 +109,9 @@ def _line_and_code(error: BaseException) -> tuple[str, int]:
         return "out of memory; use smaller images, a smaller --batch-size or a smaller model", 2
     if isinstance(error, OSError):
         where = error.filename if error.filename is not None else "an output"
-        return (
-            f"{error.strerror or error} ({where}); check that it exists and its rights, and that the disk has room",
-            2,
-        )
-    return f"QuickNet met what it has no answer to ({type(error).__name__}: {error}); QUICKNET_DEBUG=1 shows where", 2
+        mend = "check that it exists, that you may use it, and that the disk has space left"
+        return f"{error.strerror or error} ({where}); {mend}", 2
+    return f"unexpected error ({type(error).__name__}: {error}); QUICKNET_DEBUG=1 shows where it happened", 2
 
 
 def _fail(text: str, code: int) -> int:

@@ -51,17 +51,17 @@ def verify(file: Path, data: str | None, as_json: bool, quiet: bool) -> int:
 
     exported = read_exported(locate(file, "file", quiet))
     if data is None:
-        found = verify_file(exported)
+        verification = verify_file(exported)
     else:
         dataset = _load(exported.card, data, quiet)
         split = receipt_split(recorded_predictions(exported.card), dataset)
         with progress("verify", len(dataset.split(split)), "images", quiet) as advance:
-            found = verify_file(exported, dataset, advance)
+            verification = verify_file(exported, dataset, advance)
     if as_json:
-        click.echo(json.dumps({**found.to_dict(), "holds": found.holds}))
+        click.echo(json.dumps({**verification.to_dict(), "holds": verification.holds}))
     else:
-        _print(found)
-    found.require()
+        _print(verification)
+    verification.require()
     return 0
 
 
@@ -78,13 +78,13 @@ def _load(card: Card, data: str, quiet: bool) -> Dataset:
     return load_data(data, request_for(card, changes))
 
 
-def _print(found: Verification) -> None:
-    click.echo(f"{shown(found.file)}  sha256 {found.sha256}")
-    for check in found.checks:
+def _print(verification: Verification) -> None:
+    click.echo(f"{shown(verification.file)}  sha256 {verification.sha256}")
+    for check in verification.checks:
         click.echo(f"{'ok    ' if check.ok else 'FAILED'}  {shown(check.detail)}")
-    if found.measured is not None and found.measured.top1_recorded is None:
-        measured = found.measured
+    if verification.measured is not None and verification.measured.top1_recorded is None:
+        measured = verification.measured
         click.echo(f"measured now: top-1 {100 * measured.top1:.2f}% on {measured.split}, n = {measured.n:,}")
-    if not found.receipt_measured:
+    if not verification.receipt_measured:
         click.echo("the receipt was never measured on data")
-    click.echo("the receipt holds" if found.holds else "the receipt does NOT hold")
+    click.echo("the receipt holds" if verification.holds else "the receipt does NOT hold")

@@ -97,7 +97,7 @@ def changes(data: Dataset, recorded: Recorded) -> str:
     new, gone = len(np.setdiff1d(now, then)), len(np.setdiff1d(then, now))
     if not new and not gone:
         return "the pictures are the same, but not their classes, splits or copies"
-    return f"{new:,} of its {len(now):,} pictures are new, and {gone:,} of the {len(then):,} of then are gone"
+    return f"{new:,} of its {len(now):,} pictures are new, and {gone:,} of the {len(then):,} at training are gone"
 
 
 def change_note(data: Dataset, card: Card, recorded: Recorded | None) -> str | None:
