@@ -90,13 +90,13 @@ def evaluate(
         classifier = open_model(model, *runtime)
     total = len(dataset.split(split))
     with progress(f"evaluate {split}", total, "images", quiet) as advance:
-        found, logits = evaluate_logits(classifier, dataset, split, advance)
+        evaluation, logits = evaluate_logits(classifier, dataset, split, advance)
     if html_path is not None:
-        _write_html(html_path, classifier, dataset, found, logits)
+        _write_html(html_path, classifier, dataset, evaluation, logits)
     if options["as_json"]:
-        click.echo(json.dumps(found.to_dict()))
+        click.echo(json.dumps(evaluation.to_dict()))
     else:
-        _print(found)
+        _print(evaluation)
     if html_path is not None and not quiet:
         click.echo(f"quicknet: note: the report is {html_path}", err=True)
     return 0
@@ -152,17 +152,17 @@ def _training_data(source: Path) -> dict[str, Any]:
 
 
 def _write_html(
-    path: Path, classifier: Classifier, dataset: Dataset, found: Evaluation, logits: NDArray[np.float32]
+    path: Path, classifier: Classifier, dataset: Dataset, evaluation: Evaluation, logits: NDArray[np.float32]
 ) -> None:
     from quicknet.report.data import ReportData, read_log, worst_mistakes
     from quicknet.report.html import write_report
 
     card: Card = classifier.card
-    part = dataset.split(found.split)
+    part = dataset.split(evaluation.split)
     report = ReportData(
         title=f"{card.model.name} on {dataset.name}",
         card=card,
-        evaluation=found,
+        evaluation=evaluation,
         epochs=read_log(classifier.source / "log.jsonl"),
         mistakes=worst_mistakes(part.images, part.labels, logits, card, part.paths),
         notes=dataset.notes,
@@ -176,56 +176,56 @@ _MATRIX_CLASSES = 12  # as many columns as 80 characters take
 _CLASS_ROWS = 40
 
 
-def _print(found: Evaluation) -> None:
+def _print(evaluation: Evaluation) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(
-        f"top-1 {100 * found.top1:.2f}% "
-        f"({100 * found.top1_low:.2f} to {100 * found.top1_high:.2f}, 95% interval), "
-        f"n = {found.n:,}, {shown(found.data)} {found.split}, protocol {found.protocol}",
+        f"top-1 {100 * evaluation.top1:.2f}% "
+        f"({100 * evaluation.top1_low:.2f} to {100 * evaluation.top1_high:.2f}, 95% interval), "
+        f"n = {evaluation.n:,}, {shown(evaluation.data)} {evaluation.split}, protocol {evaluation.protocol}",
         soft_wrap=True,
     )
-    imbalance = found.imbalance()
+    imbalance = evaluation.imbalance()
     if imbalance is not None:
         console.print(shown(imbalance), soft_wrap=True)
-    if found.top5 is not None:
-        console.print(f"top-5 {100 * found.top5:.2f}%")
-    calibration = f"ECE {100 * found.ece:.2f}%, NLL {found.nll:.4f}, not calibrated"
-    if found.ece_calibrated is not None and found.nll_calibrated is not None:
-        after = f"{100 * found.ece_calibrated:.2f}%, {found.nll_calibrated:.4f}"
-        calibration += f"; {after} at temperature {found.temperature:.3f}"
+    if evaluation.top5 is not None:
+        console.print(f"top-5 {100 * evaluation.top5:.2f}%")
+    calibration = f"ECE {100 * evaluation.ece:.2f}%, NLL {evaluation.nll:.4f}, not calibrated"
+    if evaluation.ece_calibrated is not None and evaluation.nll_calibrated is not None:
+        after = f"{100 * evaluation.ece_calibrated:.2f}%, {evaluation.nll_calibrated:.4f}"
+        calibration += f"; {after} at temperature {evaluation.temperature:.3f}"
     console.print(calibration, soft_wrap=True)
-    console.print(f"{found.seconds:.1f} s, {found.images_per_second:,.0f} images/s")
-    console.print(_class_table(found))
-    if len(found.classes) <= _MATRIX_CLASSES:
-        console.print(_matrix(found))
+    console.print(f"{evaluation.seconds:.1f} s, {evaluation.images_per_second:,.0f} images/s")
+    console.print(_class_table(evaluation))
+    if len(evaluation.classes) <= _MATRIX_CLASSES:
+        console.print(_matrix(evaluation))
 
 
-def _class_table(found: Evaluation) -> Any:
+def _class_table(evaluation: Evaluation) -> Any:
     from rich.text import Text
 
-    rows = sorted(enumerate(found.classes), key=lambda entry: 2.0 if entry[1].recall is None else entry[1].recall)
+    rows = sorted(enumerate(evaluation.classes), key=lambda entry: 2.0 if entry[1].recall is None else entry[1].recall)
     title = "classes, worst first" + (f" ({_CLASS_ROWS} of {len(rows)})" if len(rows) > _CLASS_ROWS else "")
     table = make_table(title, ("class",), ("images", "recall", "precision"))
     table.add_column("mostly taken for", overflow="fold")
     for index, row in rows[:_CLASS_ROWS]:
-        counts = [0 if other == index else count for other, count in enumerate(found.confusion[index])]
+        counts = [0 if other == index else count for other, count in enumerate(evaluation.confusion[index])]
         worst = max(range(len(counts)), key=counts.__getitem__)
-        taken = f"{found.classes[worst].name} ({counts[worst]})" if counts[worst] else ""
+        taken = f"{evaluation.classes[worst].name} ({counts[worst]})" if counts[worst] else ""
         shares = ("–" if share is None else f"{100 * share:.2f}%" for share in (row.recall, row.precision))
         table.add_row(Text(shown(row.name)), f"{row.n:,}", *shares, Text(shown(taken)))
     return table
 
 
-def _matrix(found: Evaluation) -> Any:
+def _matrix(evaluation: Evaluation) -> Any:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title="rows true, columns predicted", box=None, title_justify="left", pad_edge=False)
     table.add_column("", overflow="ellipsis", max_width=12, no_wrap=True)
-    for row in found.classes:
+    for row in evaluation.classes:
         table.add_column(Text(shown(row.name)), justify="right", no_wrap=True, overflow="ellipsis")
-    for row, counts in zip(found.classes, found.confusion, strict=True):
+    for row, counts in zip(evaluation.classes, evaluation.confusion, strict=True):
         table.add_row(Text(shown(row.name)), *(str(count) if count else "·" for count in counts))
     return table
