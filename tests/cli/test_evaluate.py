@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from exported import make_run, write_pictures
 from helpers import write_cifar
 from quicknet.cli.main import run
 from quicknet.core.card import Card, read_card
@@ -159,3 +160,122 @@ def test_class_names_cannot_drive_the_terminal(run_dir: Path, capfd: pytest.Capt
     found = capfd.readouterr().out
     assert "\x1b" not in found
     assert "[red]b[/red]" in found
+
+
+# --- data that is not, or is no longer, what the model was trained on ------------------------
+
+
+def write_classes(root: Path, n: int, seed: int) -> Path:
+    """Write class folders of n pictures each, without split folders."""
+    parts = write_pictures(root.parent / f"{root.name}-parts", n, seed)
+    (parts / "train").rename(root)
+    return root
+
+
+@pytest.fixture
+def pets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of three classes of 20 pictures in the folder `pets`, whose recipe names it as the user did: relative."""
+    monkeypatch.setenv("QUICKNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    write_classes(tmp_path / "pets", 20, 0)
+    folder = make_run(tmp_path / "run", tmp_path / "pets", request=DataRequest(quiet=True, size=32))
+    RunFolder(folder).write_split(load_data(tmp_path / "pets", DataRequest(quiet=True, size=32)))
+    (folder / "recipe.toml").write_text('[data]\nsource = "pets"\nsize = 32\n')
+    return folder
+
+
+def test_a_new_folder_is_measured_whole_and_says_so(pets_run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_classes(Path("others"), 30, 1)
+    assert run(["evaluate", str(pets_run), "others", "--json"]) == 0
+    found = capfd.readouterr()
+    assert (json.loads(found.out)["n"], json.loads(found.out)["split"]) == (90, "all")
+    assert "others is not the data that the model was trained on: all 90 pictures are measured" in found.err
+    assert run(["evaluate", str(pets_run), "others", "--split", "test", "--json", "--quiet"]) == 0
+    found = capfd.readouterr()
+    assert (json.loads(found.out)["n"], found.err) == (9, "")
+
+
+def test_an_exported_file_measures_a_new_folder_whole_too(
+    pets_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_classes(Path("others"), 30, 1)
+    assert run(["export", str(pets_run), "--format", "onnx", "--out", "a.onnx", "--quiet"]) == 0
+    capfd.readouterr()
+    assert run(["evaluate", "a.onnx", "others", "--json"]) == 0
+    found = capfd.readouterr()
+    assert json.loads(found.out)["n"] == 90
+    assert "all 90 pictures" in found.err
+
+
+def test_added_pictures_are_said_and_the_recorded_split_is_used(
+    pets_run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = json.loads(_output(["evaluate", str(pets_run), "--json"], capfd).out)
+    for number, path in enumerate(sorted(write_classes(Path("more"), 20, 2).rglob("*.png"))):
+        path.rename(Path("pets") / path.parent.name / f"more{number}.png")
+    found = _output(["evaluate", str(pets_run), "--json"], capfd)
+    after = json.loads(found.out)
+    assert (after["n"], after["top1"], after["nll"]) == (before["n"], before["top1"], before["nll"])
+    assert "60 of its 120 pictures are new, and 0 of the 60 at training are gone" in found.err
+    assert "test pictures were trained on" in found.err
+    as_is = _output(["evaluate", str(pets_run), "--as-is", "--json"], capfd)
+    assert json.loads(as_is.out)["n"] == 12
+    assert "today's (--as-is)" in as_is.err
+    assert _output(["evaluate", str(pets_run), "--quiet", "--json"], capfd).err == ""
+    note = _output(["export", str(pets_run), "--format", "onnx", "--out", "b.onnx", "--data", "pets"], capfd).err
+    assert "60 of its 120 pictures are new" in note
+
+
+def _output(arguments: list[str], capfd: pytest.CaptureFixture[str]):
+    assert run(arguments) == 0
+    return capfd.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("verb", "option"), [("evaluate", "name DATA"), ("export", "name --data"), ("train", "name DATA")]
+)
+def test_a_relative_name_of_the_runs_own_is_said_to_be_so(
+    verb: str, option: str, pets_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    if verb == "train":
+        _save_last(pets_run)
+    arguments = {"export": ["--format", "qnz"], "train": ["--resume"]}.get(verb, [])
+    assert run([verb, *arguments, str(pets_run)]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"quicknet: error: 'pets', the data that {pets_run} was trained on, does not exist here")
+    assert "relative to the folder where training was started" in line
+    assert option in line
+
+
+def test_an_absolute_name_of_the_runs_own_and_that_of_a_file(
+    pets_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (pets_run / "recipe.toml").write_text(f"[data]\nsource = {json.dumps(str(tmp_path / 'gone'))}\n")
+    assert run(["evaluate", str(pets_run)]) == 2
+    assert "does not exist; name DATA: where it lies now" in capfd.readouterr().err
+    assert run(["export", str(pets_run), "--format", "onnx", "--out", "a.onnx", "--quiet"]) == 0
+    (tmp_path / "pets").rename(tmp_path / "moved")
+    capfd.readouterr()
+    assert run(["evaluate", "a.onnx"]) == 2
+    assert "a file knows no more than the name; name DATA" in capfd.readouterr().err
+
+
+def test_another_folder_at_the_runs_own_name_is_refused(
+    pets_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    write_classes(Path("pets"), 5, 3)
+    assert run(["evaluate", str(pets_run)]) == 2
+    assert "pets holds no picture that the model was trained on" in capfd.readouterr().err
+
+
+def _save_last(folder: Path) -> None:
+    """Give a run folder what --resume reads before its data."""
+    card = read_card(folder / "card.json")
+    counters = {"format": 1, "data_sha256": card.data.sha256, "threads": 1, "model": card.model.to_dict()}
+    counters |= {"classes": card.classes, "preprocess": card.preprocess.to_dict(), "lineage": (), "history": ()}
+    counters |= {"epoch": 0, "step": 0, "seen": 0, "seconds": 0.0, "best_accuracy": -1.0, "best_epoch": 0}
+    RunFolder(folder).save_last({"a": torch.zeros(1)}, counters)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import DataError
 from quicknet.data import DataRequest, Dataset, examine, load_data
 from quicknet.data.layout import split_of
@@ -261,7 +262,8 @@ def test_only_test_proposes_what_measures_all_of_it(tmp_path, pictures):
     for label in ("cat", "dog"):
         pictures(test / label, 4)
     refused(tmp_path / "ds", "has test/ but no train/", f"quicknet evaluate MODEL {test} --split all")
-    assert len(load_data(test, QUIET.replace(classes=("cat", "dog"))).split("all")) == 8
+    asked = QUIET.replace(classes=("cat", "dog"), spec=PreprocessSpec(size=16).to_dict())  # as `evaluate` asks
+    assert len(load_data(test, asked).split("all")) == len(load_data(tmp_path / "ds", asked).split("all")) == 8
 
 
 # --- archives that wrap ----------------------------------------------------------------------

@@ -194,5 +194,5 @@ def test_weights_are_kept_in_a_byte() -> None:
 
 def test_a_card_without_a_logit_scale_is_refused() -> None:
     network = random_network(np.random.default_rng(2), blocks=())
-    with pytest.raises(FormatError, match="nothing of an integer network"):
+    with pytest.raises(FormatError, match="describes no integer network"):
         build_int8(network, network_card(network).replace(integer=None), "openvino")

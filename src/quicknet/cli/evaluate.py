@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from quicknet.core.card import Card
     from quicknet.data import Dataset
+    from quicknet.data.recorded import Chosen
     from quicknet.lite.classifier import Classifier
     from quicknet.lite.evaluate import Evaluation
 
@@ -46,7 +48,14 @@ Without DATA, the model is measured on the data that it was trained on, split in
     required=False,
     help="What to measure on: cifar10, cifar100, or a folder that holds one folder of pictures per class.",
 )
-@click.option("--split", default="test", show_default=True, metavar="NAME", help="Measure on train, val, test or all.")
+@click.option(
+    "--split",
+    metavar="NAME",
+    help="Measure on train, val, test or all.  [default: test; all of a folder that the model was not trained on]",
+)
+@click.option(
+    "--as-is", is_flag=True, help="Take today's splits of data that has changed, not those the model was trained with."
+)
 @click.option(
     "--protocol",
     type=click.Choice(["standard", "paper"]),
@@ -60,7 +69,7 @@ Without DATA, the model is measured on the data that it was trained on, split in
 def evaluate(
     model: str,
     data: str | None,
-    split: str,
+    split: str | None,
     protocol: str | None,
     calibrate: bool,
     **options: Any,
@@ -71,9 +80,12 @@ def evaluate(
     from quicknet.lite.progress import progress
 
     html_path, quiet = options["html_path"], options["quiet"]
-    chosen = (options["runtime"], options["threads"], quiet)
-    classifier = open_model(model, *chosen)
-    dataset = _load(classifier, data, protocol, quiet)
+    runtime = (options["runtime"], options["threads"], quiet)
+    classifier = open_model(model, *runtime)
+    if calibrate and split is None:
+        split = "test"  # all of a folder would hold what the temperature is fitted on
+    chosen = _choose(classifier, data, _load(classifier, data, protocol, quiet), split, options["as_is"])
+    dataset, split = chosen.data, chosen.split
     if not quiet:
         for note in dataset.notes:
             click.echo(f"quicknet: note: {shown(note)}", err=True)
@@ -81,19 +93,32 @@ def evaluate(
         temperature = fit(classifier, dataset)
         if not quiet:
             click.echo(f"quicknet: note: temperature {temperature:.4f}, fitted on val, is in the card now", err=True)
-        classifier = open_model(model, *chosen)
+        classifier = open_model(model, *runtime)
     total = len(dataset.split(split))
     with progress(f"evaluate {split}", total, "images", quiet) as advance:
-        found, logits = evaluate_logits(classifier, dataset, split, advance)
+        evaluation, logits = evaluate_logits(classifier, dataset, split, advance)
     if html_path is not None:
-        _write_html(html_path, classifier, dataset, found, logits)
+        _write_html(html_path, classifier, dataset, evaluation, logits)
     if options["as_json"]:
-        click.echo(json.dumps(found.to_dict()))
+        click.echo(json.dumps(evaluation.to_dict()))
     else:
-        _print(found)
+        _print(evaluation)
     if html_path is not None and not quiet:
         click.echo(f"quicknet: note: the report is {html_path}", err=True)
     return 0
+
+
+def _choose(classifier: Classifier, named: str | None, data: Dataset, split: str | None, as_is: bool) -> Chosen:
+    """Return the split to measure, and its data with notes. Raises DataError where the wrong folder lies at a name."""
+    from quicknet.data.recorded import choose, recorded_of
+
+    chosen = choose(data, classifier.card, recorded_of(classifier.source, classifier.card), split, as_is)
+    if chosen.other and named is None:
+        raise DataError(
+            f"{data.name} holds no picture that the model was trained on, though the run's recipe names it; "
+            "name DATA: the folder where its data lies now, or this one to measure it all the same"
+        )
+    return replace(chosen, data=replace(chosen.data, notes=(*data.notes, *chosen.notes)))
 
 
 def _load(classifier: Classifier, data: str | None, protocol: str | None, quiet: bool) -> Dataset:
@@ -101,6 +126,7 @@ def _load(classifier: Classifier, data: str | None, protocol: str | None, quiet:
     images that the model was trained on.
     """
     from quicknet.data import load_data
+    from quicknet.data.load import require_models_source
     from quicknet.data.request import request_for
     from quicknet.lite.receipt import SPLIT_SETTINGS, split_settings
 
@@ -108,6 +134,8 @@ def _load(classifier: Classifier, data: str | None, protocol: str | None, quiet:
     source = data or trained.get("source") or (card.data.name if card.data else None)
     if not source:
         raise ConfigError("the model does not say what it was trained on; name DATA: cifar10, cifar100 or a folder")
+    if data is None:
+        require_models_source(source, classifier.source)
     changes = split_settings(card) | {key: trained[key] for key in SPLIT_SETTINGS if key in trained}
     changes |= {"quiet": quiet} | ({"protocol": protocol} if protocol else {})
     dataset = load_data(source, request_for(card, changes))
@@ -130,17 +158,17 @@ def _training_data(source: Path) -> dict[str, Any]:
 
 
 def _write_html(
-    path: Path, classifier: Classifier, dataset: Dataset, found: Evaluation, logits: NDArray[np.float32]
+    path: Path, classifier: Classifier, dataset: Dataset, evaluation: Evaluation, logits: NDArray[np.float32]
 ) -> None:
     from quicknet.report.data import ReportData, read_log, worst_mistakes
     from quicknet.report.html import write_report
 
     card: Card = classifier.card
-    part = dataset.split(found.split)
+    part = dataset.split(evaluation.split)
     report = ReportData(
         title=f"{card.model.name} on {dataset.name}",
         card=card,
-        evaluation=found,
+        evaluation=evaluation,
         epochs=read_log(classifier.source / "log.jsonl"),
         mistakes=worst_mistakes(part.images, part.labels, logits, card, part.paths),
         notes=dataset.notes,
@@ -154,56 +182,56 @@ _MATRIX_CLASSES = 12  # as many columns as 80 characters take
 _CLASS_ROWS = 40
 
 
-def _print(found: Evaluation) -> None:
+def _print(evaluation: Evaluation) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(
-        f"top-1 {100 * found.top1:.2f}% "
-        f"({100 * found.top1_low:.2f} to {100 * found.top1_high:.2f}, 95% interval), "
-        f"n = {found.n:,}, {shown(found.data)} {found.split}, protocol {found.protocol}",
+        f"top-1 {100 * evaluation.top1:.2f}% "
+        f"({100 * evaluation.top1_low:.2f} to {100 * evaluation.top1_high:.2f}, 95% interval), "
+        f"n = {evaluation.n:,}, {shown(evaluation.data)} {evaluation.split}, protocol {evaluation.protocol}",
         soft_wrap=True,
     )
-    imbalance = found.imbalance()
+    imbalance = evaluation.imbalance()
     if imbalance is not None:
         console.print(shown(imbalance), soft_wrap=True)
-    if found.top5 is not None:
-        console.print(f"top-5 {100 * found.top5:.2f}%")
-    calibration = f"ECE {100 * found.ece:.2f}%, NLL {found.nll:.4f}, not calibrated"
-    if found.ece_calibrated is not None and found.nll_calibrated is not None:
-        after = f"{100 * found.ece_calibrated:.2f}%, {found.nll_calibrated:.4f}"
-        calibration += f"; {after} at temperature {found.temperature:.3f}"
+    if evaluation.top5 is not None:
+        console.print(f"top-5 {100 * evaluation.top5:.2f}%")
+    calibration = f"ECE {100 * evaluation.ece:.2f}%, NLL {evaluation.nll:.4f}, not calibrated"
+    if evaluation.ece_calibrated is not None and evaluation.nll_calibrated is not None:
+        after = f"{100 * evaluation.ece_calibrated:.2f}%, {evaluation.nll_calibrated:.4f}"
+        calibration += f"; {after} at temperature {evaluation.temperature:.3f}"
     console.print(calibration, soft_wrap=True)
-    console.print(f"{found.seconds:.1f} s, {found.images_per_second:,.0f} images/s")
-    console.print(_class_table(found))
-    if len(found.classes) <= _MATRIX_CLASSES:
-        console.print(_matrix(found))
+    console.print(f"{evaluation.seconds:.1f} s, {evaluation.images_per_second:,.0f} images/s")
+    console.print(_class_table(evaluation))
+    if len(evaluation.classes) <= _MATRIX_CLASSES:
+        console.print(_matrix(evaluation))
 
 
-def _class_table(found: Evaluation) -> Any:
+def _class_table(evaluation: Evaluation) -> Any:
     from rich.text import Text
 
-    rows = sorted(enumerate(found.classes), key=lambda entry: 2.0 if entry[1].recall is None else entry[1].recall)
+    rows = sorted(enumerate(evaluation.classes), key=lambda entry: 2.0 if entry[1].recall is None else entry[1].recall)
     title = "classes, worst first" + (f" ({_CLASS_ROWS} of {len(rows)})" if len(rows) > _CLASS_ROWS else "")
     table = make_table(title, ("class",), ("images", "recall", "precision"))
     table.add_column("mostly taken for", overflow="fold")
     for index, row in rows[:_CLASS_ROWS]:
-        counts = [0 if other == index else count for other, count in enumerate(found.confusion[index])]
+        counts = [0 if other == index else count for other, count in enumerate(evaluation.confusion[index])]
         worst = max(range(len(counts)), key=counts.__getitem__)
-        taken = f"{found.classes[worst].name} ({counts[worst]})" if counts[worst] else ""
+        taken = f"{evaluation.classes[worst].name} ({counts[worst]})" if counts[worst] else ""
         shares = ("–" if share is None else f"{100 * share:.2f}%" for share in (row.recall, row.precision))
         table.add_row(Text(shown(row.name)), f"{row.n:,}", *shares, Text(shown(taken)))
     return table
 
 
-def _matrix(found: Evaluation) -> Any:
+def _matrix(evaluation: Evaluation) -> Any:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title="rows true, columns predicted", box=None, title_justify="left", pad_edge=False)
     table.add_column("", overflow="ellipsis", max_width=12, no_wrap=True)
-    for row in found.classes:
+    for row in evaluation.classes:
         table.add_column(Text(shown(row.name)), justify="right", no_wrap=True, overflow="ellipsis")
-    for row, counts in zip(found.classes, found.confusion, strict=True):
+    for row, counts in zip(evaluation.classes, evaluation.confusion, strict=True):
         table.add_row(Text(shown(row.name)), *(str(count) if count else "·" for count in counts))
     return table

@@ -90,17 +90,17 @@ def export(
     """Carry out `quicknet export`; returns the exit code."""
     format_ = format_ or _default_format(out, integers["int8"])
     _check_options(format_, integers)
-    found: Settings
+    exported: Settings
     if format_ == "qnz":
-        found = _export_qnz(run, out, data, _settings(integers), quiet)
+        exported = _export_qnz(run, out, data, _settings(integers), quiet)
     elif integers["int8"]:
-        found = _export_int8(run, _target(format_), out, data, _settings(integers), quiet)
+        exported = _export_int8(run, _target(format_), out, data, _settings(integers), quiet)
     else:
-        found = _export_onnx(run, _target(format_), out, data, quiet)
+        exported = _export_onnx(run, _target(format_), out, data, quiet)
     if as_json:
-        click.echo(json.dumps(found.to_dict()))
+        click.echo(json.dumps(exported.to_dict()))
     else:
-        _print(found, "the integer network" if integers["int8"] else "the run")
+        _print(exported, "the integer network" if integers["int8"] else "the run")
     if format_ != "qnz" and data is None and not quiet:
         note = "not measured on data; with --data DATA the receipt says how good the file is"
         click.echo(f"quicknet: note: {note}", err=True)
@@ -147,6 +147,7 @@ def _export_onnx(run: Path, target: Format, out: Path | None, data: str | None, 
     if data is None:
         return write(run, out, target)
     dataset = load_run_data(run, data, quiet)
+    _note_changes(run, dataset, quiet)
     total = 2 * len(dataset.split(receipt_split(None, dataset)))
     with progress("export", total, "images", quiet) as advance:
         return write(run, out, target, dataset, advance)
@@ -186,24 +187,37 @@ def _trained_on(run: Path, data: str | None, quiet: bool) -> Dataset:
     """Return the run's own data, from where its recipe says it lies unless `data` does."""
     from quicknet.deploy.export import load_run_data, recipes_source
 
-    return load_run_data(run, recipes_source(run) if data is None else data, quiet)
+    dataset = load_run_data(run, recipes_source(run) if data is None else data, quiet)
+    _note_changes(run, dataset, quiet)
+    return dataset
+
+
+def _note_changes(run: Path, data: Dataset, quiet: bool) -> None:
+    """Say where the data has changed since training: the accuracies in the receipt are then too high."""
+    from quicknet.core.card import read_card
+    from quicknet.data.recorded import change_note, recorded_of
+
+    card = read_card(run / "card.json")
+    note = None if quiet else change_note(data, card, recorded_of(run, card))
+    if note:
+        click.echo(f"quicknet: note: {shown(note)}; the receipt measures on today's splits", err=True)
 
 
 # --- printing ------------------------------------------------------------------------------
 
 
-def _print(found: Any, parent: str) -> None:
-    click.echo(f"{shown(found.path)}  {found.size_bytes:,} bytes, sha256 {found.sha256}")
-    if found.format == "qnz":
-        click.echo(f"test vectors answered by: {', '.join(found.runtimes)}")
-        for row in found.compared:
-            click.echo(_compared(found.bits, row))
+def _print(exported: Any, parent: str) -> None:
+    click.echo(f"{shown(exported.path)}  {exported.size_bytes:,} bytes, sha256 {exported.sha256}")
+    if exported.format == "qnz":
+        click.echo(f"test vectors answered by: {', '.join(exported.runtimes)}")
+        for row in exported.compared:
+            click.echo(_compared(exported.bits, row))
         return
-    click.echo(f"test vectors answered as by {parent}: {', '.join(found.runtimes)}")
-    if found.top1 is not None and found.n is not None:
+    click.echo(f"test vectors answered as by {parent}: {', '.join(exported.runtimes)}")
+    if exported.top1 is not None and exported.n is not None:
         click.echo(
-            f"top-1 {100 * found.top1:.2f}% on {found.split}, n = {found.n:,}; "
-            f"{found.different} images of another class than by {parent}"
+            f"top-1 {100 * exported.top1:.2f}% on {exported.split}, n = {exported.n:,}; "
+            f"{exported.different} images of another class than by {parent}"
         )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import sys
 
 import click
 
 from quicknet import __version__
+from quicknet.cli.streams import ReaderLeft, install_streams
 from quicknet.cli.text import shown
 from quicknet.cli.verb import HelpContext, write_examples
 from quicknet.core.errors import QuickNetError, missing_extra, nearest
@@ -86,8 +86,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; every failure is one line on stderr and an exit code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a letter that the terminal cannot show is not a failure
-        sys.stdout.reconfigure(errors="backslashreplace")
+    install_streams()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -100,14 +99,12 @@ def run(arguments: list[str]) -> int:
     try:
         with cli.make_context("quicknet", list(arguments)) as context:
             code = cli.invoke(context)
+        sys.stdout.flush()  # what cannot be written is found here, not when Python closes it
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as error:
         return error.exit_code
-    except BrokenPipeError:
-        # The reader of our output has left; exit as SIGPIPE would. Python would complain again
-        # while it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except (ReaderLeft, BrokenPipeError):
+        return 141  # the reader of our output has left: exit as SIGPIPE would
     except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("QUICKNET_DEBUG") == "1":
             import traceback

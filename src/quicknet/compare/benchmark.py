@@ -131,7 +131,7 @@ def benchmark(
 ) -> Benchmark:
     """Measure `models` (run folders or exported files) in every runtime present, in turn.
 
-    `advance(n)` is told of n more of `count_steps` done. Raises ConfigError, CheckpointError,
+    `advance(n)` is called after n more of `count_steps` done. Raises ConfigError, CheckpointError,
     FormatError and ToolError for what cannot be measured.
     """
     settings = settings or BenchmarkSettings()
@@ -193,7 +193,7 @@ def _once_each(subjects: Sequence[Subject]) -> list[Subject]:
 def _peaks(subjects: Sequence[Subject]) -> list[Subject]:
     """Return the matrix product on one core, which shares are of, and with every number of threads used.
 
-    Not with as many threads as the subject: BLAS threads that wait for one another spin, and on
+    Not with as many threads as the subject: BLAS threads spin while they wait, and on
     a busy machine (load 9 on 2 cores) did 7 G multiply-adds per second of CPU time where one did 48.
     """
     threads = dict.fromkeys((1, *(subject.threads for subject in subjects)))

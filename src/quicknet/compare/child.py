@@ -18,7 +18,7 @@ from quicknet.core.errors import QuickNetError, ToolError
 
 
 def pinned_cores(threads: int) -> list[int] | None:
-    """Return the cores that a subject is pinned to, the first that are usable; None where none can be."""
+    """Return the cores that a subject is pinned to, the first that are usable; None where the system cannot pin."""
     return sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_setaffinity") else None
 
 

@@ -68,7 +68,7 @@ def costs(config: QuickNetConfig | DarknetConfig | WideResNetConfig, image_size:
 def _layers(config: QuickNetConfig | DarknetConfig | WideResNetConfig) -> Iterator[_LayerCosts]:
     if isinstance(config, QuickNetConfig):
         return _quicknet(config)
-    # told by what it has: the class itself would bring torch along
+    # recognized by an attribute: importing the class would import torch
     if hasattr(config, "pools"):
         return _darknet(cast("DarknetConfig", config))
     return _wide_resnet(config)

@@ -21,15 +21,15 @@ from quicknet.lite.shipped import locate
 def read_model(path: str | Path) -> tuple[Card, bool]:
     """Return the card of a model and whether its weights are the card's.
 
-    Neither torch nor a runtime is loaded. Raises what `quicknet.load` raises for what is no model.
+    Neither torch nor a runtime is loaded. Raises what `quicknet.load` raises where there is no model.
     """
     place = locate(path, "file")
     if place.is_dir() and (place / "card.json").is_file():
         card, weights = read_card(place / "card.json"), place / "model.safetensors"
         return card, weights.is_file() and sha256_file(weights) == card.weights_sha256
     if place.exists() and looks_like_qnz(place):
-        found = read_qnz(place)
-        return found.card, found.weights_sha256 == found.card.weights_sha256
+        qnz = read_qnz(place)
+        return qnz.card, qnz.weights_sha256 == qnz.card.weights_sha256
     if place.exists() and looks_like_onnx(place):
         file = read_onnx(place)
         return file.card, file.intact
@@ -96,7 +96,7 @@ class SectionFacts(Settings, frozen=True, kw_only=True):
 
 
 def model_sections(model: str) -> tuple[SectionFacts, ...]:
-    """Return the sections of a `.qnz` in order; none of another model."""
+    """Return the sections of a `.qnz` in order; another model has none."""
     path = locate(model, "file")
     if not path.is_file() or not looks_like_qnz(path):
         return ()

@@ -9,7 +9,10 @@ from pathlib import Path
 from quicknet.compare.benchmark import Benchmark, Row
 from quicknet.core.errors import require_package
 
-_COLOURS = {"network": "#4477aa", "whole": "#ee6677"}  # P. Tol's bright scheme: told apart by the colour-blind
+_COLOURS = {
+    "network": "#4477aa",
+    "whole": "#ee6677",
+}  # P. Tol's bright scheme, which colour-blind people can distinguish
 _LABELS = {"network": "network only", "whole": "JPEG to label"}
 _BAR = 0.38
 
@@ -19,24 +22,24 @@ def check_matplotlib() -> None:
     require_package("matplotlib", "a PNG")
 
 
-def draw_latency(found: Benchmark) -> bytes:
+def draw_latency(benchmark: Benchmark) -> bytes:
     """Return a PNG: per batch size and number of threads, each model's median, a line up to p95."""
     check_matplotlib()
     from matplotlib.figure import Figure
 
-    cases = list(dict.fromkeys((row.batch, row.threads) for row in found.rows))
-    variants = list(dict.fromkeys((row.model, row.runtime) for row in found.rows))
+    cases = list(dict.fromkeys((row.batch, row.threads) for row in benchmark.rows))
+    variants = list(dict.fromkeys((row.model, row.runtime) for row in benchmark.rows))
     height = 0.9 + len(cases) * (0.9 + 0.5 * len(variants))
     figure = Figure(figsize=(8, height), layout="constrained")
     axes = figure.subplots(len(cases), 1, squeeze=False)[:, 0]
     for axis, (batch, threads) in zip(axes, cases, strict=True):
-        rows = [row for row in found.rows if (row.batch, row.threads) == (batch, threads)]
+        rows = [row for row in benchmark.rows if (row.batch, row.threads) == (batch, threads)]
         _bars(axis, rows, variants)
         axis.set_title(f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}", loc="left", fontsize=10)
     axes[-1].set_xlabel("ms, median; the line ends at p95")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False, fontsize=9)
-    figure.suptitle(f"{found.machine['cpu']}, {found.machine['cores']} cores", x=0.01, ha="left", fontsize=9)
+    figure.suptitle(f"{benchmark.machine['cpu']}, {benchmark.machine['cores']} cores", x=0.01, ha="left", fontsize=9)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""A share of one CPU core for another process: by the kernel where it lets us, else by stopping it.
+"""Limit another process to a share of one CPU core: by the kernel where that is allowed, else by stopping it.
 
 Kernel: a cgroup v2 of its own with `cpu.max`, where this process may make one. Otherwise a
 supervisor reads the CPU time the process has used, stops it (SIGSTOP) once the period's quota is
@@ -159,14 +159,14 @@ def own_group(mounts: tuple[Path, ...] = _CGROUP_MOUNTS) -> tuple[Path, Path] | 
 
 def parents_for_quota(mount: Path, own: Path) -> list[Path]:
     """Return the groups, `own` and its ancestors, under which this process may make one with a quota."""
-    found = []
+    groups = []
     for folder in [own, *own.parents]:
         with contextlib.suppress(OSError):
             if "cpu" in (folder / "cgroup.subtree_control").read_text().split() and os.access(folder, os.W_OK):
-                found.append(folder)
+                groups.append(folder)
         if folder == mount:
             break
-    return found
+    return groups
 
 
 def make_group(parent: Path, pid: int, share: float, period: float) -> Path:

@@ -60,7 +60,7 @@ class SmallestShare(Settings, frozen=True, kw_only=True):
 
     @property
     def row(self) -> FrameRow:
-        """The last trial with the share that was found, or with a whole core."""
+        """The last trial with the smallest share, or with a whole core."""
         share = self.cpu_share if self.cpu_share is not None else 1.0
         return next(row for row in reversed(self.trials) if row.cpu_share == share)
 
@@ -81,16 +81,16 @@ def hold_frames(paths: Sequence[str | Path], settings: FrameSettings) -> tuple[F
 def smallest_shares(
     paths: Sequence[str | Path], settings: FrameSettings, tried: Callable[[FrameRow], None] = lambda row: None
 ) -> tuple[SmallestShare, ...]:
-    """Find for each model the smallest share of one core that holds the rate; `tried` is told of every trial.
+    """Find for each model the smallest share of one core that holds the rate; `tried` is called after every trial.
 
     Each trial lasts `settings.seconds`. Raises as `hold_frames`.
     """
-    found = []
+    shares = []
     with _subjects(paths, settings) as subjects:
         for subject, folder in subjects:
             with _warm(subject, folder) as child:
-                found.append(_search(child, folder, settings, tried))
-    return tuple(found)
+                shares.append(_search(child, folder, settings, tried))
+    return tuple(shares)
 
 
 def _search(child: Child, folder: Path, settings: FrameSettings, tried: Callable[[FrameRow], None]) -> SmallestShare:
@@ -159,7 +159,7 @@ def _warm(subject: Subject, folder: Path) -> Iterator[Child]:
 
 
 def _hold(child: Child, folder: Path, settings: FrameSettings) -> FrameRow:
-    """Have frames come once, with the share that the settings leave."""
+    """Run one trial with the share of the settings."""
     runtime = str(child.ask("describe")["runtime"])
     if settings.cpu_share is None:
         quota, used = "none", None

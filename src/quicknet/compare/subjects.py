@@ -81,7 +81,7 @@ def find_subjects(models: Sequence[str | Path], runtimes: Sequence[str], threads
 
     `runtimes` chooses among them, empty takes all. Raises ConfigError for an unknown runtime or
     one that does not run a model, CheckpointError where no model is, ToolError where a run folder
-    needs torch. What is asked for and not installed shows when it is opened.
+    needs torch. A runtime that is asked for but not installed is noticed when it is opened.
     """
     for name in runtimes:
         if name not in RUNTIMES:
@@ -98,7 +98,7 @@ def find_subjects(models: Sequence[str | Path], runtimes: Sequence[str], threads
 
 def _runtimes_of(path: Path, asked: Sequence[str]) -> list[str]:
     if not path.exists() or (path.is_dir() and not (path / "card.json").is_file()):
-        load(path)  # raises, and names what is near
+        load(path)  # raises, and suggests a similar name
     kinds = _kinds(path)
     if kinds is QNZ_RUNTIMES and not asked:
         from quicknet import engine  # compiled now, where that is needed, rather than in a cold start
@@ -125,22 +125,22 @@ def own_runtime(model: str) -> str:
 
 
 def thread_counts(asked: Sequence[str]) -> tuple[int, ...]:
-    """Return numbers of threads, "all" being the cores this process may use; repeated ones once.
+    """Return numbers of threads without repetition; "all" means the cores that this process may use.
 
-    Raises ConfigError for what is no number within 1..cores.
+    Raises ConfigError for anything else than a number within 1..cores.
 
     >>> thread_counts(["1", "1"])
     (1,)
     """
     cores = usable_cores()
-    found: list[int] = []
+    numbers: list[int] = []
     for word in asked:
         number = cores if word == "all" else int(word) if word.isdecimal() else 0
         if not 1 <= number <= cores:
             raise ConfigError(f"threads {word!r} must be 'all' or lie in 1..{cores}, this machine's usable cores")
-        if number not in found:
-            found.append(number)
-    return tuple(found)
+        if number not in numbers:
+            numbers.append(number)
+    return tuple(numbers)
 
 
 # --- in the subject's own process ---------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from quicknet.core.errors import ConfigError
 from quicknet.core.settings import Settings
 
-# In a burst so many calls are wanted, unless it then lasts longer than so many seconds: ten bursts
+# A burst has this many calls, unless it would last longer than this many seconds: ten bursts
 # make 50 repeats or 2 s.
 BURST_CALLS = 5
 BURST_S = 0.2
@@ -50,8 +50,8 @@ def summarize(seconds: Sequence[float], batch: int) -> Timing:
 def burst(call: Callable[[], object], seconds: float, clock: Callable[[], float]) -> list[float]:
     """Return the seconds of repeated calls, for `seconds` and BURST_CALLS calls or BURST_S.
 
-    Whoever was measured before has left the caches full: a first call, unless it alone fills the
-    burst, is not counted.
+    The first call is not counted, since the variant that was measured before has filled the caches;
+    but it is where it alone fills the burst.
     """
     started = clock()
     taken = [_timed(call, clock)]

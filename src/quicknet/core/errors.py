@@ -1,4 +1,4 @@
-"""Every failure that a user can cause or mend, as an exception with one line of text.
+"""Every failure that a user can cause or correct, as an exception with one line of text.
 
 The text names what is wrong, where, and what to do; the command line prints it as
 ``quicknet: error: TEXT`` and exits with `exit_code`.

@@ -16,12 +16,21 @@ class Split:
     """Images of one size, decoded by the preprocessing spec, and their labels.
 
     `images` (N, H, W, C) uint8, read-only and often memory-mapped; `labels` (N,) int64;
-    `paths` the N files they came from, where they came from files.
+    `paths` the N files they came from, where they came from files; `content_ids` (N,) uint64 the
+    first 8 bytes of the SHA-256 of those files, as a number.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     paths: tuple[str, ...] | None = None
+    content_ids: NDArray[np.uint64] | None = None
+
+    def rows(self, chosen: NDArray[np.int64]) -> Split:
+        """Return some of the images, in the order of `chosen`; they are copied."""
+        images, labels = self.images[chosen], self.labels[chosen]
+        images.flags.writeable = labels.flags.writeable = False
+        paths = None if self.paths is None else tuple(self.paths[row] for row in chosen.tolist())
+        return Split(images, labels, paths, None if self.content_ids is None else self.content_ids[chosen])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -32,7 +41,8 @@ class Dataset:
     """Splits of one data source: `train`, `val`, and `test` where there is one.
 
     `notes` are sentences that a user should read (what was skipped, what is small);
-    `sha256` is over the content that was used; `protocol` names how it was split.
+    `sha256` is over the content that was used; `protocol` names how it was split; `drawn` are the
+    splits that were chosen here and not given as folders.
     """
 
     name: str
@@ -42,6 +52,7 @@ class Dataset:
     protocol: str
     sha256: str
     notes: tuple[str, ...] = field(default=())
+    drawn: tuple[str, ...] = ()
 
     def split(self, name: str) -> Split:
         """Return a split, or with `all` every image once. Raises DataError, which names the splits."""
@@ -64,4 +75,6 @@ def _joined(splits: list[Split]) -> Split:
     images.flags.writeable = labels.flags.writeable = False
     if any(split.paths is None for split in splits):
         return Split(images, labels)
-    return Split(images, labels, tuple(path for split in splits for path in split.paths or ()))
+    ids = [split.content_ids for split in splits if split.content_ids is not None]
+    paths = tuple(path for split in splits for path in split.paths or ())
+    return Split(images, labels, paths, np.concatenate(ids) if len(ids) == len(splits) else None)

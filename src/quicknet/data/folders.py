@@ -83,13 +83,15 @@ def load_folder(root: Path, request: DataRequest) -> Dataset:
         protocol=request.protocol,
         sha256=_sha256(splits, {e.path: e.sha256 for e in ordered}),
         notes=(*scan.notes, *(fault.message for fault in scan.faults), *notes, *skipped),
+        drawn=_drawn(scan, request, parts),
     )
     return _checked(data, request.classes is None)
 
 
 def scan_folder(root: Path, request: DataRequest, cache: Path) -> Scan:
     """List and hash a folder. Raises DataError for a layout or classes that cannot be used."""
-    listing = list_images(root)
+    # only a trained model brings both; else classes, or mean and std, come from train
+    listing = list_images(root, training=request.classes is None or request.spec is None)
     classes, missing = class_order(listing, request.classes)
     index_file = contents.index_path(cache, root)
     index = contents.read_index(index_file)
@@ -133,12 +135,19 @@ def _parts(scan: Scan, request: DataRequest) -> tuple[dict[str, list[Entry]], li
         train, val = _held_out(rest, request.replace(val_share=min(share, 0.49)))
         parts = {"train": train, "val": val, "test": test}
         return parts, _too_small(scan, parts)
-    if "val" in scan.entries:
+    if "val" in scan.entries or "train" not in scan.entries:
         return {name: scan.entries[name] for name in ("train", "val", "test") if name in scan.entries}, []
     train, val = _held_out(scan.entries["train"], request)
     parts = {"train": train, "val": val}
     notes = _too_small(scan, parts)
     return parts | ({"test": scan.entries["test"]} if "test" in scan.entries else {}), notes
+
+
+def _drawn(scan: Scan, request: DataRequest, parts: dict[str, list[Entry]]) -> tuple[str, ...]:
+    """Return the splits that were chosen by content: those that have a folder of their own were not."""
+    if request.protocol == "paper" or WHOLE in scan.entries:
+        return tuple(parts)
+    return () if "val" in scan.entries or "train" not in scan.entries else ("train", "val")
 
 
 def _held_out(entries: list[Entry], request: DataRequest, stratify: bool = True) -> tuple[list[Entry], list[Entry]]:
@@ -235,7 +244,8 @@ def _named(root: Path, reasons: dict[Path, str]) -> str:
 def _split(images: NDArray[np.uint8], entries: list[Entry]) -> Split:
     labels = np.array([entry.label for entry in entries], np.int64)
     labels.flags.writeable = False
-    return Split(images, labels, tuple(str(entry.path) for entry in entries))
+    ids = np.array([int(entry.sha256[:16], 16) for entry in entries], np.uint64)
+    return Split(images, labels, tuple(str(entry.path) for entry in entries), ids)
 
 
 def _sha256(splits: dict[str, Split], hashes: dict[Path, str]) -> str:

@@ -61,10 +61,13 @@ def natural_key(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
     return parts, name
 
 
-def find_layout(root: Path) -> Layout:
-    """Return how `root` is laid out. Raises DataError where it cannot be read or can be read in two ways."""
+def find_layout(root: Path, training: bool = True) -> Layout:
+    """Return how `root` is laid out; where not `training`, train/ may be missing.
+
+    Raises DataError where it cannot be read or can be read in two ways.
+    """
     folders = folders_of(entries_of(root))
-    splits = _splits_in(root, folders)
+    splits = _splits_in(root, folders, training)
     if splits is not None:
         aside = tuple(folder for folder in folders if folder not in splits.values())
         _refuse_unclear(root, splits, aside)
@@ -72,7 +75,7 @@ def find_layout(root: Path) -> Layout:
     inside = {folder: _below(folder) for folder in folders}
     wrapped = {folder: place for folder in folders if (place := _wrapped_splits(folder, inside[folder])) is not None}
     if len(folders) == len(wrapped) == 1:
-        return find_layout(wrapped[folders[0]])
+        return find_layout(wrapped[folders[0]], training)
     if wrapped:
         raise DataError(_beside_a_wrapped(root, folders, wrapped))
     _refuse_splits_inside(root, inside)
@@ -110,7 +113,7 @@ def _named_splits(folders: Iterable[Path]) -> Iterator[tuple[str, Path]]:
             yield split, folder
 
 
-def _splits_in(root: Path, folders: list[Path]) -> dict[str, Path] | None:
+def _splits_in(root: Path, folders: list[Path], training: bool) -> dict[str, Path] | None:
     """Return split → folder, or None where the subfolders are classes.
 
     A folder `train` that holds pictures and lies beside other folders is a class (of vehicles, say).
@@ -132,6 +135,8 @@ def _splits_in(root: Path, folders: list[Path]) -> dict[str, Path] | None:
         return None
     classes = [f for f in folders if f not in splits.values() and not _UNLABELLED & _words(f.name)]
     if any(inside.values()) and not classes:
+        if not training:
+            return {split: splits[split] for split in splits if inside[split]}
         raise DataError(_without_train(root, [splits[split] for split in splits if inside[split]]))
     return None
 

@@ -48,15 +48,16 @@ class Listing:
     faults: tuple[Fault, ...]
 
 
-def list_images(root: Path) -> Listing:
+def list_images(root: Path, training: bool = True) -> Listing:
     """Return the images of `root`: class folders, or `train/ val/ test/` of class folders.
 
     A class is a folder with images at any depth; its name is put in Unicode's composed form
     (macOS stores names decomposed), bytes of it that are not UTF-8 become codes. Left out are
     hidden files and folders, those that systems leave, and links that lead back up.
-    Raises DataError, which says what to do, for an empty or flat folder.
+    Raises DataError, which says what to do, for an empty or flat folder, and where `training` for
+    splits without train/.
     """
-    layout = find_layout(root)
+    layout = find_layout(root, training)
     reader = _Reader(root)
     if layout.root != root:
         reader.notes.append(f"the splits lie in {printable(layout.root.relative_to(root))}/")

@@ -62,6 +62,25 @@ def locate(source: str | Path, request: DataRequest) -> Path | tuple[Cifar, Path
     return cifar.unpacked_in(folder) or folder
 
 
+def require_models_source(source: str, model: Path, option: str = "DATA") -> None:
+    """Raise DataError where the data that a model itself names is not there: the user did not type that name.
+
+    `option` is where the user may name it.
+    """
+    folder = expanded(source)
+    if source in CIFARS or folder.exists():
+        return
+    text = f"{source!r}, the data that {model} was trained on, does not exist"
+    if folder.is_absolute():
+        raise DataError(f"{text}; name {option}: where it lies now")
+    if model.is_dir():
+        raise DataError(
+            f"{text} here: its recipe names it relative to the folder where training was started; "
+            f"name {option}, or run the command in that folder"
+        )
+    raise DataError(f"{text} here, and a file knows no more than the name; name {option}")
+
+
 def _hint(folder: Path) -> str:
     """Suggest the folder with the nearest name."""
     try:

@@ -18,6 +18,7 @@ from quicknet.core.errors import CheckFailed, ConfigError, ToolError, require_pa
 from quicknet.core.files import sha256_bytes, sha256_file, write_atomically
 from quicknet.core.settings import Settings
 from quicknet.data import Dataset, load_data
+from quicknet.data.load import require_models_source
 from quicknet.data.request import request_for
 from quicknet.deploy.fold import fold
 from quicknet.lite.evaluate import LabelledData, classify, top1_metric
@@ -58,7 +59,7 @@ class Exported(Settings, frozen=True, kw_only=True):
 
 
 def default_path(run: Path, format: Format) -> Path:  # noqa: A002
-    """Return where a run's export goes unless told: RUN/NAME.onnx, NAME being the folder's.
+    """Return where a run's export goes by default: RUN/NAME.onnx, NAME being the folder's.
 
     >>> default_path(Path("runs/photos"), "onnx"), default_path(Path("runs/photos"), "openvino")
     (PosixPath('runs/photos/photos.onnx'), PosixPath('runs/photos/photos.openvino.onnx'))
@@ -78,10 +79,10 @@ def export(
 
     `onnx` is for ONNX Runtime, `openvino` an ONNX file for OpenVINO: they differ in how PReLU is
     written. With `data`, read by the card's spec and classes, the receipt records the parent's
-    class of every test image, and the file is measured on them; `advance(n)` is told of every n
+    class of every test image, and the file is measured on them; `advance(n)` is called after every n
     images done. What was at `out` before stays there unless all holds.
-    Raises ToolError naming the extra that a missing tool is of, CheckFailed where the file does
-    not answer as the run, CheckpointError for what is no run folder.
+    Raises ToolError, which names the extra that brings a missing tool, CheckFailed where the file does
+    not answer as the run, CheckpointError where `run` is not a run folder.
     """
     run = Path(run)
     out = default_path(run, format) if out is None else Path(out)
@@ -98,30 +99,30 @@ def export(
     card = parents_card(parent, format, split_settings_of(run))
     if data is not None:
         card = _with_receipt(parent, card, data, advance)
-    found = verify_file(parse_onnx(assemble(graph, card), out), data, advance)
-    found.require()
-    if found.measured is not None:
-        seen = found.measured
-        own = top1_metric(seen.top1, seen.n, seen.split, seen.protocol, found.weights_sha256)
-        card = card.replace(metrics=(*card.metrics, own))
+    verification = verify_file(parse_onnx(assemble(graph, card), out), data, advance)
+    verification.require()
+    if verification.measured is not None:
+        measured = verification.measured
+        metric = top1_metric(measured.top1, measured.n, measured.split, measured.protocol, verification.weights_sha256)
+        card = card.replace(metrics=(*card.metrics, metric))
     blob = assemble(graph, card)
     verify_file(parse_onnx(blob, out)).require()
     write_atomically(out, blob)
-    return described(out, format, found.replace(sha256=sha256_bytes(blob)))
+    return described(out, format, verification.replace(sha256=sha256_bytes(blob)))
 
 
-def described(out: Path, format: Format, found: Verification) -> Exported:  # noqa: A002
+def described(out: Path, format: Format, verification: Verification) -> Exported:  # noqa: A002
     """Look at what lies on the disk now."""
-    if sha256_file(out) != found.sha256:
+    if sha256_file(out) != verification.sha256:
         out.unlink(missing_ok=True)
-        raise ToolError(f"{out} reads back other than it was written; check the disk, then export again")
-    measured = found.measured
-    replayed = (c.name.removeprefix("vectors ") for c in found.checks if c.name.startswith("vectors "))
+        raise ToolError(f"{out} does not read back as it was written; check the disk, then export again")
+    measured = verification.measured
+    replayed = (c.name.removeprefix("vectors ") for c in verification.checks if c.name.startswith("vectors "))
     return Exported(
         path=str(out),
         format=format,
-        sha256=found.sha256,
-        weights_sha256=found.weights_sha256,
+        sha256=verification.sha256,
+        weights_sha256=verification.weights_sha256,
         size_bytes=out.stat().st_size,
         runtimes=tuple(replayed),
         split=measured.split if measured else None,
@@ -145,7 +146,7 @@ def parents_card(parent: TorchClassifier, format: str, more: dict[str, Any]) -> 
     difference = float(np.abs(parent.logits(images) - logits).max())
     if not difference <= _SAME_NETWORK * max(1.0, float(np.abs(logits).max()) / 10):
         raise CheckFailed(
-            f"the run folder answers its test vectors otherwise in float32 than in float64, by {difference:.1e} "
+            f"the run folder's answers to its test vectors differ between float32 and float64 by {difference:.1e} "
             f"({parent.source}); its weights are not finite or too large to be exported"
         )
     rounded = tuple(tuple(round(float(value), _DECIMALS) for value in row) for row in logits)
@@ -208,18 +209,19 @@ def _with_receipt(
 
 
 def recipes_source(run: Path) -> str:
-    """Return where the run's recipe says its data lies. Raises ConfigError where it says nothing."""
+    """Return where the run's recipe says its data lies. Raises ConfigError or DataError where it is not there."""
     require_run_folder(run)
     source = RunFolder(run).read_recipe().data.source if (run / "recipe.toml").is_file() else ""
     if not source:
-        raise ConfigError(f"{run} does not say on what it was trained; name that data with --data")
+        raise ConfigError(f"{run} does not say what it was trained on; name that data with --data")
+    require_models_source(source, run, "--data")
     return source
 
 
 def load_run_data(run: Path, source: str, quiet: bool) -> Dataset:
     """Return the data that `source` names, decoded and split as the run was trained on it.
 
-    Raises CheckpointError for what is no run folder, DataError.
+    Raises CheckpointError where `run` is not a run folder, DataError.
     """
     require_run_folder(run)
     return load_data(source, request_for(read_card(run / "card.json"), split_settings_of(run) | {"quiet": quiet}))

@@ -45,10 +45,10 @@ def export_int8(
     """Write the integer network of `parent` as an int8 ONNX file for the runtime of `format`.
 
     Its receipt holds the integer network's logits on the test vectors, with a tolerance, since
-    runtimes round otherwise; with `data`, read by the card's spec and classes, also what the file
+    runtimes round differently; with `data`, read by the card's spec and classes, also what the file
     itself answers by ONNX Runtime, the same with VNNI and without. `different` counts the images
     whose class is another than by the integer network. `advance(n)` is told of every n images
-    done, each three times. Raises ToolError naming the extra that a missing tool is of,
+    done, each three times. Raises ToolError, which names the extra that brings a missing tool,
     CheckFailed where the file does not answer as the network.
     """
     for package in TOOLS[format]:
@@ -65,15 +65,15 @@ def export_int8(
         predictions, different = _answers(parse_onnx(assemble(graph, card), out), parent, data, advance)
         step = {**card.lineage[-1], "predictions": predictions.to_dict()}
         card = card.replace(lineage=(*card.lineage[:-1], step))
-    found = verify_file(parse_onnx(assemble(graph, card), out), data, advance)
-    found.require()
-    if found.measured is not None:
-        seen = found.measured
-        own = top1_metric(seen.top1, seen.n, seen.split, seen.protocol, found.weights_sha256)
-        card = card.replace(metrics=(*card.metrics, own))
+    verification = verify_file(parse_onnx(assemble(graph, card), out), data, advance)
+    verification.require()
+    if verification.measured is not None:
+        measured = verification.measured
+        metric = top1_metric(measured.top1, measured.n, measured.split, measured.protocol, verification.weights_sha256)
+        card = card.replace(metrics=(*card.metrics, metric))
     blob = assemble(graph, card)
     write_atomically(out, blob)
-    return described(out, format, found.replace(sha256=sha256_bytes(blob))).replace(different=different)
+    return described(out, format, verification.replace(sha256=sha256_bytes(blob))).replace(different=different)
 
 
 def _card(parent: QnzFile, format: Format) -> Card:  # noqa: A002
@@ -98,7 +98,7 @@ def _card(parent: QnzFile, format: Format) -> Card:  # noqa: A002
 def _answers(
     file: OnnxFile, parent: QnzFile, data: LabelledData, advance: Callable[[int], None] | None
 ) -> tuple[Predictions, int]:
-    """Return what the file answers by ONNX Runtime, and of how many images the integer network says another class."""
+    """Return what the file answers by ONNX Runtime, and for how many images the integer network gives another class."""
     split = receipt_split(None, data)
     part = data.split(split)
     run = open_runner(file, "onnxruntime", usable_cores())
@@ -123,10 +123,10 @@ def _answers(
 def _classes(
     run: Callable[[Images], NDArray[Any]], images: Images, advance: Callable[[int], None] | None
 ) -> NDArray[np.int64]:
-    found = [np.empty(0, np.int64)]
+    classes = [np.empty(0, np.int64)]
     for start in range(0, len(images), _BATCH):
         rows = images[start : start + _BATCH]
-        found.append(run(rows).argmax(1))
+        classes.append(run(rows).argmax(1))
         if advance is not None:
             advance(len(rows))
-    return np.concatenate(found)
+    return np.concatenate(classes)

@@ -1,6 +1,6 @@
 """A trained network as a plain list of layers: batch norm and, where exact, mean and std folded.
 
-Everything is computed in float64 and left there, so that who builds a file rounds once.
+Everything is computed in float64 and left there, so that the code that builds a file rounds once.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def normalized_inside(conv: Conv, scale: Array, shift: Array) -> Conv:
     """Return a convolution without padding that answers to x as `conv` to scale * x + shift."""
     weight = conv.weight * scale[None, :, None, None]
     products = conv.weight * shift[None, :, None, None]  # (O, C, k, k)
-    # fsum rounds once, whatever the order: numpy's own sum depends on the CPU's vectors, and the
+    # fsum rounds once, in any order: numpy's own sum depends on the CPU's vectors, and the
     # exported bytes must not
     added = np.array([math.fsum(row.ravel().tolist()) for row in products])
     bias = added if conv.bias is None else conv.bias + added
@@ -123,9 +123,9 @@ def _darknet(model: Darknet) -> Iterator[Conv | Pool]:
 
 def _only(module: nn.Module, names: tuple[str, ...]) -> None:
     """Refuse a module with parts that would be left out."""
-    found = {name for name, _ in module.named_children()}
-    if found != set(names):
-        odd = sorted(found ^ set(names))
+    children = {name for name, _ in module.named_children()}
+    if children != set(names):
+        odd = sorted(children ^ set(names))
         raise ConfigError(f"{type(module).__name__} with {', '.join(odd)} cannot be exported: no rule folds it")
 
 

@@ -49,7 +49,7 @@ class _Layer(NamedTuple):
     """A stem's or pointwise layer's numbers.
 
     Of y = unit · (weight · (input - its zero) + bias) it gives alpha max(y, 0) + beta min(y, 0);
-    alpha is 1 but where the positive multiplier is no positive number.
+    alpha is 1, unless the positive multiplier is not positive.
     """
 
     name: str
@@ -67,97 +67,101 @@ def build_int8(network: IntegerNetwork, card: Card, form: Form) -> bytes:
     Raises FormatError for a card without it.
     """
     if card.integer is None:
-        raise FormatError("the card says nothing of an integer network; quantize the run first")
+        raise FormatError("the card describes no integer network; quantize the run first")
     return assemble(build_int8_graph(network, card.integer.logit_scale, form), card)
 
 
 def build_int8_graph(network: IntegerNetwork, logit_scale: float, form: Form) -> bytes:
     """Return the serialized graph: `images` uint8 (N, side, side, channels) to `logits` float32 (N, classes)."""
-    made = Nodes()
-    maps = _stem(made, network.stem, form)
+    nodes = Nodes()
+    maps = _stem(nodes, network.stem, form)
     side = (network.side - network.stem.weight.shape[1]) // network.stem.stride + 1
     for index, block in enumerate(network.blocks):
         side = side // 2 if block.pool else side
-        maps = _separable(made, maps, block, f"block{index}", side, form)
-    x = made.node("GlobalAveragePool", [_read(made, maps, "last")], "average")
-    x = made.node("Flatten", [x], "features", axis=1)
+        maps = _separable(nodes, maps, block, f"block{index}", side, form)
+    x = nodes.node("GlobalAveragePool", [_read(nodes, maps, "last")], "average")
+    x = nodes.node("Flatten", [x], "features", axis=1)
     # the integer network classifies sums over side² pixels, zeros included; the average excludes them
     weight = network.weight.astype(np.float64)
     bias = network.bias + maps.zero * side**2 * weight.sum(1)
     constants = [
-        made.constant("classifier.weight", weight * (logit_scale * side**2)),
-        made.constant("classifier.bias", bias * logit_scale),
+        nodes.constant("classifier.weight", weight * (logit_scale * side**2)),
+        nodes.constant("classifier.bias", bias * logit_scale),
     ]
-    made.node("Gemm", [x, *constants], "logits", transB=1)
-    return made.serialized(network.side, network.channels, len(network.bias))
+    nodes.node("Gemm", [x, *constants], "logits", transB=1)
+    return nodes.serialized(network.side, network.channels, len(network.bias))
 
 
-def _stem(made: Nodes, stem: IntegerStem, form: Form) -> _Maps:
+def _stem(nodes: Nodes, stem: IntegerStem, form: Form) -> _Maps:
     """In int8 only where ONNX Runtime has a kernel for it and its pairs, which are not the lanes, are safe."""
     layer = _numbers("stem", stem.weight.transpose(0, 3, 1, 2), stem.bias, stem.output, 0)
-    planes = made.node("Transpose", ["images"], "planes", perm=[0, 3, 1, 2])
+    planes = nodes.node("Transpose", ["images"], "planes", perm=[0, 3, 1, 2])
     kernel = layer.weight.shape[2]
     attributes = {"kernel_shape": [kernel] * 2, "strides": [stem.stride] * 2}
     if form == "onnxruntime" and _is_relu(layer) and _any_pair_fits(layer.weight):
-        y = made.node("Conv", [_read(made, _Maps(planes, 0), "stem"), *_quantized(made, layer)], "stem", **attributes)
-    else:
-        pixels = made.node("Cast", [planes], "pixels", to=TensorProto.FLOAT)
-        weight = made.constant("stem.weight", layer.weight * layer.unit[:, None, None, None])
-        y = made.node(
-            "Conv", [pixels, weight, made.constant("stem.bias", layer.bias * layer.unit)], "stem", **attributes
+        y = nodes.node(
+            "Conv", [_read(nodes, _Maps(planes, 0), "stem"), *_quantized(nodes, layer)], "stem", **attributes
         )
-    return _write(made, _activated(made, y, layer, form, (-1, 1, 1)), "stem", layer.output.zero, layer.output.top, form)
+    else:
+        pixels = nodes.node("Cast", [planes], "pixels", to=TensorProto.FLOAT)
+        weight = nodes.constant("stem.weight", layer.weight * layer.unit[:, None, None, None])
+        y = nodes.node(
+            "Conv", [pixels, weight, nodes.constant("stem.bias", layer.bias * layer.unit)], "stem", **attributes
+        )
+    return _write(
+        nodes, _activated(nodes, y, layer, form, (-1, 1, 1)), "stem", layer.output.zero, layer.output.top, form
+    )
 
 
-def _separable(made: Nodes, maps: _Maps, block: IntegerSeparable, name: str, side: int, form: Form) -> _Maps:
+def _separable(nodes: Nodes, maps: _Maps, block: IntegerSeparable, name: str, side: int, form: Form) -> _Maps:
     if block.pool:
-        maps = _pooled(made, maps, name, form)
+        maps = _pooled(nodes, maps, name, form)
     kernel, channels = block.depthwise.shape[0], block.depthwise.shape[2]
-    dead = block.multiplier == 0  # a scale of 0 is not for every runtime
+    dead = block.multiplier == 0  # not every runtime takes a scale of 0
     weight = np.where(dead, 0, block.depthwise).transpose(2, 0, 1)[:, None].astype(np.int8)
     scale = np.where(dead, 1, block.multiplier) / 2.0**15
-    y = made.node(
+    y = nodes.node(
         "Conv",
-        [_read(made, maps, f"{name}.depthwise"), _scaled(made, f"{name}.depthwise.weight", weight, scale)],
+        [_read(nodes, maps, f"{name}.depthwise"), _scaled(nodes, f"{name}.depthwise.weight", weight, scale)],
         f"{name}.depthwise",
         kernel_shape=[kernel] * 2,
         pads=[kernel // 2] * 4,
         group=channels,
     )
-    middle = _write(made, y, f"{name}.depthwise", block.middle_zero, block.middle_top, form)
+    middle = _write(nodes, y, f"{name}.depthwise", block.middle_zero, block.middle_top, form)
     layer = _numbers(f"{name}.pointwise", block.weight[:, :, None, None], block.bias, block.output, middle.zero)
     if form == "onnxruntime" and not _is_relu(layer):
-        return _product(made, middle, layer, side)
-    x = _read(made, middle, layer.name)
-    y = made.node("Conv", [x, *_quantized(made, layer)], layer.name, kernel_shape=[1, 1])
-    y = _activated(made, y, layer, form, (-1, 1, 1))
-    return _write(made, y, layer.name, layer.output.zero, layer.output.top, form)
+        return _product(nodes, middle, layer, side)
+    x = _read(nodes, middle, layer.name)
+    y = nodes.node("Conv", [x, *_quantized(nodes, layer)], layer.name, kernel_shape=[1, 1])
+    y = _activated(nodes, y, layer, form, (-1, 1, 1))
+    return _write(nodes, y, layer.name, layer.output.zero, layer.output.top, form)
 
 
-def _pooled(made: Nodes, maps: _Maps, name: str, form: Form) -> _Maps:
+def _pooled(nodes: Nodes, maps: _Maps, name: str, form: Form) -> _Maps:
     """On bytes in ONNX Runtime; OpenVINO moves the reading behind the pool by itself."""
     if form == "openvino":
-        maps = _Maps(_read(made, maps, f"{name}.pool"), maps.zero, read=True)
-    pooled = made.node("MaxPool", [maps.name], f"{name}.pool", kernel_shape=[2, 2], strides=[2, 2])
+        maps = _Maps(_read(nodes, maps, f"{name}.pool"), maps.zero, read=True)
+    pooled = nodes.node("MaxPool", [maps.name], f"{name}.pool", kernel_shape=[2, 2], strides=[2, 2])
     return maps._replace(name=pooled)
 
 
-def _product(made: Nodes, maps: _Maps, layer: _Layer, side: int) -> _Maps:
+def _product(nodes: Nodes, maps: _Maps, layer: _Layer, side: int) -> _Maps:
     """Return a pointwise layer as a matrix product: what ONNX Runtime leaves in float32 for its PReLU.
 
     It runs depthwise convolutions channels last, so that the transpositions here and there cancel.
     """
     name, output = layer.name, layer.output
-    last = made.node("Transpose", [maps.name], f"{name}.channels_last", perm=[0, 2, 3, 1])
-    rows = made.node("Flatten", [last], f"{name}.rows", axis=3)  # (N side side, C)
-    x = _read(made, maps._replace(name=rows), name)
-    weight, bias = _quantized(made, layer._replace(weight=layer.weight[:, :, 0, 0]))
-    y = _activated(made, made.node("Gemm", [x, weight, bias], name, transB=1), layer, "onnxruntime", (-1,))
-    shape = made.exact(f"{name}.shape", np.array([-1, side, side, len(layer.weight)], np.int64))
+    last = nodes.node("Transpose", [maps.name], f"{name}.channels_last", perm=[0, 2, 3, 1])
+    rows = nodes.node("Flatten", [last], f"{name}.rows", axis=3)  # (N side side, C)
+    x = _read(nodes, maps._replace(name=rows), name)
+    weight, bias = _quantized(nodes, layer._replace(weight=layer.weight[:, :, 0, 0]))
+    y = _activated(nodes, nodes.node("Gemm", [x, weight, bias], name, transB=1), layer, "onnxruntime", (-1,))
+    shape = nodes.exact(f"{name}.shape", np.array([-1, side, side, len(layer.weight)], np.int64))
     # Before rounding: OpenVINO 2026.4 crashes on bytes that are transposed between two layers.
-    square = made.node("Reshape", [y, shape], f"{name}.square")
-    planes = made.node("Transpose", [square], f"{name}.planes", perm=[0, 3, 1, 2])
-    return _write(made, planes, name, output.zero, output.top, "onnxruntime")
+    square = nodes.node("Reshape", [y, shape], f"{name}.square")
+    planes = nodes.node("Transpose", [square], f"{name}.planes", perm=[0, 3, 1, 2])
+    return _write(nodes, planes, name, output.zero, output.top, "onnxruntime")
 
 
 # --- numbers -------------------------------------------------------------------------------
@@ -188,7 +192,7 @@ def _is_relu(layer: _Layer) -> bool:
 
 
 def _any_pair_fits(weight: NDArray[np.int8]) -> bool:
-    """Return whether any two weights of a filter over an image keep to 16 bits, in whatever order they lie."""
+    """Return whether any two weights of a filter over an image keep to 16 bits, in any order."""
     rows = np.sort(weight.reshape(len(weight), -1).astype(np.int64), axis=1)
     most = max(int(rows[:, -2:].clip(0).sum(1).max()), int((-rows[:, :2]).clip(0).sum(1).max()))
     return most * _IMAGE_TOP <= _LANE_SUM
@@ -204,7 +208,7 @@ def _shared_slope(output: Requantization) -> float | None:
 # --- nodes ---------------------------------------------------------------------------------
 
 
-def _activated(made: Nodes, y: str, layer: _Layer, form: Form, shape: tuple[int, ...]) -> str:
+def _activated(nodes: Nodes, y: str, layer: _Layer, form: Form, shape: tuple[int, ...]) -> str:
     """Add alpha max(y, 0) + beta min(y, 0); `shape` is that of a constant per channel."""
     name, alpha, beta = layer.name, layer.alpha.reshape(shape), layer.beta.reshape(shape)
     if _is_relu(layer):
@@ -212,56 +216,56 @@ def _activated(made: Nodes, y: str, layer: _Layer, form: Form, shape: tuple[int,
     if (alpha == 1).all():
         shared = _shared_slope(layer.output)
         if shared is not None:
-            return made.node("LeakyRelu", [y], f"{name}.leaky_relu", alpha=shared)
+            return nodes.node("LeakyRelu", [y], f"{name}.leaky_relu", alpha=shared)
         if form == "openvino":
-            return made.node("PRelu", [y, made.constant(f"{name}.slope", beta)], f"{name}.prelu")
+            return nodes.node("PRelu", [y, nodes.constant(f"{name}.slope", beta)], f"{name}.prelu")
         if (beta <= 1).all():
-            sloped = made.node("Mul", [y, made.constant(f"{name}.slope", beta)], f"{name}.sloped")
-            return made.node("Max", [y, sloped], f"{name}.prelu")
-    below = made.node("Clip", [y, "", made.constant(f"{name}.nothing", np.zeros(()))], f"{name}.below")
-    rest = made.node("Mul", [below, made.constant(f"{name}.rest", beta - alpha)], f"{name}.rest_below")
+            sloped = nodes.node("Mul", [y, nodes.constant(f"{name}.slope", beta)], f"{name}.sloped")
+            return nodes.node("Max", [y, sloped], f"{name}.prelu")
+    below = nodes.node("Clip", [y, "", nodes.constant(f"{name}.nothing", np.zeros(()))], f"{name}.below")
+    rest = nodes.node("Mul", [below, nodes.constant(f"{name}.rest", beta - alpha)], f"{name}.rest_below")
     if not (alpha == 1).all():
-        y = made.node("Mul", [y, made.constant(f"{name}.alpha", alpha)], f"{name}.scaled")
-    return made.node("Add", [y, rest], f"{name}.prelu")
+        y = nodes.node("Mul", [y, nodes.constant(f"{name}.alpha", alpha)], f"{name}.scaled")
+    return nodes.node("Add", [y, rest], f"{name}.prelu")
 
 
-def _write(made: Nodes, y: str, name: str, zero: int, top: int, form: Form) -> _Maps:
+def _write(nodes: Nodes, y: str, name: str, zero: int, top: int, form: Form) -> _Maps:
     """Add rounding to uint8, y + zero clamped to 0..top.
 
     A top of 127 is clamped on bytes for ONNX Runtime, which looks for QuantizeLinear right behind
     a convolution, before it for OpenVINO, which looks for DequantizeLinear right behind.
     """
     if top < 255 and form == "openvino":
-        limits = [made.constant(f"{name}.low", np.array(-zero)), made.constant(f"{name}.high", np.array(top - zero))]
-        y = made.node("Clip", [y, *limits], f"{name}.clipped")
-    scale = made.constant(f"{name}.output.scale", np.ones(()))
-    offset = made.exact(f"{name}.output.zero", np.array(zero, np.uint8))
-    q = made.node("QuantizeLinear", [y, scale, offset], f"{name}.output")
+        limits = [nodes.constant(f"{name}.low", np.array(-zero)), nodes.constant(f"{name}.high", np.array(top - zero))]
+        y = nodes.node("Clip", [y, *limits], f"{name}.clipped")
+    scale = nodes.constant(f"{name}.output.scale", np.ones(()))
+    offset = nodes.exact(f"{name}.output.zero", np.array(zero, np.uint8))
+    q = nodes.node("QuantizeLinear", [y, scale, offset], f"{name}.output")
     if top < 255 and form == "onnxruntime":
-        q = made.node("Clip", [q, "", made.exact(f"{name}.output.top", np.array(top, np.uint8))], f"{name}.clipped")
+        q = nodes.node("Clip", [q, "", nodes.exact(f"{name}.output.top", np.array(top, np.uint8))], f"{name}.clipped")
     return _Maps(q, zero)
 
 
-def _read(made: Nodes, maps: _Maps, name: str) -> str:
+def _read(nodes: Nodes, maps: _Maps, name: str) -> str:
     """Add what makes q - zero of bytes."""
     if maps.read:
         return maps.name
-    scale = made.constant(f"{name}.input.scale", np.ones(()))
-    zero = made.exact(f"{name}.input.zero", np.array(maps.zero, np.uint8))
-    return made.node("DequantizeLinear", [maps.name, scale, zero], f"{name}.input")
+    scale = nodes.constant(f"{name}.input.scale", np.ones(()))
+    zero = nodes.exact(f"{name}.input.zero", np.array(maps.zero, np.uint8))
+    return nodes.node("DequantizeLinear", [maps.name, scale, zero], f"{name}.input")
 
 
-def _quantized(made: Nodes, layer: _Layer) -> list[str]:
+def _quantized(nodes: Nodes, layer: _Layer) -> list[str]:
     """Add weights and bias, of the scale of their products."""
-    weight = _scaled(made, f"{layer.name}.weight", layer.weight, layer.unit)
-    return [weight, _scaled(made, f"{layer.name}.bias", layer.bias, layer.unit)]
+    weight = _scaled(nodes, f"{layer.name}.weight", layer.weight, layer.unit)
+    return [weight, _scaled(nodes, f"{layer.name}.bias", layer.bias, layer.unit)]
 
 
-def _scaled(made: Nodes, name: str, values: NDArray[np.int8] | NDArray[np.int32], scale: Array) -> str:
+def _scaled(nodes: Nodes, name: str, values: NDArray[np.int8] | NDArray[np.int32], scale: Array) -> str:
     """Add integers with a scale for each of the first axis."""
     constants = [
-        made.exact(f"{name}.q", values),
-        made.constant(f"{name}.scale", scale),
-        made.exact(f"{name}.zero", np.zeros(len(scale), values.dtype)),
+        nodes.exact(f"{name}.q", values),
+        nodes.constant(f"{name}.scale", scale),
+        nodes.exact(f"{name}.zero", np.zeros(len(scale), values.dtype)),
     ]
-    return made.node("DequantizeLinear", constants, name, axis=0)
+    return nodes.node("DequantizeLinear", constants, name, axis=0)

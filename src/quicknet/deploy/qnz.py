@@ -110,7 +110,7 @@ class ExportedQnz(Settings, frozen=True, kw_only=True):
 
 @contextlib.contextmanager
 def silent(label: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
-    """Show nothing: a `Show` for who does not look."""
+    """Show nothing: the `Show` that is used where no progress is shown."""
     yield lambda n: None
 
 
@@ -127,27 +127,29 @@ def export_qnz(
     `train`, choices its `val`, the receipt its `test`. The same inputs give the same bytes on one
     machine. What was at `out` before stays there unless all holds. Raises CheckFailed where more
     than `max_loss` is lost, ConfigError for a network that FORMAT.md cannot express, DataError for
-    too few images, CheckpointError for what is no run folder.
+    too few images, CheckpointError where `run` is not a run folder.
     """
     run, settings = Path(run), settings or QnzSettings()
     out = run / f"{run.resolve().name or 'model'}.qnz" if out is None else Path(out)
     if out.is_dir():
         raise ToolError(f"{out} is a folder; name a file with --out")
     file, compared = make_qnz(run, data, out, settings, show)
-    found = verify_file(file)
-    found.require()
+    verification = verify_file(file)
+    verification.require()
     write_atomically(out, file.blob)
-    if sha256_file(out) != found.sha256:
+    if sha256_file(out) != verification.sha256:
         out.unlink(missing_ok=True)
-        raise ToolError(f"{out} reads back other than it was written; check the disk, then export again")
-    replayed = (check.name.removeprefix("vectors ") for check in found.checks if check.name.startswith("vectors "))
+        raise ToolError(f"{out} does not read back as it was written; check the disk, then export again")
+    replayed = (
+        check.name.removeprefix("vectors ") for check in verification.checks if check.name.startswith("vectors ")
+    )
     return ExportedQnz(
         path=str(out),
         format="qnz",
         bits=settings.bits,
         qat_epochs=settings.qat_epochs,
-        sha256=found.sha256,
-        weights_sha256=found.weights_sha256,
+        sha256=verification.sha256,
+        weights_sha256=verification.weights_sha256,
         size_bytes=len(file.blob),
         runtimes=tuple(replayed),
         compared=compared,
@@ -160,21 +162,21 @@ def make_qnz(
     """Return the file that `export_qnz` would write to `path`, and how it compares to the run. Raises as that does."""
     require_run_folder(run)
     parent = TorchClassifier(run)
-    card, made = _quantized(run, parent, data, settings, show)
-    answers = _answers(assemble_qnz(made.network, card), path)
+    card, quantized = _quantized(run, parent, data, settings, show)
+    answers = _answers(assemble_qnz(quantized.network, card), path)
     measured = {"val": _compare(parent, answers, data, "val", show)}
     _require_little_loss(measured["val"][0], settings)
     split = receipt_split(None, data)
     if split not in measured:
         measured[split] = _compare(parent, answers, data, split, show)
-    compared = tuple(found for found, _ in measured.values())
+    compared = tuple(row for row, _ in measured.values())
     card = _with_step(
         card, compared=[c.to_dict() for c in compared], predictions=_receipt(card, data, *measured[split])
     )
-    weights = parse_qnz(assemble_qnz(made.network, card), path).weights_sha256
-    own = tuple(top1_metric(c.top1, c.n, c.split, c.protocol, weights) for c in compared)
-    card = card.replace(metrics=(*card.metrics, *own))
-    return parse_qnz(assemble_qnz(made.network, card), path), compared
+    weights = parse_qnz(assemble_qnz(quantized.network, card), path).weights_sha256
+    metrics = tuple(top1_metric(c.top1, c.n, c.split, c.protocol, weights) for c in compared)
+    card = card.replace(metrics=(*card.metrics, *metrics))
+    return parse_qnz(assemble_qnz(quantized.network, card), path), compared
 
 
 def _quantized(
@@ -187,18 +189,18 @@ def _quantized(
     step = {"bits": settings.bits, "calibration": _calibration(images, settings), **split_settings_of(run)}
     card = parents_card(parent, "qnz", step)
     with show("quantize", 1 + len(blocks), "layers") as advance:
-        made = quantize(net, images, settings.bits, advance)
+        quantized = quantize(net, images, settings.bits, advance)
     if settings.qat_epochs:
         tuning = QatSettings(epochs=settings.qat_epochs, seed=settings.seed)
 
-        def judge(made: Quantized, images: NDArray[np.uint8]) -> NDArray[np.int32]:
-            answers = _answers(assemble_qnz(made.network, _integer_card(card, made, settings.bits)), run)
+        def judge(quantized: Quantized, images: NDArray[np.uint8]) -> NDArray[np.int32]:
+            answers = _answers(assemble_qnz(quantized.network, _integer_card(card, quantized, settings.bits)), run)
             return np.concatenate([answers(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)])
 
         lesson = Lesson(parent.model, data, _augmentation(run), judge)
-        made, tuned = fine_tune(made, lesson, tuning, show)
+        quantized, tuned = fine_tune(quantized, lesson, tuning, show)
         card = _with_step(card, qat={**tuning.to_dict(), **tuned.to_dict()})
-    return _integer_card(card, made, settings.bits), made
+    return _integer_card(card, quantized, settings.bits), quantized
 
 
 def calibration_images(net: Folded, data: Dataset, settings: QnzSettings) -> NDArray[np.uint8]:
@@ -227,24 +229,24 @@ def _with_step(card: Card, **more: Any) -> Card:
     return card.replace(lineage=(*card.lineage[:-1], {**card.lineage[-1], **more}))
 
 
-def _integer_card(card: Card, made: Quantized, bits: Bits) -> Card:
+def _integer_card(card: Card, quantized: Quantized, bits: Bits) -> Card:
     """Return the parent's card as the integer network's: its own logits on the test vectors, and its scale."""
     spec = card.preprocess
-    integers = reference.run(made.network, draw_vectors(spec.size, spec.channels))
+    integers = reference.run(quantized.network, draw_vectors(spec.size, spec.channels))
     assert card.vectors is not None  # parents_card has just put them in
     vectors = msgspec.structs.replace(card.vectors, integers=tuple(tuple(map(int, row)) for row in integers))
-    return card.replace(vectors=vectors, integer=IntegerRecord(bits=bits, logit_scale=made.logit_scale))
+    return card.replace(vectors=vectors, integer=IntegerRecord(bits=bits, logit_scale=quantized.logit_scale))
 
 
-def _receipt(card: Card, data: Dataset, found: Compared, predicted: NDArray[np.int64]) -> dict[str, Any]:
+def _receipt(card: Card, data: Dataset, compared: Compared, predicted: NDArray[np.int64]) -> dict[str, Any]:
     """Return the digest of the integer network's own classes, as a step of lineage keeps it."""
     predictions = Predictions(
         data=data.name,
         data_sha256=data.sha256,
-        split=found.split,
+        split=compared.split,
         protocol=data.protocol,
-        n=found.n,
-        correct=round(found.top1 * found.n),
+        n=compared.n,
+        correct=round(compared.top1 * compared.n),
         class_order_sha256=class_order_sha256(card.classes),
         sha256=pack_classes(predicted)[1],
     )
@@ -273,7 +275,7 @@ def _compare(
             ours[rows], theirs[rows] = answers(images).argmax(1), parent.logits(images).argmax(1)
             advance(len(images))
     top1, parent_top1 = int((ours == labels).sum()), int((theirs == labels).sum())
-    found = Compared(
+    compared = Compared(
         split=split,
         protocol=data.protocol,
         n=n,
@@ -282,17 +284,17 @@ def _compare(
         lost_points=round(100 * (parent_top1 - top1) / n, 4),
         different=int((ours != theirs).sum()),
     )
-    return found, ours
+    return compared, ours
 
 
-def _require_little_loss(found: Compared, settings: QnzSettings) -> None:
-    lost = round((found.parent_top1 - found.top1) * found.n)  # images
-    if settings.max_loss is None or lost <= 1 or found.lost_points <= settings.max_loss:
-        return  # one image says nothing, however few there are
-    mends = ["more --qat epochs" if settings.qat_epochs else "fine-tune with --qat 1"]
-    mends += ["take --bits w7a8"] if settings.bits != "w7a8" else []
+def _require_little_loss(compared: Compared, settings: QnzSettings) -> None:
+    lost = round((compared.parent_top1 - compared.top1) * compared.n)  # images
+    if settings.max_loss is None or lost <= 1 or compared.lost_points <= settings.max_loss:
+        return  # one image more or less is chance, however few there are
+    remedies = ["use more --qat epochs" if settings.qat_epochs else "fine-tune with --qat 1"]
+    remedies += ["use --bits w7a8"] if settings.bits != "w7a8" else []
     raise CheckFailed(
-        f"{settings.bits} loses {found.lost_points:.2f} points of top-1 on {found.split} "
-        f"({100 * found.parent_top1:.2f}% to {100 * found.top1:.2f}%, n = {found.n:,}), over --max-loss "
-        f"{settings.max_loss:g}; {', '.join(mends)}, or allow more"
+        f"{settings.bits} loses {compared.lost_points:.2f} points of top-1 on {compared.split} "
+        f"({100 * compared.parent_top1:.2f}% to {100 * compared.top1:.2f}%, n = {compared.n:,}), over --max-loss "
+        f"{settings.max_loss:g}; {', or '.join(remedies)}, or allow more"
     )

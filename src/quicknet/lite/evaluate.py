@@ -55,7 +55,7 @@ class LabelledData(Protocol):
         ...
 
     def split(self, name: str) -> LabelledImages:
-        """Return a split. Raises DataError naming those there are."""
+        """Return a split. Raises DataError, which names the splits."""
         ...
 
 
@@ -70,7 +70,7 @@ class Subject(Settings, frozen=True, kw_only=True):
 
 
 class ClassRow(Settings, frozen=True, kw_only=True):
-    """One class: its images, how many were found, precision and recall (None: undefined)."""
+    """One class: its images, how many were classified right, precision and recall (None: undefined)."""
 
     name: str
     n: int
@@ -130,8 +130,8 @@ class Evaluation(Subject, frozen=True, kw_only=True):
         top1 = top1_metric(self.top1, self.n, self.split, self.protocol, self.file_sha256)
         others = {"top5": self.top5, "nll": self.nll, "ece": self.ece}
         others |= {"nll_calibrated": self.nll_calibrated, "ece_calibrated": self.ece_calibrated}
-        found = {name: value for name, value in others.items() if value is not None}
-        return (top1, *(top1.replace(name=name, value=value, low=None, high=None) for name, value in found.items()))
+        measured = {name: value for name, value in others.items() if value is not None}
+        return (top1, *(top1.replace(name=name, value=value, low=None, high=None) for name, value in measured.items()))
 
 
 def evaluate(
@@ -143,7 +143,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure `classifier` on a split of `data`, which was read by the card's spec and classes.
 
-    `advance(n)` is told of every n images done; `clock` gives seconds. Raises DataError where
+    `advance(n)` is called after every n images; `clock` gives seconds. Raises DataError where
     the split is missing or empty, or its images or classes are not the model's.
     """
     return evaluate_logits(classifier, data, split, advance, clock)[0]
@@ -156,7 +156,7 @@ def evaluate_logits(
     advance: Callable[[int], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Evaluation, NDArray[np.float32]]:
-    """Do as `evaluate` and return the logits (N, classes) too, for who shows single images."""
+    """Do as `evaluate` and return the logits (N, classes) too, with which single images can be shown."""
     part = _checked_split(classifier, data, split)
     started = clock()
     logits = classify(classifier, part.images, advance)
@@ -196,14 +196,14 @@ def classify(
     not finite.
     """
     check_images(images, classifier.card.preprocess)
-    found = np.empty((len(images), len(classifier.card.classes)), np.float32)
+    logits = np.empty((len(images), len(classifier.card.classes)), np.float32)
     for start in range(0, len(images), batch):
         rows = images[start : start + batch]
-        found[start : start + len(rows)] = classifier.logits(rows)
+        logits[start : start + len(rows)] = classifier.logits(rows)
         if advance is not None:
             advance(len(rows))
-    metrics.check_logits(found)
-    return found
+    metrics.check_logits(logits)
+    return logits
 
 
 def summarize(

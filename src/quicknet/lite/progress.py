@@ -17,7 +17,7 @@ def progress(label: str, total: int, unit: str, quiet: bool = False) -> Iterator
     `unit` "bytes" is shown as megabytes, `total` 0 as unknown. Nothing is shown with `quiet`, and
     without a terminal nothing for work that ends within 30 s.
     """
-    if quiet:
+    if quiet or sys.stderr is None:  # None: a program without a console
         yield lambda n: None
     elif sys.stderr.isatty():
         with _live(label, total, unit) as advance:
@@ -73,4 +73,5 @@ class _Lines:
             of = f"/{self._total / self._scale:,.0f}"
             left = f", {(self._total - self._done) / rate:,.0f} s left"
         done = f"{self._label}: {self._done / self._scale:,.0f}{of} {self._unit}"
-        print(f"{done}, {rate / self._scale:,.1f} {self._unit}/s{left}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it: no reason to end the work
+            print(f"{done}, {rate / self._scale:,.1f} {self._unit}/s{left}", file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
 """The run folder: what is in it, written so that a kill at any moment loses nothing saved.
 
-    recipe.toml  card.json  model.safetensors  last.safetensors  last.json  log.jsonl  report.html
+    recipe.toml  split.json  card.json  model.safetensors  last.safetensors  last.json  log.jsonl  report.html
 
 `model.safetensors` and `card.json` are the classifier (the best weights by validation);
 `last.*` is everything that `--resume` needs. No pickle anywhere.
@@ -34,6 +34,9 @@ from quicknet.core.files import (
     write_pair,
 )
 from quicknet.core.settings import Settings
+from quicknet.data.dataset import Dataset
+from quicknet.data.recorded import FILE as RECORD
+from quicknet.data.recorded import record_text
 from quicknet.lite.preprocess import check_images
 from quicknet.lite.shipped import did_you_mean, names_with_run, or_names_with_run
 from quicknet.models.registry import model_from_record
@@ -111,6 +114,12 @@ class RunFolder:
         """Write the resolved recipe."""
         head = f"# {recipe.name}, every setting resolved; `quicknet train --recipe` on this file re-makes the run.\n"
         write_atomically(self.path / "recipe.toml", head + recipe.to_toml())
+
+    def write_split(self, data: Dataset) -> None:
+        """Write which pictures of a folder are train, val and test."""
+        text = record_text(data)
+        if text is not None:
+            write_atomically(self.path / RECORD, text)
 
     def read_recipe(self) -> Recipe:
         """Return the recipe of the run. Raises ConfigError or FormatError."""

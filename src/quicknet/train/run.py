@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from quicknet.core.errors import CheckpointError, TrainingError
 from quicknet.core.machine import available_memory_bytes
 from quicknet.data.augment import Augmenter
 from quicknet.data.dataset import Dataset
+from quicknet.data.recorded import changes, read_recorded
 from quicknet.lite import metrics
 from quicknet.lite.evaluate import top1_metric
 from quicknet.lite.vectors import GENERATOR, draw_vectors, vectors_sha256
@@ -347,9 +349,11 @@ class Run:
         """
         counters, tensors = self.folder.load_counters(), self.folder.load_tensors()
         if counters.data_sha256 != self.data.sha256:
+            recorded = read_recorded(self.folder.path, counters.data_sha256)
+            how = "the sha256 over content differs" if recorded is None else changes(self.data, recorded)
             raise CheckpointError(
-                f"{self.folder.path} was trained on other data than {self.data.name} "
-                "(the sha256 over content differs); name the folder where its data lies now"
+                f"{self.folder.path} was trained on other data than {self.data.name} ({how}); name the folder where "
+                f"its data lies now, or train on this one from its weights: --from {shlex.quote(str(self.folder.path))}"
             )
         groups: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
@@ -369,4 +373,5 @@ class Run:
             setattr(self.state, name, getattr(counters, name))
         self.state.history = [record.to_dict() for record in counters.history]
         if self.world.main:
+            self.folder.write_split(self.data)  # run folders of older versions have no record
             self.folder.write_log(self.state.history)

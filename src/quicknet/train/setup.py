@@ -13,6 +13,7 @@ from quicknet.core.config import MAX_IMAGE_SIZE
 from quicknet.core.errors import CheckpointError, ConfigError, ToolError
 from quicknet.data import DataRequest, load_data
 from quicknet.data.dataset import Dataset
+from quicknet.data.load import require_models_source
 from quicknet.lite.shipped import locate
 from quicknet.models import fused
 from quicknet.models.registry import base_config, create_model, model_from_record
@@ -66,6 +67,7 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     run = Run(Parts(recipe, run_folder, data, model, teacher, device, world, lineage))
     if world.main:
         run_folder.write_recipe(recipe)
+        run_folder.write_split(data)
         run_folder.write_log([])
     return run
 
@@ -80,6 +82,8 @@ def resume(folder: Path, device: torch.device, source: str | None = None) -> Run
     recipe = run_folder.read_recipe()
     if source is not None:
         recipe = recipe.replace(data={**recipe.data.to_dict(), "source": source})
+    else:
+        require_models_source(recipe.data.source, folder)
     model = model_from_record(saved.model)
     require_fit(model, saved.classes, saved.preprocess, folder / "last.json")
     request = recipe.data.request().replace(spec=saved.preprocess.to_dict(), classes=saved.classes)

@@ -2,7 +2,7 @@
 
 Layer by layer, each on what the integer layers before it deliver, with the float network's maps of
 the same images beside: a filter is fitted to give what the float filter gives of the float input,
-so that it makes good what the layers before it lost.
+so that it corrects what the layers before it lost.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def quantize(
     """Return the integer network of a folded QuickNet, in a width class, calibrated on training images.
 
     `images` (N, side, side, C) uint8, at least 16, some hundred for ranges that hold;
-    `advance(n)` is told of every n layers done. The same images give the same network. Raises
+    `advance(n)` is called after every n layers. The same images give the same network. Raises
     ConfigError for a network that FORMAT.md cannot express, DataError for too few images.
     """
     stem, blocks = require_expressible(net, images.shape[1])
@@ -194,16 +194,16 @@ def _stem(conv: Conv, pixels: list[Tensor], task: _Task) -> tuple[IntegerStem, F
             columns = F.unfold(chunk.float(), kernel, stride=conv.stride).view(len(chunk), channels, kernel**2, -1)
             yield columns.permute(0, 3, 2, 1).reshape(-1, weight.shape[1]).double()
 
-    seen = calibrate.moments(patches(), patches())
+    moments = calibrate.moments(patches(), patches())
     lanes = stem_lanes(kernel, channels, task.width.stem_sums)
-    rounded = round_filters(weight, seen.covariance, lanes)
+    rounded = round_filters(weight, moments.covariance, lanes)
     filters = rounded.weight.view(outputs, kernel, kernel, channels)
     planes = filters.permute(0, 3, 1, 2)
 
     def sums(bias: Tensor) -> Iterator[Tensor]:
         return (simulate.stem(chunk, planes, bias, conv.stride) for chunk in pixels)
 
-    outcome = _outcome(sums, rounded, weight @ seen.mean, seen.mean, conv, task)
+    outcome = _outcome(sums, rounded, weight @ moments.mean, moments.mean, conv, task)
     floats = [
         _activated(F.conv2d(chunk.float(), _float32(conv.weight), _float32(conv.bias), conv.stride), conv.slope)
         for chunk in pixels
@@ -221,19 +221,19 @@ def _stem(conv: Conv, pixels: list[Tensor], task: _Task) -> tuple[IntegerStem, F
 def _separable(block: _Block, feed: Feed, task: _Task) -> tuple[IntegerSeparable, Feed]:
     depthwise, multiplier, middle = _depthwise(block, feed, task.width)
     weight = torch.from_numpy(block.pointwise.weight)[:, :, 0, 0]
-    seen = calibrate.moments(map(calibrate.rows, middle.centred()), map(calibrate.rows, middle.floats))
+    moments = calibrate.moments(map(calibrate.rows, middle.centred()), map(calibrate.rows, middle.floats))
     # what of the float filter's output these inputs explain best (least squares), held to the filter itself
-    ridge = _RIDGE * seen.covariance.diagonal()
-    wanted = weight @ seen.cross + weight * middle.scale * ridge
-    fitted = torch.linalg.solve(seen.covariance + torch.diag(ridge), wanted.T).T.contiguous()
+    ridge = _RIDGE * moments.covariance.diagonal()
+    target = weight @ moments.cross + weight * middle.scale * ridge
+    fitted = torch.linalg.solve(moments.covariance + torch.diag(ridge), target.T).T.contiguous()
     lanes = pointwise_lanes(weight.shape[1], task.width.sums, task.width.top)
-    rounded = round_filters(fitted, seen.covariance, lanes)
+    rounded = round_filters(fitted, moments.covariance, lanes)
     largest = max(middle.zero, middle.top - middle.zero)
 
     def sums(bias: Tensor) -> Iterator[Tensor]:
         return (simulate.pointwise(chunk, rounded.weight, bias, largest) for chunk in middle.centred())
 
-    outcome = _outcome(sums, rounded, weight @ seen.float_mean, seen.mean, block.pointwise, task)
+    outcome = _outcome(sums, rounded, weight @ moments.float_mean, moments.mean, block.pointwise, task)
     filters, offset = _float32(block.pointwise.weight), _float32(block.pointwise.bias)
     floats = [_activated(F.conv2d(chunk, filters, offset), block.pointwise.slope) for chunk in middle.floats]
     layer = IntegerSeparable(
@@ -255,8 +255,8 @@ def _depthwise(block: _Block, feed: Feed, width: WidthClass) -> tuple[Tensor, Te
     channels, _, kernel, _ = block.depthwise.weight.shape
     weight = torch.from_numpy(block.depthwise.weight).view(channels, -1) * feed.scale[:, None]
     some = max(1, _PATCH_IMAGES // len(feed.stored[0]))
-    seen = calibrate.patch_moments(itertools.islice(feed.centred(), some), kernel)
-    rounded = round_filters(weight, seen, depthwise_lanes(kernel**2, feed.top))
+    moments = calibrate.patch_moments(itertools.islice(feed.centred(), some), kernel)
+    rounded = round_filters(weight, moments, depthwise_lanes(kernel**2, feed.top))
     filters = rounded.weight.view(channels, kernel, kernel)
     # The channels share a zero point: let the longer side of each be the positive one. The
     # pointwise weights undo it.

@@ -1,6 +1,6 @@
 """What calibration images tell: extremes, histograms and moments of maps, a chunk of images at a time.
 
-Sums of whole numbers are taken in float64, where they are exact in whatever order.
+Sums of whole numbers are taken in float64, where they are exact in any order.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from quicknet.deploy.quantize.ranges import Histogram
 
-Chunks = Callable[[], Iterator[Tensor]]  # maps (n, C, H, W) of the images in turn, made anew for every pass
+Chunks = Callable[[], Iterator[Tensor]]  # maps (n, C, H, W) of the images in turn, computed again for every pass
 
 _DAMPING = 1e-3  # share of the mean variance that every input gets on top: keeps the moments invertible
 
@@ -56,17 +56,17 @@ class Moments:
 
 def extremes(chunks: Chunks) -> tuple[Tensor, Tensor]:
     """Return the least and the largest value of each channel (C,)."""
-    found = [(chunk.amin((0, 2, 3)), chunk.amax((0, 2, 3))) for chunk in chunks()]
-    low, high = zip(*found, strict=True)
+    ends = [(chunk.amin((0, 2, 3)), chunk.amax((0, 2, 3))) for chunk in chunks()]
+    low, high = zip(*ends, strict=True)
     return torch.stack(low).amin(0).double(), torch.stack(high).amax(0).double()
 
 
 def histogram(chunks: Chunks) -> Histogram:
     """Return how the values of each channel are distributed; takes two passes."""
-    found = Histogram(*extremes(chunks))
+    histogram = Histogram(*extremes(chunks))
     for chunk in chunks():
-        found.add(chunk)
-    return found
+        histogram.add(chunk)
+    return histogram
 
 
 def rows(maps: Tensor) -> Tensor:

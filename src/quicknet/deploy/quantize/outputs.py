@@ -33,20 +33,20 @@ def requantization(chosen: Range, step: Tensor, slope: Tensor, sums: tuple[Tenso
     `step` (O,) is what an accumulator of 1 means, `slope` (O,) the activation's, `sums` the least
     and the largest accumulators (O,) that were seen. Of all shifts it takes the one with the
     least error: of t's rounding (which a large shift makes coarse), of the multipliers' (which a
-    small one makes coarse), of scales coarser than wanted; none at which a t that was seen
+    small one makes coarse), of scales coarser than necessary; none at which a t that was seen
     saturates before the output does. A positive multiplier's rounding costs nothing: it only
     makes the output's scale another.
     """
     best: tuple[float, int, Tensor, Tensor] | None = None
     for shift in range(_MAX_SHIFT + 1):
-        wanted = step * 2.0 ** (15 + shift) / chosen.scale
+        exact = step * 2.0 ** (15 + shift) / chosen.scale
         limit = _MAX_MULTIPLIER / slope.abs().clamp(min=1)
-        positive = torch.minimum(wanted, limit).round().clamp(min=1)
+        positive = torch.minimum(exact, limit).round().clamp(min=1)
         negative = (positive * slope).round().clamp(-_MAX_MULTIPLIER, _MAX_MULTIPLIER)
         least, largest = (-sums[0] / 2.0**shift).clamp(min=0), (sums[1] / 2.0**shift).clamp(min=0)
         lost = (largest * _MARGIN > 32767) & (positive < top - chosen.zero)
         lost |= (least * _MARGIN > 32768) & (negative.abs() < torch.where(slope > 0, chosen.zero, top))
-        ratio = wanted / positive  # of the scale that comes out to the one that was wanted
+        ratio = exact / positive  # of the scale that results to the exact one
         granular = (torch.maximum(ratio, 1 / ratio) ** 2 + (positive / 32768) ** 2) / 12
         slip = (positive * slope - negative) / 32768 * least.clamp(max=32768) / 2
         error = float((granular + slip**2 + lost * 1e3).sum())
@@ -54,14 +54,14 @@ def requantization(chosen: Range, step: Tensor, slope: Tensor, sums: tuple[Tenso
             best = error, shift, positive, negative
     assert best is not None
     _, shift, positive, negative = best
-    found = Requantization(
+    requantization = Requantization(
         shift=shift,
         positive=positive.numpy().astype(np.int16),
         negative=negative.numpy().astype(np.int16),
         zero=chosen.zero,
         top=top,
     )
-    return Output(found, step * 2.0 ** (15 + shift) / positive)
+    return Output(requantization, step * 2.0 ** (15 + shift) / positive)
 
 
 def classifier(weight: Array, bias: Array, feed: Feed) -> tuple[NDArray[np.int16], NDArray[np.int32], float]:

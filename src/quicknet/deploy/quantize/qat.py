@@ -64,7 +64,7 @@ class Lesson(NamedTuple):
     """What there is to learn from: a float parent in eval mode, its data, and how views of that are drawn.
 
     `answers` gives an integer network's logits (N, classes) of images (N, side, side, C) uint8, by
-    whatever is the fastest here; None: by the simulation.
+    the fastest implementation here; None: by the simulation.
     """
 
     parent: nn.Module
@@ -83,7 +83,7 @@ def fine_tune(start: Quantized, lesson: Lesson, settings: QatSettings, show: Sho
     """Return the network of the best check on `val`, `start` among them, and how it went.
 
     Both networks see the same augmented view of `train`. The same inputs give the same network on
-    one machine with as many threads. Raises TrainingError where the loss is no number.
+    one machine with as many threads. Raises TrainingError where the loss is NaN or infinite.
     """
     student, data = Student(start), lesson.data
     steps = max(1, round(settings.epochs * len(data.split("train")) / settings.batch_size))
@@ -132,12 +132,12 @@ def _learn(student: Student, lesson: Lesson, images: Tensor, settings: QatSettin
     """Put the gradient of the mean divergence from the parent's answers into the student."""
     student.zero_grad(set_to_none=True)
     with torch.no_grad():
-        wanted = F.log_softmax(lesson.parent(images) / settings.temperature, 1)
+        targets = F.log_softmax(lesson.parent(images) / settings.temperature, 1)
     total = 0.0
-    for chunk, target in zip(torch.split(images, _CHUNK), torch.split(wanted, _CHUNK), strict=True):
+    for chunk, target in zip(torch.split(images, _CHUNK), torch.split(targets, _CHUNK), strict=True):
         logits = student(pixels_of(chunk, lesson.data.spec)) * student.logit_scale
-        found = F.log_softmax(logits / settings.temperature, 1)
-        loss = F.kl_div(found, target.double(), reduction="sum", log_target=True) / len(images)
+        log_probabilities = F.log_softmax(logits / settings.temperature, 1)
+        loss = F.kl_div(log_probabilities, target.double(), reduction="sum", log_target=True) / len(images)
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     if not np.isfinite(total):

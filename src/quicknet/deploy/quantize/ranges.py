@@ -85,8 +85,8 @@ class Range:
 def choose_range(values: Histogram, top: int, importance: Tensor, rules: tuple[Rule, ...] = RULES) -> Range:
     """Return the range with the least squared error, its channels weighted by `importance` (C,)."""
     error = ClippingError(values)
-    found = [_by_rule(values, error, top, importance, rule) for rule in rules]
-    return min(found, key=lambda pair: pair[0])[1]
+    candidates = [_by_rule(values, error, top, importance, rule) for rule in rules]
+    return min(candidates, key=lambda pair: pair[0])[1]
 
 
 def _by_rule(values: Histogram, error: ClippingError, top: int, importance: Tensor, rule: Rule) -> tuple[float, Range]:

@@ -113,8 +113,8 @@ def _fitted(weight: Tensor, whole: Tensor, moments: Tensor, scale: Tensor) -> Te
     """Return the scale (R,) with the least error for these integers."""
     product = _times(whole, moments)
     below = (product * whole).sum(1)
-    found = (product * weight).sum(1) / below
-    return torch.where((below > 0) & (found > 0), found, scale)
+    fitted = (product * weight).sum(1) / below
+    return torch.where((below > 0) & (fitted > 0), fitted, scale)
 
 
 def _sweep(weight: Tensor, whole: Tensor, scale: Tensor, moments: Tensor, lanes: Lanes) -> Tensor:
@@ -131,8 +131,8 @@ def _sweep(weight: Tensor, whole: Tensor, scale: Tensor, moments: Tensor, lanes:
         gradient = own @ difference if moments.ndim == 2 else (own * difference).sum(1)  # (b, R)
         own = own[:, block]
         for row, column in enumerate(range(block.start, block.stop)):
-            wanted = (whole[column] - gradient[row] / (scale * own[row, row])).round()
-            moved = sums.set(whole, column, wanted) * scale
+            target = (whole[column] - gradient[row] / (scale * own[row, row])).round()
+            moved = sums.set(whole, column, target) * scale
             if moments.ndim == 2:
                 gradient.addr_(own[row], moved)
             else:
@@ -149,14 +149,14 @@ class _Sums:
         self.positive, self.negative = padded.clamp(min=0).sum(1), (-padded).clamp(min=0).sum(1)
         self._owner, self._bound = lanes.owner.tolist(), lanes.bound
 
-    def set(self, whole: Tensor, column: int, wanted: Tensor) -> Tensor:
-        """Bring a column of `whole` (K, R) as near to `wanted` as its lane lets it; return by how much it moved."""
+    def set(self, whole: Tensor, column: int, target: Tensor) -> Tensor:
+        """Bring a column of `whole` (K, R) as near to `target` as its lane lets it; return by how much it moved."""
         now, group = whole[column].clone(), self._owner[column]
         positive, negative = self.positive[group], self.negative[group]
         positive -= now.clamp(min=0)
         negative -= (-now).clamp(min=0)
         high, low = (self._bound - positive).clamp(max=MAX_WEIGHT), -(self._bound - negative).clamp(max=MAX_WEIGHT)
-        new = torch.minimum(torch.maximum(wanted, low), high)
+        new = torch.minimum(torch.maximum(target, low), high)
         positive += new.clamp(min=0)
         negative += (-new).clamp(min=0)
         whole[column] = new

@@ -61,15 +61,15 @@ def stored(acc: Tensor, output: Requantization) -> Tensor:
 
 def mulr(values: Tensor, multiplier: Tensor, ends: tuple[int, int]) -> Tensor:
     """Return clamp((values·multiplier + 2**14) >> 15) (N, C, H, W) between `ends`."""
-    found: Tensor = _Multiply.apply(values, multiplier, None, ends)  # type: ignore[no-untyped-call]
-    return found
+    result: Tensor = _Multiply.apply(values, multiplier, None, ends)  # type: ignore[no-untyped-call]
+    return result
 
 
 def requantize(acc: Tensor, shift: int, positive: Tensor, negative: Tensor, ends: tuple[int, int]) -> Tensor:
     """Return the layer's centred output (N, C, H, W) of its accumulators, which are overwritten."""
     t: Tensor = _Shift.apply(acc, shift)  # type: ignore[no-untyped-call]
-    found: Tensor = _Multiply.apply(t, positive, negative, ends)  # type: ignore[no-untyped-call]
-    return found
+    result: Tensor = _Multiply.apply(t, positive, negative, ends)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Shift(torch.autograd.Function):
@@ -97,20 +97,20 @@ class _Multiply(torch.autograd.Function):
     def forward(ctx: Any, t: Tensor, positive: Tensor, negative: Tensor | None, ends: tuple[int, int]) -> Tensor:
         flat, width = _rows(t), t.shape[3]
         if negative is None:
-            found = flat * _over(positive, width)
+            result = flat * _over(positive, width)
         else:
-            found = flat.clamp(min=0).mul_(_over(positive, width)).addcmul_(flat.clamp(max=0), _over(negative, width))
-        found.add_(0.5).floor_().clamp_(*ends)
+            result = flat.clamp(min=0).mul_(_over(positive, width)).addcmul_(flat.clamp(max=0), _over(negative, width))
+        result.add_(0.5).floor_().clamp_(*ends)
         ctx.save_for_backward(t, positive, negative)
-        ctx.found, ctx.ends = found, ends
-        return _maps(found, t)
+        ctx.result, ctx.ends = result, ends
+        return _maps(result, t)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         t, positive, negative = ctx.saved_tensors
         flat, width, channels = _rows(t), t.shape[3], t.shape[1]
-        inside = torch.ops.aten.hardtanh_backward(_rows(grad), ctx.found, *ctx.ends)
+        inside = torch.ops.aten.hardtanh_backward(_rows(grad), ctx.result, *ctx.ends)
         products = inside * flat
         every = _by_channel(products, channels)
         if negative is None:
@@ -147,8 +147,8 @@ def _by_channel(rows: Tensor, channels: int) -> Tensor:
 
 def straight(value: Tensor, whole: Tensor) -> Tensor:
     """Return `whole`, whose gradient goes to `value`."""
-    found: Tensor = _Straight.apply(value, whole)  # type: ignore[no-untyped-call]
-    return found
+    result: Tensor = _Straight.apply(value, whole)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Straight(torch.autograd.Function):

@@ -26,7 +26,7 @@ _BATCH = 64
 
 
 class _Number(nn.Module):
-    """start + unit · change: `change` is what is learned, and what a step of 1 means is alike for all numbers."""
+    """start + unit · change: `change` is what is learned, and a step of 1 means the same for all numbers."""
 
     start: Tensor
     unit: Tensor
@@ -87,7 +87,7 @@ class _Output(nn.Module):
 
 
 class _Product(nn.Module):
-    """Filters (O, K) and biases of a stem or a pointwise layer, within 32 bits whatever is learned.
+    """Filters (O, K) and biases of a stem or a pointwise layer, within 32 bits, whatever values are learned.
 
     The biases are kept centred: what FORMAT.md stores carries -zero · Σ weight as well. `zero`
     and `top` are the input's.
@@ -129,8 +129,8 @@ class _Stem(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         weight, bias = self.product()
         planes = weight.view(self.fixed.weight.shape).permute(0, 3, 1, 2)
-        found: Tensor = self.output(simulate.stem(pixels, planes, bias, self.fixed.stride))
-        return found
+        output: Tensor = self.output(simulate.stem(pixels, planes, bias, self.fixed.stride))
+        return output
 
     def integers(self) -> IntegerStem:
         weight, bias = self.product.integers(self.fixed.weight.shape)
@@ -158,8 +158,8 @@ class _Separable(nn.Module):
         ends = -block.middle_zero, block.middle_top - block.middle_zero
         middle = simulate.mulr(total, self.multiplier.whole(0), ends)
         weight, bias = self.product()
-        found: Tensor = self.output(simulate.pointwise(middle, weight, bias, max(-ends[0], ends[1])))
-        return found
+        output: Tensor = self.output(simulate.pointwise(middle, weight, bias, max(-ends[0], ends[1])))
+        return output
 
     def integers(self) -> IntegerSeparable:
         taps = _numpy(self.depthwise.integers(), np.int8)
@@ -175,7 +175,7 @@ class _Separable(nn.Module):
 
 
 class _Classifier(nn.Module):
-    """Logits of the sums over all pixels, each 0..`top`; within 32 bits whatever is learned."""
+    """Logits of the sums over all pixels, each 0..`top`; within 32 bits, whatever values are learned."""
 
     def __init__(self, quantized: Quantized, top: int) -> None:
         super().__init__()
@@ -234,11 +234,11 @@ class Student(nn.Module):
     @torch.no_grad()
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Return the integer logits (N, classes) of images (N, side, side, C) uint8."""
-        found = [np.empty((0, len(self.fixed.bias)), np.int32)]
+        logits = [np.empty((0, len(self.fixed.bias)), np.int32)]
         for first in range(0, len(images), _BATCH):
             chunk = torch.from_numpy(np.array(images[first : first + _BATCH]))
-            found.append(_numpy(self(chunk.permute(0, 3, 1, 2).float()), np.int32))
-        return np.concatenate(found)
+            logits.append(_numpy(self(chunk.permute(0, 3, 1, 2).float()), np.int32))
+        return np.concatenate(logits)
 
     @torch.no_grad()
     def integers(self) -> IntegerNetwork:
