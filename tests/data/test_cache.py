@@ -5,16 +5,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import quicknet.lite.preprocess as preprocess
 from quicknet.core.errors import ToolError
-from quicknet.data import DataRequest, cache, contents, load_data
+from quicknet.data import DataRequest, cache, contents, decoding, load_data
 
 QUIET = DataRequest(quiet=True, size=16)
 
@@ -102,6 +103,131 @@ def test_a_moved_folder_and_another_mean_need_no_decoding(folder, decoded, tmp_p
     assert not decoded
     load_data(tmp_path / "moved", QUIET.replace(resize="pad"))
     assert len(decoded) == 12
+
+
+# --- what fails for a reason that may pass ------------------------------------------------------
+
+
+def failing_once(monkeypatch, name: str, error: Exception, where=PngImagePlugin.PngImageFile, call: str = "load"):
+    """Make every try at the picture `name` fail until `monkeypatch.undo`."""
+    real = getattr(where, call)
+
+    def fails(self, *arguments, **options):
+        if Path(getattr(self, "filename", "") or getattr(self.fp, "name", "")).name == name:
+            raise error
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(where, call, fails)
+
+
+@pytest.mark.parametrize(
+    ("error", "memory", "reason"),
+    [
+        (MemoryError(), True, "not enough memory"),
+        (OSError(errno.EIO, os.strerror(errno.EIO)), True, "Input/output error"),
+        (OSError("broken data stream when reading image file"), False, "for lack of memory"),  # as libjpeg says it
+    ],
+)
+def test_a_failure_that_may_pass_is_not_kept(folder, home, error, memory, reason):
+    (folder / "a" / "0.png").rename(folder / "a" / "once.png")
+    whole = load_data(folder, QUIET)
+    images = {name: np.array(split.images) for name, split in whole.splits.items()}
+    shutil.rmtree(home / "cache")
+    for again in range(2):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(contents, "_SETTLED_NS", -(10**18))
+            patch.setattr(preprocess, "_memory_for", lambda pixels: memory)
+            failing_once(patch, "once.png", error)
+            data = load_data(folder, QUIET.replace(max_bad_share=0.5))
+            assert len(data.split("all")) == 11 and data.unread == 1, again
+            assert any("once.png" in note and reason in note for note in data.notes)
+    with pytest.MonkeyPatch.context() as patch:
+        tries: list[str] = []
+        real = preprocess.load_image
+        patch.setattr(preprocess, "load_image", lambda source, spec: tries.append(source.name) or real(source, spec))
+        data = load_data(folder, QUIET)
+        assert tries == ["once.png"] and data.unread == 0 and data.sha256 == whole.sha256
+        assert all(np.array_equal(images[name], data.split(name).images) for name in images)
+        load_data(folder, QUIET)
+        assert len(tries) == 1
+    assert len(packs(home)) == 1
+
+
+def test_a_right_that_is_missing_once(folder, monkeypatch):
+    whole = load_data(folder, QUIET)
+    os.utime(folder / "a" / "0.png", (2e9, 1e9))  # another change time: it is hashed again
+    real = Path.open
+
+    def refuses(path, *arguments, **options):
+        if path == folder / "a" / "0.png":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuses)
+        data = load_data(folder, QUIET.replace(max_bad_share=0.5))
+        assert data.unread == 1 and data.sha256 != whole.sha256
+    assert same(whole, load_data(folder, QUIET))
+
+
+def test_a_failure_that_the_bytes_prove_is_kept(folder, decoded):
+    (folder / "a" / "0.png").write_bytes((folder / "a" / "0.png").read_bytes()[:200])
+    (folder / "a" / "1.png").write_bytes(b"")
+    request = QUIET.replace(max_bad_share=0.5)
+    first = load_data(folder, request)
+    decoded.clear()
+    again = load_data(folder, request)
+    assert same(first, again) and first.notes == again.notes
+    assert again.unread == 0 and not decoded
+
+
+def test_a_picture_that_is_being_copied_is_read_again(folder, monkeypatch):
+    """Its bytes are not those that were hashed: they prove nothing of those."""
+    whole = load_data(folder, QUIET)
+    path, blob = folder / "a" / "0.png", (folder / "a" / "0.png").read_bytes()
+    real = preprocess.load_image
+    with monkeypatch.context() as patch:
+        patch.setattr(preprocess, "load_image", lambda source, spec: path.write_bytes(blob[:99]) and real(source, spec))
+        data = load_data(folder, QUIET.replace(max_bad_share=0.5, resize="pad"))
+        assert len(data.split("all")) == 11 and data.unread == 1
+    path.write_bytes(blob)
+    assert load_data(folder, QUIET.replace(resize="pad")).sha256 == whole.sha256
+
+
+@pytest.mark.parametrize("unread", ["first", "second"])
+def test_copies_of_which_one_cannot_be_read_mix_up_no_rows(folder, unread):
+    shutil.copy(folder / "a" / "3.png", folder / "a" / "first.png")
+    shutil.copy(folder / "a" / "3.png", folder / "a" / "second.png")
+    request = QUIET.replace(max_bad_share=0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        failing_once(patch, f"{unread}.png", MemoryError())
+        first = load_data(folder, request)
+    for data in (first, load_data(folder, request)):
+        split = data.split("all")
+        for path, image in zip(split.paths, split.images, strict=True):
+            assert np.array_equal(image, preprocess.load_image(path, data.spec))
+    assert len(split) == 14
+
+
+def test_decoding_one_image_alone_waits_for_the_others():
+    turns, running, most = decoding._Turns(4), 0, 0
+    gate = threading.Lock()
+
+    def work(number: int) -> int:
+        nonlocal running, most
+        with turns.alone() if number % 5 == 0 else turns.shared():
+            with gate:
+                running += 1
+                most = max(most, running)
+            time.sleep(0.002)
+            if number % 5 == 0:
+                assert running == 1
+            with gate:
+                running -= 1
+        return number
+
+    assert list(contents.in_threads(work, range(40))) == list(range(40))
+    assert most > 1 or os.cpu_count() == 1
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "head", "longer", "foreign"])

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
+
+from helpers import TINY
+from quicknet.cli.main import run
 
 from .conftest import Refused
 
@@ -162,3 +165,28 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, refused: Refuse
     for label, name in enumerate(("ants", "bees")):
         pictures(tmp_path / "photos" / name, 4, label)
     refused(["train", tmp_path / "photos", "--quiet"], "cannot write", "QUICKNET_CACHE", keeps=tmp_path / "photos")
+
+
+def test_a_run_whose_pictures_cannot_all_be_read_now(tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch):
+    """What fails in passing is not kept: the run is refused while it fails, and goes on afterwards."""
+    for number, name in enumerate(("cat", "dog")):
+        pictures(tmp_path / "pets" / name, 30, number)
+    settings = [word for setting in (*TINY, "train.epochs=1") for word in ("--set", setting)]
+    assert run(["train", "pets", "--run", "run", "--quiet", "--set", "data.size=32", *settings]) == 0
+    shutil.rmtree(tmp_path / "cache")
+    real = PngImagePlugin.PngImageFile.load
+
+    def short_of_memory(image):
+        if image.fp is not None and Path(image.fp.name).name == "7.png":
+            raise MemoryError
+        return real(image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PngImagePlugin.PngImageFile, "load", short_of_memory)
+        refused(
+            ["train", "--resume", "run", "--quiet"],
+            "other data than pets",
+            "2 of its images cannot be read now",
+            "doctor",
+        )
+    assert run(["train", "--resume", "run", "--quiet"]) == 0

@@ -6,7 +6,8 @@ added or removed picture makes another pack, whose unchanged rows are copied fro
 
 Layout: a head of 4,096 bytes (JSON, padded by spaces), the rows, then a JSON tail with the
 content hash of every row and the reason for every image that could not be decoded. The head's
-SHA-256 covers rows and tail; a pack that does not match it is built again.
+SHA-256 covers rows and tail; a pack that does not match it is built again. Where a failure is
+not proven by the image's bytes (memory, disk, rights), the next start decodes that image again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import ToolError
 from quicknet.core.places import locked
 
-_FORMAT = 1
+_FORMAT = 2
 _HEAD_BYTES = 4096
 _CHUNK = 1 << 22
 _MAX_TAIL_BYTES = 2 << 30
@@ -36,19 +37,31 @@ _MAX_TAIL_BYTES = 2 << 30
 _DECODING = ("size", "mode", "exif", "resize", "filter", "antialias", "fill")
 
 Row = NDArray[np.uint8]
-Decoded = Row | str  # an image, or the reason why there is none
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an image could not be decoded, and whether its bytes prove that it never can be."""
+
+    reason: str
+    proven: bool
+
+
+Decoded = Row | Failure
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
     """Decoded images (n, size, size, C), read-only and memory-mapped; row i is of content `sources[i]`.
 
-    `bad` gives the reason for contents that could not be decoded and have no row.
+    `bad` gives the reason for contents that could not be decoded and have no row; `unread` are
+    those of them whose bytes do not prove it: they are worth another try.
     """
 
     images: NDArray[np.uint8]
     sources: tuple[str, ...]
     bad: dict[str, str]
+    unread: frozenset[str]
 
 
 def decoding_digest(spec: PreprocessSpec) -> str:
@@ -90,13 +103,13 @@ def open_pack(path: Path) -> Pack | None:
                 return None
             file.seek(_HEAD_BYTES + row_bytes)
             tail = json.loads(file.read(tail_bytes))
-        sources, bad = tuple(tail["sources"]), dict(tail["bad"])
+        sources, bad, unread = tuple(tail["sources"]), dict(tail["bad"]), frozenset(tail["unread"])
         if len(sources) != shape[0]:
             return None
         images = _mapped(path, shape)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Pack(images, sources, bad)
+    return Pack(images, sources, bad, unread)
 
 
 def _digest_of_rest(file: IO[bytes]) -> str:
@@ -120,7 +133,7 @@ def build_pack(
     spec: PreprocessSpec,
     previous: Path | None = None,
 ) -> Pack:
-    """Return the pack at `path`, decoding what is in neither it nor `previous`.
+    """Return the pack at `path`, decoding what is in neither it nor `previous`, and what is unread in it.
 
     `decode` takes positions in `contents` and yields, in their order, an image or the reason
     why there is none. One process builds, others wait for it; a kill leaves nothing that is
@@ -129,11 +142,11 @@ def build_pack(
     """
     with locked(path.with_suffix(".lock")):
         whole = open_pack(path)
-        if whole is not None:
+        if whole is not None and not whole.unread:
             return whole
         for left in path.parent.glob(f".{path.name}.*.tmp"):  # of a killed build: we hold its lock
             left.unlink(missing_ok=True)
-        old = open_pack(previous) if previous is not None and previous != path else None
+        old = whole or (open_pack(previous) if previous is not None else None)
         rows = _rows(contents, decode, old)
         try:
             _write(path, contents, rows, spec)
@@ -142,7 +155,7 @@ def build_pack(
                 f"cannot write decoded images ({path.parent}: {error.strerror or error}); free some space, "
                 "or set QUICKNET_CACHE to a folder that has it"
             ) from error
-        if old is not None and previous is not None:
+        if old is not None and previous is not None and previous != path:
             previous.unlink(missing_ok=True)
         built = open_pack(path)
     if built is None:
@@ -171,21 +184,12 @@ def _write(path: Path, contents: list[str], rows: Iterator[Decoded], spec: Prepr
             with contextlib.suppress(AttributeError, NotImplementedError):
                 _reserve(file.fileno(), _HEAD_BYTES + row_bytes * len(contents))
             file.seek(_HEAD_BYTES)
-            digest, sources, bad = hashlib.sha256(), [], {}
-            for content, row in zip(contents, rows, strict=True):
-                if isinstance(row, str):
-                    bad[content] = row
-                    continue
-                blob = row.tobytes()
-                digest.update(blob)
-                file.write(blob)
-                sources.append(content)
-            tail = json.dumps({"sources": sources, "bad": bad}).encode()
+            digest, rows_written, tail = _write_rows(file, contents, rows, row_bytes)
             digest.update(tail)
             file.write(tail)
             file.truncate()
             file.seek(0)
-            file.write(_head(len(sources), spec, len(tail), digest.hexdigest()))
+            file.write(_head(rows_written, spec, len(tail), digest.hexdigest()))
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
@@ -193,6 +197,39 @@ def _write(path: Path, contents: list[str], rows: Iterator[Decoded], spec: Prepr
         with contextlib.suppress(OSError):
             Path(name).unlink()
         raise
+
+
+def _write_rows(
+    file: IO[bytes], contents: list[str], rows: Iterator[Decoded], row_bytes: int
+) -> tuple[hashlib._Hash, int, bytes]:
+    """Write the rows from where `file` stands; return their digest, their number, and the tail.
+
+    Copies of one content all have a row or all have none, though one file may have been read and
+    another not: whoever reads a pack counts on it.
+    """
+    begin, digest = file.tell(), hashlib.sha256()
+    sources: dict[str, int] = {}  # content → its first row
+    placed: list[str] = []
+    failures: dict[str, Failure] = {}
+    for content, row in zip(contents, rows, strict=True):
+        if content in failures:
+            continue
+        if not isinstance(row, Failure):
+            blob = row.tobytes()
+        elif content not in sources:
+            failures[content] = row
+            continue
+        else:
+            file.seek(begin + sources[content] * row_bytes)
+            blob = file.read(row_bytes)
+            file.seek(begin + len(placed) * row_bytes)
+        digest.update(blob)
+        file.write(blob)
+        sources.setdefault(content, len(placed))
+        placed.append(content)
+    bad = {content: failure.reason for content, failure in failures.items()}
+    unread = [content for content, failure in failures.items() if not failure.proven]
+    return digest, len(placed), json.dumps({"sources": placed, "bad": bad, "unread": unread}).encode()
 
 
 def _reserve(handle: int, size_bytes: int) -> None:

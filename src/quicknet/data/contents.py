@@ -21,6 +21,7 @@ _LIMIT_BYTES = 1 << 30
 # entries racy. Files younger than this are not remembered.
 _SETTLED_NS = 2_000_000_000
 _BLOCK = 256
+MAX_THREADS = 8
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -37,7 +38,7 @@ class Content:
 def in_threads(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
     """Yield work(item) in order, a few at a time ahead; hashing and Pillow run beside each other."""
     block: list[A] = []
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as pool:
         for item in items:
             block.append(item)
             if len(block) == _BLOCK:

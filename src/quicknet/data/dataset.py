@@ -42,7 +42,8 @@ class Dataset:
 
     `notes` are sentences that a user should read (what was skipped, what is small);
     `sha256` is over the content that was used; `protocol` names how it was split; `drawn` are the
-    splits that were chosen here and not given as folders.
+    splits that were chosen here and not given as folders; `unread` counts the images that could not
+    be read this time, for a reason that may pass (memory, disk, rights).
     """
 
     name: str
@@ -53,6 +54,7 @@ class Dataset:
     sha256: str
     notes: tuple[str, ...] = field(default=())
     drawn: tuple[str, ...] = ()
+    unread: int = 0
 
     def split(self, name: str) -> Split:
         """Return a split, or with `all` every image once. Raises DataError, which names the splits."""

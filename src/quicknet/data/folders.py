@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,12 +15,12 @@ from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import DataError
 from quicknet.core.places import user_cache
 from quicknet.data import contents
-from quicknet.data.cache import Decoded, Pack, build_pack, decoding_digest, open_pack, pack_path
+from quicknet.data.cache import Pack, build_pack, decoding_digest, open_pack, pack_path
 from quicknet.data.dataset import Dataset, Split
+from quicknet.data.decoding import Decoder
 from quicknet.data.listing import WHOLE, Fault, Listing, class_order, list_images
 from quicknet.data.request import FOLDER_SIZE, DataRequest
 from quicknet.data.splits import content_keys, stratified_by_key
-from quicknet.lite.progress import progress
 from quicknet.lite.walk import counted, printable
 
 # A convention, not a measurement: below it, a note says so and loading goes on.
@@ -84,6 +83,9 @@ def load_folder(root: Path, request: DataRequest) -> Dataset:
         sha256=_sha256(splits, {e.path: e.sha256 for e in ordered}),
         notes=(*scan.notes, *(fault.message for fault in scan.faults), *notes, *skipped),
         drawn=_drawn(scan, request, parts),
+        unread=len(scan.unreadable)
+        + len(scan.unlistable) * scan.images_a_folder
+        + sum(e.sha256 in pack.unread for e in ordered),
     )
     return _checked(data, request.classes is None)
 
@@ -184,36 +186,13 @@ def decode_all(
     how = decoding_digest(spec)
     last = index["packs"].get(how)
     pack = open_pack(path)
-    if pack is None:
+    if pack is None or pack.unread:
         previous = cache / "decoded" / last if isinstance(last, str) and "/" not in last else None
-        pack = build_pack(path, hashes, _Decoder([p for p, _ in files], spec, quiet), spec, previous)
+        pack = build_pack(path, hashes, Decoder(files, spec, quiet), spec, previous)
     if last != path.name:
         index["packs"][how] = path.name
         contents.write_index(index_file, index)
     return pack
-
-
-class _Decoder:
-    """Decodes chosen files, a few at a time, with progress."""
-
-    def __init__(self, paths: list[Path], spec: PreprocessSpec, quiet: bool) -> None:
-        self._paths, self._spec, self._quiet = paths, spec, quiet
-
-    def __call__(self, positions: list[int]) -> Iterator[Decoded]:
-        chosen = [self._paths[i] for i in positions]
-        with progress("decoding images", len(chosen), "images", self._quiet) as advance:
-            for result in contents.in_threads(self._decode, chosen):
-                advance(1)
-                yield result
-
-    def _decode(self, path: Path) -> Decoded:
-        from quicknet.lite.preprocess import load_image
-
-        try:
-            return load_image(path, self._spec)
-        except DataError as error:
-            # the reason is stored by content, which may lie elsewhere next time: so the bare name
-            return printable(str(error).replace(str(path), path.name))
 
 
 def _check_bad(root: Path, bad: dict[Path, str], total: int, scan: Scan, max_share: float) -> list[str]:

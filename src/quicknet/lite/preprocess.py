@@ -7,11 +7,14 @@ applies it, whatever `spec.exif` says.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
+import mmap
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +35,11 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
     | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k"}
 )
+
+
+class TransientImageError(DataError):
+    """An image that could not be read now, for a reason that its bytes do not prove: memory, disk, rights."""
+
 
 _TRANSPOSED = {  # EXIF 2.3, tag 0x0112: what undoes each orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -58,29 +66,54 @@ def load_image(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8]:
     upload), a Pillow image (left as it is), or an array or tensor (H, W) or (H, W, 1 to 4). Returns
     (size, size, channels) uint8, contiguous, the caller's own. Of an animation the first frame
     counts; transparency lies over white unless the mode is RGBA. The same input gives the same array from any thread.
-    Raises DataError naming the image: missing, not an image, cut short, over MAX_PIXELS.
+    Raises DataError naming the image: not an image, cut short, over MAX_PIXELS; and of that
+    TransientImageError where another try may go well: missing, no right to read it, no memory.
     """
     name = described(source)
+    pixels = MAX_PIXELS  # until the header says how many
     try:
-        with quiet_pillow():
-            image = _decode(plain(source, name), name)
-            if spec.exif:
-                image = _upright(image)
-            image = to_mode(image, spec.mode)
-            image = _resized(image, spec)
+        with quiet_pillow(), _opened(plain(source, name), name) as image:
+            pixels = image.width * image.height
+            image.load()
+            upright = _upright(image) if spec.exif else image
+            resized = _resized(to_mode(upright, spec.mode), spec)
+        return np.array(np.asarray(resized, np.uint8).reshape(spec.size, spec.size, spec.channels))
     except DataError:
         raise
-    except MemoryError as error:
-        raise DataError(f"not enough memory for the image ({name}); scale it down") from error
-    except Image.DecompressionBombError as error:
-        raise DataError(f"the image is over the limit of {MAX_PIXELS:,} pixels ({name}); scale it down") from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"not a whole image of a known kind ({name}); use one of {', '.join(FORMATS)}") from error
     # Pillow's decoders raise SyntaxError, struct.error, zlib.error, KeyError and more on hostile files.
     except Exception as error:
-        raise DataError(f"the image is damaged or cut short ({name}: {error}); replace the file") from error
-    array = np.asarray(image, np.uint8)
-    return np.array(array.reshape(spec.size, spec.size, spec.channels))
+        raise _failure(error, name, pixels) from error
+
+
+def _failure(error: Exception, name: str, pixels: int) -> DataError:
+    """Return what to say of an image that was not decoded: TransientImageError where its bytes prove nothing."""
+    if isinstance(error, MemoryError):
+        return TransientImageError(f"not enough memory for the image ({name}); free some memory or scale it down")
+    if isinstance(error, Image.DecompressionBombError):
+        return DataError(f"the image is over the limit of {MAX_PIXELS:,} pixels ({name}); scale it down")
+    if isinstance(error, UnidentifiedImageError):
+        return DataError(f"not a whole image of a known kind ({name}); use one of {', '.join(FORMATS)}")
+    # EINVAL: damaged files send their reader to negative offsets
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        return TransientImageError(f"cannot read the image ({name}: {error.strerror}); check the disk, then try again")
+    if not _memory_for(pixels):
+        return TransientImageError(
+            f"the image cannot be decoded ({name}: {error}), perhaps for lack of memory; free some, or scale it down"
+        )
+    return DataError(f"the image is damaged or cut short ({name}: {error}); replace the file")
+
+
+def _memory_for(pixels: int) -> bool:
+    """Return whether there is memory to decode so many pixels.
+
+    Decoders that lack it call the file broken: libjpeg and libwebp did in every case under `ulimit -v`.
+    A progressive JPEG takes 10 bytes a pixel (coefficients, and Pillow's 4), the others less.
+    """
+    try:
+        mmap.mmap(-1, 16 * pixels + (64 << 20)).close()  # reserved, not touched
+    except (OSError, MemoryError):
+        return False
+    return True
 
 
 def check_images(images: object, spec: PreprocessSpec) -> None:
@@ -115,41 +148,43 @@ def to_mode(image: Image.Image, mode: Mode) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _decode(source: PlainSource, name: str) -> Image.Image:
-    """Return the loaded first frame."""
+@contextlib.contextmanager
+def _opened(source: PlainSource, name: str) -> Iterator[Image.Image]:
+    """Yield the image with its size checked; its pixels are decoded by `load()`, while the file is open."""
     if isinstance(source, np.ndarray):
-        return _from_array(source, name)
-    if isinstance(source, Image.Image):
-        image = source
+        yield _from_array(source, name)
+    elif isinstance(source, Image.Image):
+        _check_pixels(source.size, name)
+        yield source
     elif isinstance(source, bytes):
         if not source:
             raise DataError(f"the image is empty ({name}); give the content of an image file")
-        image = Image.open(io.BytesIO(source), formats=FORMATS)
+        yield open_image(io.BytesIO(source), name)
     else:
-        return _decode_file(source, name)
+        with _opened_file(source, name) as file:
+            yield open_image(file, name)
+
+
+def open_image(file: IO[bytes], name: str) -> Image.Image:
+    """Return the image in an open file by its header; nothing is decoded yet. Raises DataError past MAX_PIXELS."""
+    image = Image.open(file, formats=FORMATS)
     _check_pixels(image.size, name)
-    image.load()
     return image
 
 
-def _decode_file(path: Path, name: str) -> Image.Image:
+def _opened_file(path: Path, name: str) -> IO[bytes]:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise DataError(f"a folder where an image file is expected ({name}); name the files in it")
+            raise TransientImageError(f"a folder where an image file is expected ({name}); name the files in it")
         if not stat.S_ISREG(status.st_mode):  # a named pipe would wait for ever
-            raise DataError(f"not a regular file ({name}); name an image file")
+            raise TransientImageError(f"not a regular file ({name}); name an image file")
         if status.st_size == 0:
             raise DataError(f"the file is empty ({name}); replace it")
-        file = path.open("rb")
+        return path.open("rb")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read the image ({name}: {reason}); check its name and rights") from error
-    with file:
-        image = Image.open(file, formats=FORMATS)
-        _check_pixels(image.size, name)
-        image.load()
-    return image
+        raise TransientImageError(f"cannot read the image ({name}: {reason}); check its name and rights") from error
 
 
 def _check_pixels(size: tuple[int, int], name: str) -> None:

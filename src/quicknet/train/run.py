@@ -351,9 +351,14 @@ class Run:
         if counters.data_sha256 != self.data.sha256:
             recorded = read_recorded(self.folder.path, counters.data_sha256)
             how = "the sha256 over content differs" if recorded is None else changes(self.data, recorded)
+            advice = (
+                f"name the folder where its data lies now, or train on this one from its weights: "
+                f"--from {shlex.quote(str(self.folder.path))}"
+            )
+            if self.data.unread:
+                advice = f"{self.data.unread} of its images cannot be read now: quicknet doctor says why"
             raise CheckpointError(
-                f"{self.folder.path} was trained on other data than {self.data.name} ({how}); name the folder where "
-                f"its data lies now, or train on this one from its weights: --from {shlex.quote(str(self.folder.path))}"
+                f"{self.folder.path} was trained on other data than {self.data.name} ({how}); {advice}"
             )
         groups: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
