@@ -209,7 +209,7 @@ def test_a_card_that_does_not_hold_is_refused_by_its_section(kind: str) -> None:
 
 
 def test_a_card_of_many_megabytes_is_not_parsed() -> None:
-    refused_fast(whole(card=b" " * ((16 << 20) + 1)), "card is 16,777,217 bytes, over the limit.*section CARD")
+    refused_fast(whole(card=b" " * ((4 << 20) + 1)), "card is 4,194,305 bytes, over the limit.*section CARD")
 
 
 def test_sections_that_nobody_knows() -> None:

@@ -11,11 +11,12 @@ from typing import Any, Literal
 import msgspec
 
 from quicknet.core.errors import CheckpointError, FormatError
-from quicknet.core.files import read_json
+from quicknet.core.files import parse_json, read_json
 from quicknet.core.settings import Settings
 
 FORMAT = 1
-_LIMIT_BYTES = 64 << 20
+# FORMAT.md's limit. Text of that size takes 16 MiB to parse, values and all 54; see `core/files.py`.
+LIMIT_BYTES = 4 << 20
 
 Mode = Literal["L", "RGB", "RGBA"]
 CHANNELS: dict[Mode, int] = {"L": 1, "RGB": 3, "RGBA": 4}
@@ -150,8 +151,15 @@ class Card(msgspec.Struct, kw_only=True, frozen=True):
         return {**fields.pop("extra"), **fields}
 
     def to_json(self) -> str:
-        """Return the JSON text; the same card gives the same bytes."""
-        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"
+        """Return the JSON text; the same card gives the same bytes. Raises FormatError past LIMIT_BYTES."""
+        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"
+        size_bytes = len(text.encode())
+        if size_bytes > LIMIT_BYTES:
+            raise FormatError(
+                f"the card would be {size_bytes:,} bytes, over the limit of {LIMIT_BYTES:,}; use fewer classes "
+                f"(there are {len(self.classes):,}) or shorter notes"
+            )
+        return text
 
 
 def card_from_dict(fields: Any, where: str) -> Card:
@@ -196,6 +204,15 @@ def _check_values(card: Card, where: str) -> None:
         raise FormatError(f"the card's integer logits pass 32 bits ({where}); restore it from a copy")
 
 
+def parse_card(text: memoryview, where: str) -> Card:
+    """Return the card in JSON text that lies at `where`. Raises FormatError; past LIMIT_BYTES before it is copied."""
+    if len(text) > LIMIT_BYTES:
+        raise FormatError(
+            f"the card is {len(text):,} bytes, over the limit of {LIMIT_BYTES:,} ({where}); export the model again"
+        )
+    return card_from_dict(parse_json(bytes(text), "the card", Path(where)), where)
+
+
 def require_run_folder(path: Path) -> None:
     """Raise CheckpointError for what is not a folder with a card in it."""
     if not (path / "card.json").is_file():
@@ -204,4 +221,4 @@ def require_run_folder(path: Path) -> None:
 
 def read_card(path: Path) -> Card:
     """Read and check a card file. Raises FormatError."""
-    return card_from_dict(read_json(path, "the card", _LIMIT_BYTES), str(path))
+    return card_from_dict(read_json(path, "the card", LIMIT_BYTES), str(path))

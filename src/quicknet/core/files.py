@@ -20,6 +20,10 @@ from quicknet.core.errors import CheckpointError, FormatError, ToolError
 from quicknet.core.lock import lock_file
 
 _CHUNK = 1 << 20
+_LIMIT_JSON_BYTES = 16 << 20
+# A value takes up to 110 bytes once parsed (an entry of an object with its key), so these 29 MB. A card of
+# 7,000 classes has 231,000, nearly all of them its test vectors' logits.
+_LIMIT_JSON_VALUES = 1 << 18
 
 
 def sha256_bytes(blob: bytes) -> str:
@@ -101,16 +105,27 @@ def read_bounded(path: Path, limit_bytes: int, what: str) -> bytes:
         raise FormatError(f"cannot read {what} ({path}: {error}); check its name") from error
 
 
-def read_json(path: Path, what: str, limit_bytes: int = 64 << 20) -> Any:
+def read_json(
+    path: Path, what: str, limit_bytes: int = _LIMIT_JSON_BYTES, limit_values: int | None = _LIMIT_JSON_VALUES
+) -> Any:
     """Return the content of a JSON file.
 
-    Raises FormatError where it is not JSON, which has no NaN or Infinity, whatever Python says.
+    Raises FormatError where it is not JSON, which has no NaN or Infinity, whatever Python says,
+    and where it is larger or has more values than the limits. `limit_values` None is for files
+    that this user's own processes wrote.
     """
-    return parse_json(read_bounded(path, limit_bytes, what), what, path)
+    return parse_json(read_bounded(path, limit_bytes, what), what, path, limit_values)
 
 
-def parse_json(text: bytes, what: str, path: Path) -> Any:
-    """Return the content of JSON text that lies in the file `path`. Raises FormatError as `read_json`."""
+def parse_json(text: bytes, what: str, path: Path, limit_values: int | None = _LIMIT_JSON_VALUES) -> Any:
+    """Return the content of JSON text that lies in the file `path`. Raises FormatError as `read_json`.
+
+    Values are counted before they are parsed: one of 3 bytes, `[],`, takes 64 in memory.
+    """
+    if limit_values is not None and sum(map(text.count, (b",", b"[", b"{"))) >= limit_values:
+        raise FormatError(
+            f"{what} has more than the {limit_values:,} values that may be in it ({path}); restore it from a copy"
+        )
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

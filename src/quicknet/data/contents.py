@@ -56,7 +56,7 @@ def index_path(cache: Path, root: Path) -> Path:
 def read_index(path: Path) -> dict[str, Any]:
     """Return the index, empty where it is missing or damaged: it only saves time."""
     try:
-        index = read_json(path, "the index", _LIMIT_BYTES)
+        index = read_json(path, "the index", _LIMIT_BYTES, limit_values=None)
         if isinstance(index, dict) and isinstance(index["files"], dict) and isinstance(index["packs"], dict):
             return index
     except (FormatError, KeyError):

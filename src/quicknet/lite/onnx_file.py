@@ -15,15 +15,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from quicknet.core.card import Card, card_from_dict
+from quicknet.core.card import Card, parse_card
 from quicknet.core.errors import FormatError
-from quicknet.core.files import parse_json, read_bounded, sha256_bytes
+from quicknet.core.files import read_bounded, sha256_bytes
 
 CARD_KEY = "quicknet.card"
 DIGEST_KEY = "quicknet.sha256"  # over the graph's bytes, then the card's: what makes the receipt one piece
 
 _LIMIT_BYTES = 512 << 20  # Darknet, the largest of the registry, is 28 MB
-_LIMIT_CARD_BYTES = 16 << 20
+_LIMIT_TEXT_BYTES = 1 << 10  # of a name
 _LIMIT_NODES = 10_000
 _LIMIT_FIELDS = 1_000_000  # about a second
 _LIMIT_NUMBERS_BYTES = 1 << 10  # of one packed list
@@ -94,20 +94,14 @@ def parse_onnx(blob: bytes, path: Path) -> OnnxFile:
     text = model.metadata.get(CARD_KEY)
     if text is None:
         raise FormatError(f"the ONNX file carries no QuickNet card ({path}); export it with `quicknet export`")
-    card = _card(text, path)
+    card = parse_card(text, str(path))
     _check_interface(model, card, path)
     digest = hashlib.sha256(model.graph)
     weights_sha256 = digest.hexdigest()
     digest.update(text)
-    named = model.metadata.get(DIGEST_KEY, b"").decode("ascii", "replace")
-    intact = named == digest.hexdigest() and card.weights_sha256 == weights_sha256
+    recorded = model.metadata.get(DIGEST_KEY, memoryview(b""))
+    intact = recorded == digest.hexdigest().encode() and card.weights_sha256 == weights_sha256
     return OnnxFile(path, blob, sha256_bytes(blob), weights_sha256, card, intact)
-
-
-def _card(text: bytes, path: Path) -> Card:
-    if len(text) > _LIMIT_CARD_BYTES:
-        raise FormatError(f"the card is {len(text):,} bytes, over the limit of {_LIMIT_CARD_BYTES:,} ({path})")
-    return card_from_dict(parse_json(text, "the card", path), str(path))
 
 
 def _check_interface(model: _Model, card: Card, path: Path) -> None:
@@ -146,7 +140,7 @@ class _Broken(Exception):
 @dataclass
 class _Model:
     graph: Buffer
-    metadata: dict[str, bytes]
+    metadata: dict[str, Buffer]
     inputs: Values
     outputs: Values
 
@@ -194,7 +188,10 @@ def _numbers(value: int | Buffer) -> list[int]:
 
 
 def _text(value: int | Buffer) -> str:
-    return bytes(_bytes(value)).decode("utf-8", "replace")
+    name = _bytes(value)
+    if len(name) > _LIMIT_TEXT_BYTES:
+        raise _Broken("a name is out of all proportion")
+    return bytes(name).decode("utf-8", "replace")
 
 
 class _Walk:
@@ -229,7 +226,7 @@ class _Walk:
     def model(self, data: Buffer) -> _Model:
         """ModelProto: ir_version 1, graph 7, opset_import 8, metadata_props 14, training 20, functions 25."""
         graph: Buffer | None = None
-        metadata: dict[str, bytes] = {}
+        metadata: dict[str, Buffer] = {}
         opsets: dict[str, int] = {}
         for number, value in self.fields(data):
             match number:
@@ -248,7 +245,7 @@ class _Walk:
                     key = _text(pair.get(1, memoryview(b"")))
                     if key in metadata:
                         raise _Broken(f"the ONNX file says {key[:40]!r} twice")
-                    metadata[key] = bytes(_bytes(pair.get(2, memoryview(b""))))
+                    metadata[key] = _bytes(pair.get(2, memoryview(b"")))
                 case 2 | 3 | 4 | 5 | 6:  # producer, domain, version, documentation
                     pass
                 case _:  # functions, training, and what later versions add
@@ -261,7 +258,7 @@ class _Walk:
             raise _Broken("the ONNX file holds no graph")
         return self._read_graph(graph, metadata)
 
-    def _read_graph(self, graph: Buffer, metadata: dict[str, bytes]) -> _Model:
+    def _read_graph(self, graph: Buffer, metadata: dict[str, Buffer]) -> _Model:
         """GraphProto: node 1, initializer 5, input 11, output 12; sparse initializers are refused."""
         model = _Model(graph, metadata, {}, {})
         nodes = 0

@@ -15,9 +15,9 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from quicknet.core.card import Card, IntegerRecord, card_from_dict
+from quicknet.core.card import Card, IntegerRecord, card_from_dict, parse_card
 from quicknet.core.errors import ConfigError, FormatError, ToolError
-from quicknet.core.files import parse_json, read_bounded, sha256_bytes
+from quicknet.core.files import read_bounded, sha256_bytes
 from quicknet.lite import reference
 from quicknet.lite.bounds import check_network
 from quicknet.lite.container import LIMIT_BYTES, MAGIC, Section, pack_sections, read_sections
@@ -25,8 +25,6 @@ from quicknet.lite.encoding import decode_network, encode_network
 from quicknet.lite.integer import IntegerNetwork
 from quicknet.lite.options import QnzRuntime, checked_threads, environment_runtime
 from quicknet.lite.preprocess import check_images
-
-_LIMIT_CARD_BYTES = 16 << 20
 
 Images = NDArray[np.uint8]
 IntegerLogits = NDArray[np.int32]
@@ -95,11 +93,8 @@ def parse_qnz(blob: bytes, path: Path, bounds: bool = True) -> QnzFile:
     """Check a file's bytes; `path` is for messages. Raises FormatError as `read_qnz` does."""
     sections = read_sections(blob, str(path))
     network = decode_network(sections["NETW"].data, sections["TENS"].data, str(path), bounds)
-    text = sections["CARD"].data
     where = f"{path}, section CARD"
-    if len(text) > _LIMIT_CARD_BYTES:
-        raise FormatError(f"the card is {len(text):,} bytes, over the limit of {_LIMIT_CARD_BYTES:,} ({where})")
-    card = card_from_dict(parse_json(bytes(text), "the card", Path(where)), where)
+    card = parse_card(sections["CARD"].data, where)
     _check_card(card, network, where)
     return QnzFile(path, card, network, blob, tuple(sections.values()))
 

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define MAX_FILE ((uint64_t)512 << 20)
-#define MAX_CARD ((uint64_t)16 << 20)
+#define MAX_CARD ((uint64_t)4 << 20)
 #define MAX_SECTIONS 64
 #define MAX_WEIGHTS ((uint64_t)1 << 28)
 #define MAX_MAP ((uint64_t)1 << 26)
