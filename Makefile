@@ -10,7 +10,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "QuickNet needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=..."'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,report,export,video,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,report,export,video,heic,dev]'
 	$(BIN)/python -m quicknet.models.fused
 	$(BIN)/python -m quicknet.engine
 	touch $@

@@ -1,6 +1,8 @@
 """What several test modules share: where real data lies, if it does."""
 
+import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,18 @@ def cifar10_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("cifar10")
     subprocess.run([sys.executable, str(sheets), str(target)], check=True, capture_output=True)
     return target / "cifar-10-batches-bin"
+
+
+@pytest.fixture
+def without_heic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if pillow_heif, which reads HEIC, were not installed."""
+    from quicknet.lite import formats
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "pillow_heif" else real(name))
+    formats.reads_heif.cache_clear()
+    yield
+    formats.reads_heif.cache_clear()
 
 
 @pytest.fixture(scope="session")

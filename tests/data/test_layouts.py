@@ -349,10 +349,7 @@ def test_folders_that_systems_leave_are_left_out_with_a_note(tmp_path, pictures)
     assert len(list(find_images(str(tmp_path / "lost+found")))) == 4  # named, it is what the user asks for
 
 
-def test_files_of_other_suffixes_are_named_with_the_extra_that_reads_them(tmp_path, pictures, monkeypatch):
-    monkeypatch.setattr(walking, "image_suffixes", lambda: frozenset({".png"}))
-    monkeypatch.setattr("quicknet.data.listing.image_suffixes", walking.image_suffixes)
-    monkeypatch.setattr("quicknet.lite.predict.image_suffixes", walking.image_suffixes)
+def test_files_of_other_suffixes_are_named_with_the_extra_that_reads_them(tmp_path, pictures, without_heic):
     for name in ("cat", "dog"):
         pictures(tmp_path / name, 4)
     for name in ("cat/IMG_1.heic", "cat/IMG_2.HEIC", "dog/list.txt"):
@@ -365,9 +362,7 @@ def test_files_of_other_suffixes_are_named_with_the_extra_that_reads_them(tmp_pa
         assert "pip install 'quicknet-vision[heic]'" in note
 
 
-def test_a_folder_of_nothing_but_heic_names_them_and_the_extra(tmp_path, pictures, monkeypatch):
-    for module in ("quicknet.lite.walk", "quicknet.data.listing", "quicknet.lite.predict"):
-        monkeypatch.setattr(f"{module}.image_suffixes", lambda: frozenset({".png"}))
+def test_a_folder_of_nothing_but_heic_names_them_and_the_extra(tmp_path, pictures, without_heic):
     for name in ("cat/IMG_1.heic", "cat/IMG_2.heic", "dog/IMG_3.HEIC"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")

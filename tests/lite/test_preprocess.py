@@ -202,15 +202,75 @@ def test_our_sampling_equals_pillows_where_both_are_defined(
     assert inside.size == 0 or inside.max() <= 2
 
 
+def keyed_png(samples: np.ndarray, depth: int, key: tuple[int, ...]) -> bytes:
+    """A PNG of grey or RGB samples with a colour key; rows of whole bytes by filter 1 (less the left pixel)."""
+    height, width = samples.shape[:2]
+    rows = []
+    for row in samples.reshape(height, -1):
+        if depth < 8:
+            bits = "".join(format(level, f"0{depth}b") for level in row)
+            rows.append(b"\0" + bytes(int(bits[at : at + 8].ljust(8, "0"), 2) for at in range(0, len(bits), 8)))
+            continue
+        plain = np.frombuffer(row.astype(">u2" if depth == 16 else "u1").tobytes(), np.uint8)
+        step = len(key) * depth // 8
+        left = np.concatenate([np.zeros(step, np.uint8), plain[:-step]])
+        rows.append(b"\1" + (plain - left).tobytes())
+    header = struct.pack(">IIBBBBB", width, height, depth, 0 if len(key) == 1 else 2, 0, 0, 0)
+    parts = {b"IHDR": header, b"tRNS": struct.pack(f">{len(key)}H", *key), b"IDAT": zlib.compress(b"".join(rows))}
+    return (
+        b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, body) for kind, body in parts.items()) + png_chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+@pytest.mark.parametrize(("depth", "channels"), [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (8, 3), (16, 3)])
+def test_the_key_of_a_png_is_transparent_and_no_other_colour(
+    depth: int, channels: int, from_file: bool, tmp_path: Path
+) -> None:
+    top = (1 << depth) - 1
+    rng = np.random.default_rng(depth)
+    for key in ((0,) * channels, (top,) * channels, tuple(rng.integers(0, top + 1, channels).tolist())):
+        samples = rng.integers(0, top + 1, (16, 16, channels)).astype(np.uint16)
+        for at in range(0, 16, 3):
+            samples[at, at] = key
+            samples[at, at - 1] = key
+            samples[at, at - 1, -1] ^= 1  # its neighbour, which in 16 bits has the same high byte
+        is_key = (samples == key).all(2)
+        blob = keyed_png(samples, depth, key)
+        if from_file:
+            (tmp_path / "key.png").write_bytes(blob)
+        source = tmp_path / "key.png" if from_file else blob
+        assert np.array_equal(load_image(source, spec(mode="RGBA"))[..., 3], np.where(is_key, 0, 255))
+        shown = np.where(depth == 16 and channels == 3, samples >> 8, np.rint(samples * (255 / top)))
+        shown[is_key] = 255
+        found = load_image(source, spec())
+        assert abs(found.astype(int) - shown).max() <= 1
+        assert (found[is_key] == 255).all()
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def test_a_key_in_an_image_that_pillow_opened() -> None:
+    """Read before or after it was decoded; of 16 bits in colour Pillow has kept the high bytes."""
+    samples = np.zeros((16, 16, 3), np.uint16)
+    samples[:, 8:] = (0x1234, 0x5678, 0x9ABC)
+    blob = keyed_png(samples, 16, (0x1234, 0x5678, 0x9ABC))
+    image = Image.open(io.BytesIO(blob))
+    found = load_image(image, spec())
+    assert (found[:, 8:] == 255).all() and (found[:, :8] == 0).all()
+    assert image.info["transparency"] == (0x1234, 0x5678, 0x9ABC)  # the caller's own stays as it was
+    grey = Image.open(io.BytesIO(keyed_png(samples[..., 0], 16, (0x1234,))))
+    grey.load()
+    assert (load_image(grey, spec(mode="L"))[:, 8:] == 255).all()
+
+
 def bomb(width: int, height: int) -> bytes:
     """A PNG whose header claims a size and which holds next to nothing."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     pixels = zlib.compress(b"\0" * 1000)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("size", [(10_001, 10_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])

@@ -58,6 +58,7 @@ _EXTRAS = {
     "openvino": "openvino",
     "optuna": "explore",
     "av": "video",
+    "pillow_heif": "heic",
 }
 
 

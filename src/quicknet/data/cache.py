@@ -67,15 +67,15 @@ class Pack:
 def decoding_digest(spec: PreprocessSpec) -> str:
     """Return the SHA-256 over what decoded pixels depend on, except the images.
 
-    The decoder's own code and Pillow's version count: another version may round differently.
+    The decoder's own code and the versions of Pillow and pillow-heif count: others may round differently.
     """
     import PIL
 
-    from quicknet.lite import preprocess
+    from quicknet.lite import formats, preprocess
 
-    code = hashlib.sha256(Path(preprocess.__file__).read_bytes()).hexdigest()
+    code = hashlib.sha256(b"".join(Path(str(part.__file__)).read_bytes() for part in (formats, preprocess)))
     fields = spec.to_dict()
-    how = [_FORMAT, PIL.__version__, code, *(fields[name] for name in _DECODING)]
+    how = [_FORMAT, PIL.__version__, formats.heif_version(), code.hexdigest(), *(fields[name] for name in _DECODING)]
     return hashlib.sha256(json.dumps(how).encode()).hexdigest()
 
 

@@ -36,7 +36,8 @@ class Decoder:
                 yield result
 
     def _decode(self, file: tuple[Path, str]) -> Decoded:
-        from quicknet.lite.preprocess import TransientImageError, load_image
+        from quicknet.lite.formats import TransientImageError
+        from quicknet.lite.preprocess import load_image
 
         path, sha256 = file
         with self._turns.shared(), contextlib.suppress(DataError):

@@ -21,7 +21,8 @@ from quicknet.data.listing import WHOLE
 from quicknet.data.load import locate
 from quicknet.data.request import DataRequest
 from quicknet.data.similar import SIDE, groups_of, near_duplicates
-from quicknet.lite.walk import HEIC_SUFFIXES, counted, printable
+from quicknet.lite.formats import HEIC_SUFFIXES
+from quicknet.lite.walk import counted, printable
 
 # Thresholds: conventions, not measurements. Every message states its threshold.
 SMALL_CLASS = 20  # training images, below which a class is hardly learned
@@ -196,16 +197,14 @@ def _headers(root: Path, scan: Scan) -> list[Finding]:
 
 def _header(path: Path) -> tuple[str, int] | None:
     """Return format and shorter side, or None where `load_image` would refuse the file."""
-    from PIL import Image
-
-    from quicknet.lite.preprocess import FORMATS, MAX_PIXELS
+    from quicknet.lite.preprocess import open_image
 
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            kind, width, height = str(image.format), *image.size
+        with path.open("rb") as file:
+            image = open_image(file, path.name)
+            return str(image.format), min(image.size)
     except Exception:  # Pillow's readers raise nearly anything on damaged files
         return None
-    return (kind, min(width, height)) if width * height <= MAX_PIXELS else None
 
 
 # --- one image twice ----------------------------------------------------------------------

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quicknet.core.errors import DataError
-from quicknet.lite.walk import Entry, image_suffixes, listed, printable, read_folder
+from quicknet.lite.formats import image_suffixes
+from quicknet.lite.walk import Entry, listed, printable, read_folder
 
 _SPLITS = {
     "train": "train",

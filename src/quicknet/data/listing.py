@@ -10,6 +10,7 @@ from pathlib import Path
 
 from quicknet.core.errors import DataError, nearest
 from quicknet.data.layout import entries_of, find_layout, folders_of, natural_key
+from quicknet.lite.formats import image_suffixes
 from quicknet.lite.walk import (
     Entry,
     Identity,
@@ -17,7 +18,6 @@ from quicknet.lite.walk import (
     ancestors,
     counted,
     identity,
-    image_suffixes,
     listed,
     printable,
     walk,

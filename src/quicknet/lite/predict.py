@@ -17,9 +17,10 @@ from quicknet.core.errors import ConfigError, DataError
 from quicknet.core.settings import Settings
 from quicknet.lite import metrics
 from quicknet.lite.classifier import Classifier
+from quicknet.lite.formats import image_suffixes
 from quicknet.lite.preprocess import load_image
 from quicknet.lite.sources import ImageSource, given_name, is_one_picture
-from quicknet.lite.walk import LeftOut, image_suffixes, walk
+from quicknet.lite.walk import LeftOut, walk
 
 _READ_BYTES = 1 << 16
 _NAME_LIMIT_BYTES = 1 << 15  # eight times what Linux takes for a path

@@ -23,23 +23,8 @@ from PIL import Image, UnidentifiedImageError
 from quicknet.core.card import Mode, PreprocessSpec
 from quicknet.core.errors import DataError
 from quicknet.lite._quiet import quiet_pillow
+from quicknet.lite.formats import FORMATS, MAX_PIXELS, TransientImageError, check_pixels, identify
 from quicknet.lite.sources import ImageSource, PlainSource, described, plain
-
-# 100 MP decode to 300 MB; a header that claims more is refused before anything is decoded.
-MAX_PIXELS = 100_000_000
-
-# What is decoded at all. Pillow knows more, among it formats that start other programs (EPS runs
-# Ghostscript) and formats without a signature, which recognize nearly anything (TGA).
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
-    | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k"}
-)
-
-
-class TransientImageError(DataError):
-    """An image that could not be read now, for a reason that its bytes do not prove: memory, disk, rights."""
-
 
 _TRANSPOSED = {  # EXIF 2.3, tag 0x0112: what undoes each orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -50,6 +35,7 @@ _TRANSPOSED = {  # EXIF 2.3, tag 0x0112: what undoes each orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_KEY_BITS = {"1": 1, "L;2": 2, "L;4": 4, "L": 8, "RGB": 8, "RGB;16B": 16}  # Pillow's raw modes of PNG
 _BY_WAY_OF = {"LAB": "RGB", "La": "LA"}  # what Pillow converts to nothing else
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -74,8 +60,8 @@ def load_image(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8]:
     try:
         with quiet_pillow(), _opened(plain(source, name), name) as image:
             pixels = image.width * image.height
-            image.load()
-            upright = _upright(image) if spec.exif else image
+            loaded = _loaded(image)
+            upright = _upright(loaded) if spec.exif else loaded
             resized = _resized(to_mode(upright, spec.mode), spec)
         return np.array(np.asarray(resized, np.uint8).reshape(spec.size, spec.size, spec.channels))
     except DataError:
@@ -96,11 +82,12 @@ def _failure(error: Exception, name: str, pixels: int) -> DataError:
     # EINVAL: damaged files send their reader to negative offsets
     if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
         return TransientImageError(f"cannot read the image ({name}: {error.strerror}); check the disk, then try again")
+    reason = " ".join(str(error).split())  # libheif's has line ends
     if not _memory_for(pixels):
         return TransientImageError(
-            f"the image cannot be decoded ({name}: {error}), perhaps for lack of memory; free some, or scale it down"
+            f"the image cannot be decoded ({name}: {reason}), perhaps for lack of memory; free some, or scale it down"
         )
-    return DataError(f"the image is damaged or cut short ({name}: {error}); replace the file")
+    return DataError(f"the image is damaged or cut short ({name}: {reason}); replace the file")
 
 
 def _memory_for(pixels: int) -> bool:
@@ -154,21 +141,21 @@ def _opened(source: PlainSource, name: str) -> Iterator[Image.Image]:
     if isinstance(source, np.ndarray):
         yield _from_array(source, name)
     elif isinstance(source, Image.Image):
-        _check_pixels(source.size, name)
+        check_pixels(source.size, name)
         yield source
     elif isinstance(source, bytes):
         if not source:
             raise DataError(f"the image is empty ({name}); give the content of an image file")
-        yield open_image(io.BytesIO(source), name)
+        yield _with_deep_key(io.BytesIO(source), name)
     else:
         with _opened_file(source, name) as file:
-            yield open_image(file, name)
+            yield _with_deep_key(file, name)
 
 
 def open_image(file: IO[bytes], name: str) -> Image.Image:
     """Return the image in an open file by its header; nothing is decoded yet. Raises DataError past MAX_PIXELS."""
-    image = Image.open(file, formats=FORMATS)
-    _check_pixels(image.size, name)
+    image = identify(file, name)
+    check_pixels(image.size, name)
     return image
 
 
@@ -187,14 +174,59 @@ def _opened_file(path: Path, name: str) -> IO[bytes]:
         raise TransientImageError(f"cannot read the image ({name}: {reason}); check its name and rights") from error
 
 
-def _check_pixels(size: tuple[int, int], name: str) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise DataError(f"the image has no pixels ({name}); replace it")
-    if width * height > MAX_PIXELS:
-        raise DataError(
-            f"the image is {width}x{height} pixels ({name}), over the limit of {MAX_PIXELS:,}; scale it down"
-        )
+def _loaded(image: Image.Image) -> Image.Image:
+    """Return the decoded image; a PNG's colour key is scaled as its pixels are, which Pillow leaves to us.
+
+    https://www.w3.org/TR/png-3/#11tRNS: bits above the image's depth do not count. Of 16 bits in
+    colour the high ones have to do here: `_with_deep_key` has all.
+    """
+    bits = _KEY_BITS.get(_png_mode(image))
+    image.load()
+    key = image.info.get("transparency")
+    if bits is None or not isinstance(key, int | tuple):
+        return image
+    top, levels = (1 << bits) - 1, key if isinstance(key, tuple) else (key,)
+    scaled = tuple(level >> 8 if bits == 16 else (level & top) * 255 // top for level in levels)
+    keyed = image.convert("L") if image.mode == "1" else image.copy()
+    keyed.info["transparency"] = scaled if isinstance(key, tuple) else scaled[0]
+    return keyed
+
+
+def _png_mode(image: Image.Image) -> str:
+    """Return in which mode a PNG file that is not decoded yet keeps its pixels; "" for other images."""
+    from PIL import ImageFile  # as every decoder of Pillow imports it
+
+    if not isinstance(image, ImageFile.ImageFile) or image.format != "PNG" or not image.tile:
+        return ""
+    return str(image.tile[0].args)
+
+
+def _with_deep_key(file: IO[bytes], name: str) -> Image.Image:
+    """Return the image in an open file; of an RGB PNG of 16 bits with a colour key, decoded and with alpha.
+
+    Pillow keeps the high bytes only, by which other colours would be taken for the key. So the file
+    is decoded once more, by the mode that takes the other byte of each two.
+    """
+    from PIL import ImageChops, ImageFile
+
+    image = open_image(file, name)
+    key = image.info.get("transparency")
+    if _png_mode(image) != "RGB;16B" or not isinstance(key, tuple) or not isinstance(image, ImageFile.ImageFile):
+        return image
+    image.tile = [image.tile[0]._replace(args="RGB;16L")]
+    image.load()
+    low = image
+    file.seek(0)
+    high = open_image(file, name)
+    high.load()
+    bands = (*high.split(), *low.split())
+    levels = (*(level >> 8 for level in key), *(level & 255 for level in key))
+    others = Image.new("L", high.size, 0)  # 255 where the pixel is not of the key
+    for band, level in zip(bands, levels, strict=True):
+        others = ImageChops.lighter(others, band.point([0 if value == level else 255 for value in range(256)]))
+    high.putalpha(others)
+    del high.info["transparency"]
+    return high
 
 
 def _from_array(array: NDArray[Any], name: str) -> Image.Image:
@@ -206,7 +238,7 @@ def _from_array(array: NDArray[Any], name: str) -> Image.Image:
     if not (colour or grey):
         expected = "(H, W) numbers or (H, W, 1 to 4) uint8 in 0..255, channels last"
         raise DataError(f"not an image ({name}, {array.dtype}); give {expected}")
-    _check_pixels((array.shape[1], array.shape[0]), name)
+    check_pixels((array.shape[1], array.shape[0]), name)
     if array.dtype == np.bool_:
         array = array * np.uint8(255)
     elif array.dtype == np.uint16:
@@ -232,16 +264,23 @@ def _scaled_16_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return deep grey (`I;16`, `I`, `F`) as L; `to_mode` says how it is scaled."""
-    values = np.asarray(image)
-    if image.mode.startswith("I;16") or (image.mode == "I" and 0 <= values.min() <= values.max() <= 65535):
+    """Return deep grey (`I;16`, `I`, `F`) as L, scaled as `to_mode` says; as LA where one level is transparent."""
+    values, key = np.asarray(image), image.info.get("transparency")
+    grey = _scaled_grey(image.mode, values)
+    if isinstance(key, int):
+        grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _scaled_grey(mode: str, values: NDArray[Any]) -> Image.Image:
+    if mode.startswith("I;16") or (mode == "I" and 0 <= values.min() <= values.max() <= 65535):
         return Image.fromarray(_scaled_16_bit(values))
     levels = values.astype(np.float64)
     finite = np.isfinite(levels)
     low = float(levels[finite].min()) if finite.any() else 0.0
     high = float(levels[finite].max()) if finite.any() else 0.0
     levels = np.nan_to_num(levels, nan=low, posinf=high, neginf=low)
-    if image.mode == "F" and low >= 0 and high <= 255:
+    if mode == "F" and low >= 0 and high <= 255:
         levels *= 255.0 if high <= 1 else 1.0
     else:
         levels = (levels - low) * (255.0 / max(high - low, 1e-30))

@@ -26,8 +26,9 @@ from quicknet.core.errors import ConfigError, DataError, require_package
 from quicknet.core.settings import Settings
 from quicknet.lite.address import is_picture_address
 from quicknet.lite.classifier import Classifier
+from quicknet.lite.formats import MAX_PIXELS
 from quicknet.lite.predict import Prediction, PredictSettings, classify_images
-from quicknet.lite.preprocess import MAX_PIXELS, load_image
+from quicknet.lite.preprocess import load_image
 from quicknet.lite.sources import is_web_address
 
 VIDEO_SUFFIXES = frozenset(

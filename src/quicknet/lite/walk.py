@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from quicknet.lite.formats import HEIC_SUFFIXES
+
 Identity = tuple[int, int]  # device and inode: the same for every path to one folder
 
 # In lower case. They hold thumbnails, deleted files and fragments, some with the suffixes of images.
@@ -23,7 +25,6 @@ _SYSTEM_FOLDERS = frozenset(
 )
 _CHKDSK_FOLDER = re.compile(r"found\.\d{3}")  # fragments that Windows' chkdsk collects
 _SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
-HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})  # pictures that phones take
 _SHOWN = 10  # how many names a message lists
 
 
@@ -37,13 +38,6 @@ class Entry(NamedTuple):
     path: str
     kind: Literal["file", "folder", "unlistable", "system", "nowhere"]
     reason: str = ""
-
-
-def image_suffixes() -> frozenset[str]:
-    """Return the suffixes, in lower case, of the files that count as images of a folder."""
-    from quicknet.lite.preprocess import IMAGE_SUFFIXES
-
-    return IMAGE_SUFFIXES
 
 
 def printable(name: str | Path) -> str:
