@@ -1,5 +1,6 @@
 """Writing is all or nothing; a record and its tensors always belong together."""
 
+import errno
 import json
 import os
 import stat
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from quicknet.core.errors import CheckpointError, FormatError, ToolError
 from quicknet.core.files import (
+    folder_lock,
     read_bounded,
     read_json,
     settle_pair,
@@ -28,6 +30,38 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch)
         write_atomically(target, "new")
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EROFS, "read-only medium, so copy the folder to one that can be written"),
+        (errno.EACCES, "make it writable for this user"),
+        (errno.EPERM, "make it writable for this user"),
+        (errno.ENOSPC, "free some space"),
+        (errno.EDQUOT, "free some space"),
+        (errno.EIO, "check the disk"),
+    ],
+)
+def test_what_to_do_follows_from_why_nothing_can_be_written(number, advice, tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    write_pair(tmp_path / "a.json", {}, tmp_path / "a", b"1")
+    whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for call in ("os.open", "os.replace", "os.fsync", "os.mkdir", "io.open"):
+        monkeypatch.setattr(call, refuse)
+    for write in (
+        lambda: write_atomically(tmp_path / "a", b"2"),
+        lambda: write_pair(tmp_path / "a.json", {}, tmp_path / "a", b"2"),
+        lambda: folder_lock(tmp_path).__enter__(),
+        lambda: folder_lock(tmp_path / "new").__enter__(),
+    ):
+        with pytest.raises(ToolError, match=advice) as caught:
+            write()
+        assert advice == "free some space" or "free some space" not in str(caught.value)
+    monkeypatch.undo()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole
 
 
 def test_what_is_written_can_be_read_by_others(tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -129,6 +130,40 @@ def test_a_run_folder_that_is_read_only(
         refused(["predict", done, tmp_path / "picture.png"], "model.safetensors", "Permission denied")
     for folder in (begun, done):
         folder.chmod(0o755)
+
+
+_ON_A_READ_ONLY_MEDIUM = """
+import sys
+from quicknet.cli.main import run
+folder, picture = sys.argv[1:]
+for words in (["train", "--resume", folder, "--quiet"], ["evaluate", folder, "--calibrate", "--quiet"]):
+    print(run(words))
+    sys.stderr.flush()
+print(run(["evaluate", folder, "--quiet", "--json"]), run(["predict", folder, picture]))
+"""
+
+
+def test_a_run_folder_on_a_read_only_medium(begun: Path, tmp_path: Path):
+    from PIL import Image
+
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "picture.png")
+    medium = f"mount --bind '{begun}' '{begun}' && mount -o remount,ro,bind '{begun}'"
+    alone = ["unshare", "--mount", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*alone, medium], capture_output=True).returncode:
+        pytest.skip("this user cannot mount here")
+    before = contents(begun)
+    program = shlex.join([sys.executable, "-c", _ON_A_READ_ONLY_MEDIUM, str(begun), str(tmp_path / "picture.png")])
+    done = subprocess.run([*alone, f"{medium} && {program}"], capture_output=True, text=True, timeout=250)
+    lines = [line for line in done.stderr.splitlines() if "error" in line]
+    assert len(lines) == 2, done.stderr
+    for line in lines:
+        check_line(
+            line, "cannot write into", str(begun), "Read-only file system", "it is on a read-only medium", "copy"
+        )
+        assert "free some space" not in line
+    assert done.stdout.split()[:2] == ["2", "2"]
+    assert done.stdout.split()[-2:] == ["0", "0"]  # what only reads needs no medium that can be written
+    assert contents(begun) == before
 
 
 def test_a_run_that_leads_into_a_file(tiny_data: Path, finished_run: Path, tmp_path: Path, refused: Refused):

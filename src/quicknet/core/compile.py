@@ -56,8 +56,12 @@ class Part:
         """Return the per-user folder that the compiled library is kept in.
 
         $QUICKNET_CACHE does not move it: that may be shared, and what lies here is executed.
+        Raises ToolError for a user without a home.
         """
-        return default_cache() / self.folder
+        cache = default_cache()
+        if cache is None:
+            raise ToolError("this user has no home; set XDG_CACHE_HOME to a folder that only this user can write")
+        return cache / self.folder
 
     def key(self) -> str:
         """Return the name of the library for this source, compiler setting and CPU."""
@@ -76,8 +80,9 @@ def ensure_built(part: Part) -> Built:
     def without(reason: str) -> Built:
         return Built(None, f"{part.what}: {reason}")
 
-    folder = part.cache_folder()
+    folder = None
     try:
+        folder = part.cache_folder()
         name = part.key()
         final = folder / f"{name}.so"
         if final.is_file():
@@ -93,8 +98,8 @@ def ensure_built(part: Part) -> Built:
     except OSError as error:
         return without(f"not built, {part.fallback} ({folder}: {error.strerror or error})")
     except ToolError as error:
-        reason = getattr(error.__cause__, "strerror", None) or error
-        return without(f"not built, {part.fallback} ({folder}: {reason})")
+        reason = getattr(error.__cause__, "strerror", None)
+        return without(f"not built, {part.fallback} ({f'{folder}: {reason}' if reason else error})")
 
 
 def _compiler(part: Part) -> str | None:

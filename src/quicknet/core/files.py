@@ -7,6 +7,7 @@ rename. A reader sees the old file or the new one, never a part.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -67,8 +68,19 @@ def write_atomically(path: Path, blob: bytes | str) -> None:
     except OSError as error:
         raise ToolError(
             f"cannot write {path} ({error.strerror or error}); what was there before is untouched: "
-            "free some space or choose another folder, then run the same command again"
+            f"{write_advice(error)}, then run the same command again"
         ) from error
+
+
+def write_advice(error: OSError) -> str:
+    """Return what to do where a file or folder could not be written, in half a sentence."""
+    if error.errno == errno.EROFS:
+        return "it is on a read-only medium, so copy the folder to one that can be written or name another folder"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "make it writable for this user or name another folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free some space or choose another folder"
+    return "check the disk or choose another folder"
 
 
 def _sync_folder(folder: Path) -> None:
@@ -158,7 +170,7 @@ def _move_into_place(pending: Path, blob_path: Path) -> None:
     try:
         os.replace(pending, blob_path)
     except OSError as error:
-        raise ToolError(f"cannot write {blob_path} ({error.strerror or error}); make it writable") from error
+        raise ToolError(f"cannot write {blob_path} ({error.strerror or error}); {write_advice(error)}") from error
     _sync_folder(blob_path.parent)
 
 
@@ -196,9 +208,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a+")
     except OSError as error:
-        raise ToolError(
-            f"cannot write into {folder} ({error.strerror or error}); make it writable or name another folder"
-        ) from error
+        raise ToolError(f"cannot write into {folder} ({error.strerror or error}); {write_advice(error)}") from error
     with file:
         try:
             lock_file(file, wait=False)

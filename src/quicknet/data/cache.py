@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import ToolError
-from quicknet.core.places import locked
+from quicknet.core.places import cache_error, locked
 
 _FORMAT = 2
 _HEAD_BYTES = 4096
@@ -151,10 +151,7 @@ def build_pack(
         try:
             _write(path, contents, rows, spec)
         except OSError as error:
-            raise ToolError(
-                f"cannot write decoded images ({path.parent}: {error.strerror or error}); free some space, "
-                "or set QUICKNET_CACHE to a folder that has it"
-            ) from error
+            raise cache_error(path.parent, error) from error
         if old is not None and previous is not None and previous != path:
             previous.unlink(missing_ok=True)
         built = open_pack(path)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from quicknet.core.errors import FormatError
+from quicknet.core.errors import FormatError, ToolError
 from quicknet.core.files import read_json, sha256_bytes, sha256_file, write_atomically
+from quicknet.core.places import cache_error
 from quicknet.lite.progress import progress
 
 _LIMIT_BYTES = 1 << 30
@@ -66,7 +67,12 @@ def read_index(path: Path) -> dict[str, Any]:
 
 def write_index(path: Path, index: dict[str, Any]) -> None:
     """Replace the index. Raises ToolError where the disk refuses."""
-    write_atomically(path, json.dumps(index))
+    try:
+        write_atomically(path, json.dumps(index))
+    except ToolError as error:
+        if isinstance(error.__cause__, OSError):
+            raise cache_error(path.parent, error.__cause__) from error
+        raise
 
 
 def hash_files(root: Path, paths: list[Path], known: dict[str, Any], quiet: bool) -> list[Content]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from quicknet.core.errors import DataError, ToolError
+from quicknet.core.files import write_advice
 from quicknet.core.places import locked, user_cache
 from quicknet.data.cifar import Cifar
 from quicknet.data.places import search_places
@@ -91,7 +92,7 @@ def unpack(archive: Path, kind: Cifar, target: Path) -> Path:
     except (tarfile.TarError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise ToolError(
-                f"cannot unpack {archive} into {target.parent} ({error.strerror}); free some space, "
+                f"cannot unpack {archive} into {target.parent} ({error.strerror}); {write_advice(error)}, "
                 "then run the same command again"
             ) from error
         raise DataError(f"{archive} is damaged ({error}); delete it and run the same command again") from error

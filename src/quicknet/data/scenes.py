@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from quicknet.core.errors import DataError, QuickNetError, ToolError
+from quicknet.core.files import write_advice
 
 GENERATOR = 1  # counts up whenever the same settings give other pixels
 _RECORD = "scenes.json"
@@ -60,7 +61,7 @@ def draw_scenes(folder: str | Path, per_class: int, seed: int, size: int = 32) -
         workdir.rename(target)
     except OSError as error:
         raise ToolError(
-            f"cannot write the scenes to {target} ({error.strerror or error}); free some space or name another folder"
+            f"cannot write the scenes to {target} ({error.strerror or error}); {write_advice(error)}"
         ) from error
     finally:
         if workdir is not None:

@@ -73,7 +73,10 @@ def remembered(key: str, names: tuple[str, ...], measure: Callable[[], str]) -> 
 
     If the cache is damaged or cannot be written, the only cost is measuring again.
     """
-    path = user_cache() / "runtimes.json"
+    try:
+        path = user_cache() / "runtimes.json"
+    except ToolError:
+        return measure()
     with _lock:
         known = _read(path)
         if known.get(key) in names:

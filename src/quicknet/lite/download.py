@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from quicknet.core.errors import DataError, ToolError
+from quicknet.core.files import write_advice
 from quicknet.lite.progress import progress
 
 _CHUNK = 1 << 18
@@ -189,6 +190,6 @@ def _disk_errors(part: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ToolError(
-            f"cannot write {part} ({error.strerror or error}); free some space, then run the same "
+            f"cannot write {part} ({error.strerror or error}); {write_advice(error)}, then run the same "
             "command again: it continues where it stopped"
         ) from error

@@ -30,6 +30,7 @@ from quicknet.core.files import (
     folder_lock,
     read_bounded,
     settle_pair,
+    write_advice,
     write_atomically,
     write_pair,
 )
@@ -188,7 +189,7 @@ class RunFolder:
         except OSError as error:
             raise ToolError(
                 f"cannot write {self.path / 'log.jsonl'} ({error.strerror or error}); the epoch is saved: "
-                f"free some space, then go on with --resume {self.path}"
+                f"{write_advice(error)}, then go on with --resume {self.path}"
             ) from error
 
 
