@@ -117,7 +117,7 @@ SHAPES: dict[str, bytes] = {
     "layer 1's kernel is 4": put(NETW, 33, "<B", 4),
     "stem's stride is 0": put(NETW, 18, "<B", 0),
     "layer 1's stride is 2": put(NETW, 34, "<B", 2),
-    "the stem is said to pool": put(NETW, 19, "<B", 1),
+    "the stem has a pool": put(NETW, 19, "<B", 1),
     "layer 1 has bytes set": put(NETW, 35, "<B", 2),
     "output channels is 0": put(NETW, 20, "<H", 0),
     "output channels is 65535": put(NETW, 36, "<H", 65535),
@@ -190,14 +190,20 @@ CARDS: dict[str, tuple[bytes, str]] = {
     "deep lists": (deep(b"["), "not JSON"),
     "deep objects": (deep(b'{"a":'), "not JSON"),
     "a list": (b"[]", "not a JSON object"),
-    "nothing in it": (b"{}", "does not hold"),
+    "nothing in it": (b"{}", "is not valid"),
     "newer": (b'{"format": 2}', "format 2 is newer"),
     "a scale of zero": (TEXT.replace(b'"logit_scale": 0.0009765625', b'"logit_scale": 0'), "logit scale 0"),
     "a negative scale": (TEXT.replace(b'"logit_scale": 0.0009765625', b'"logit_scale": -1.5'), "logit scale -1.5"),
-    "an endless scale": (TEXT.replace(b'"logit_scale": 0.0009765625', b'"logit_scale": 1e999'), "logit scale inf|hold"),
+    "an endless scale": (
+        TEXT.replace(b'"logit_scale": 0.0009765625', b'"logit_scale": 1e999'),
+        "logit scale inf|not valid",
+    ),
     "no integer record": (TEXT.replace(b'"integer":', b'"integers":'), "does not describe an integer network"),
     "one class more": (TEXT.replace(b'"class 0"', b'"class 0", "class 9"'), "names 3 classes .* has 2,"),
-    "a huge integer logit": (TEXT.replace(b'"integers": [', b'"integers": [[1' + b"0" * 400 + b"],"), "hold|32 bits"),
+    "a huge integer logit": (
+        TEXT.replace(b'"integers": [', b'"integers": [[1' + b"0" * 400 + b"],"),
+        "not valid|32 bits",
+    ),
 }
 
 

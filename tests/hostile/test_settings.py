@@ -57,7 +57,7 @@ def test_a_nul_in_a_name(tiny_data: Path, tmp_path: Path, refused: Refused):
 
 
 def test_a_recipe_that_never_ends_is_not_read(tiny_data: Path, refused: Refused):
-    refused(["train", tiny_data, "--recipe", "/dev/zero"], "/dev/zero", "no regular file")
+    refused(["train", tiny_data, "--recipe", "/dev/zero"], "/dev/zero", "not a regular file")
     refused(["train", tiny_data, "--recipe", "./none.toml"], "cannot read the recipe", "none.toml", "No such file")
     refused(["train", tiny_data, "--recipe", "fsat"], "there is no recipe 'fsat'", "did you mean 'fast'")
 

@@ -88,7 +88,7 @@ def rename(index: int, kind: bytes) -> Callable[[bytearray], object]:
 
 LIES: dict[str, Callable[[bytearray], object]] = {
     "does not begin as a .qnz file": put("<B", 4, 10),
-    "version 0 is none": put("<H", 8, 0),
+    "version 0 does not exist": put("<H", 8, 0),
     r"has 268 bytes, its header says 9,223": put("<Q", 16, (1 << 63) + 5),
     "cannot hold the 4,294,967,295 sections": put("<I", 12, (1 << 32) - 1),
     "cannot hold the 0 sections": put("<I", 12, 0),
@@ -101,10 +101,10 @@ LIES: dict[str, Callable[[bytearray], object]] = {
     "NETW lies at 229 with 9,223": put("<Q", entry(1) + 16, 1 << 63),
     "TENS lies at 229 with 8": put("<Q", entry(2) + 16, 8),  # over the digest
     "TENS lies at 228 with 7": put("<Q", entry(2) + 8, 228),  # over another
-    "1 bytes belong to no section": put("<Q", entry(2) + 16, 6),
+    "1 bytes do not belong to any section": put("<Q", entry(2) + 16, 6),
     "TENS lies at 229 .* where 224": swap,
     "two sections are called CARD": rename(2, b"CARD"),
-    "section 2 has no name": rename(1, b"NE\0W"),
+    "name of section 2 is not four letters": rename(1, b"NE\0W"),
     "does not know the section 'NETX'": rename(1, b"NETX"),
     "sha256 of the section CARD differs": put("<B", entry(0) + 24, 1),
     "sha256 of the section TENS differs": put("<B", 230, 1),

@@ -156,7 +156,7 @@ def test_what_the_picture_is_cut_from_counts(blob: bytes) -> None:
     at = blob.index(b"ispe") + 8
     assert struct.unpack(">II", blob[at : at + 8]) == (64, 64)
     without = blob.replace(b"ispe", b"free")
-    with pytest.raises(DataError, match="names no size"):
+    with pytest.raises(DataError, match="does not name a size"):
         load_image(without, SPEC)
 
 

@@ -226,7 +226,7 @@ def test_a_network_stays_within_what_the_format_can_say() -> None:
         ),
         "layer 1's stride is 2": replace(shape, layers=_layers(shape, stride=2)),
         "output channels is 8193": replace(shape, layers=_layers(shape, channels=8193)),
-        "the stem is said to pool": replace(shape, layers=(replace(shape.layers[0], pool=True),)),
+        "the stem has a pool": replace(shape, layers=(replace(shape.layers[0], pool=True),)),
     }.items():
         with pytest.raises(FormatError, match=text):
             check_shape(changed, "here")

@@ -184,13 +184,13 @@ PLANTS = {
     plant_function: "field 25",
     plant_training: "field 20",
     plant_padding: "attribute over",
-    plant_group: "out of all proportion",
+    plant_group: "far too large",
     plant_lying_shape: "as many bytes as its shape",
     plant_product_overflow: "as many bytes as its shape",
     plant_negative_shape: "type or shape",
     plant_strings: "in a form",
     plant_sparse: "field 15",
-    plant_no_graph: "no graph",
+    plant_no_graph: "not hold a graph",
     plant_ir: "IR version 77",
     plant_twice: "twice",
     plant_nodes: "nodes",
@@ -213,14 +213,14 @@ def test_a_packed_list_is_bounded_before_it_is_read() -> None:
             + body
         )
 
-    for count, text in ((100, "no QuickNet card"), (1025, "out of all proportion")):
+    for count, text in ((100, "not carry a QuickNet card"), (1025, "far too long")):
         graph = part(1, part(4, b"Relu") + part(5, part(8, b"\x01" * count)))
         refused(b"\x08\x08" + part(7, graph) + part(8, b"\x10\x11"), text)
 
 
 def test_a_foreign_file_has_no_card(model: onnx.ModelProto) -> None:
     model.ClearField("metadata_props")
-    refused(model, "carries no QuickNet card.*quicknet export")
+    refused(model, "does not carry a QuickNet card.*quicknet export")
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_a_foreign_file_has_no_card(model: onnx.ModelProto) -> None:
         ("[" * 200_000, "not JSON"),
         ("[]", "not a JSON object"),
         ('{"format": 9}', "format 9 is newer"),
-        ("{}", "does not hold"),
+        ("{}", "is not valid"),
     ],
 )
 def test_a_card_that_is_none(card: str, text: str, model: onnx.ModelProto) -> None:

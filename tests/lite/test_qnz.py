@@ -90,7 +90,7 @@ def test_what_a_newer_minor_version_adds_to_the_card_is_passed_on() -> None:
     ("changes", "text"),
     [
         ({"integer": None}, "does not describe an integer network"),
-        ({"integer": IntegerRecord(bits="w7a8", logit_scale=0.0)}, "logit scale 0.0 is no positive number"),
+        ({"integer": IntegerRecord(bits="w7a8", logit_scale=0.0)}, "logit scale 0.0 is not a positive number"),
         ({"integer": IntegerRecord(bits="w7a8", logit_scale=float("nan"))}, "logit scale nan"),
         (
             {"classes": ("a", "b")},

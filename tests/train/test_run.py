@@ -222,7 +222,7 @@ def test_a_run_of_an_older_version_goes_on(tiny_cifar, tmp_path):
     [
         ("last.safetensors", lambda b: b[:-5], "damaged or belongs"),
         ("last.safetensors", lambda b: b"\xff" * 8 + b[8:], "damaged or belongs"),
-        ("last.json", lambda b: b"[]", "names no sha256"),
+        ("last.json", lambda b: b"[]", "does not name a sha256"),
         ("last.json", lambda b: b"{", "not JSON"),
         ("model.safetensors", lambda b: b"", "damaged or belongs"),
         ("card.json", lambda b: b.replace(b'"format": 1', b'"format": 2'), "newer than this"),

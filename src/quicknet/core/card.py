@@ -15,7 +15,7 @@ from quicknet.core.files import parse_json, read_json
 from quicknet.core.settings import Settings
 
 FORMAT = 1
-# FORMAT.md's limit. Text of that size takes 16 MiB to parse, values and all 54; see `core/files.py`.
+# FORMAT.md's limit. Parsing takes at most 54 MiB: 4 bytes a character, and the values (see `core/files.py`).
 LIMIT_BYTES = 4 << 20
 
 Mode = Literal["L", "RGB", "RGBA"]
@@ -66,7 +66,7 @@ class ModelRecord(Settings, frozen=True, kw_only=True):
 
 
 class DataRecord(Settings, frozen=True, kw_only=True):
-    """Which data it was trained on: name, images per split, sha256 over content."""
+    """The data that it was trained on: name, images per split, sha256 over content."""
 
     name: str
     protocol: str
@@ -101,7 +101,7 @@ class TrainingRecord(Settings, frozen=True, kw_only=True):
 class Vectors(Settings, frozen=True, kw_only=True):
     """Test vectors: images drawn by `lite/vectors.py` (by version), and their float logits.
 
-    `integers` are an integer network's own logits, which every implementation meets exactly.
+    `integers` are the logits of an integer network; every implementation gives exactly these.
     """
 
     generator: int
@@ -111,7 +111,7 @@ class Vectors(Settings, frozen=True, kw_only=True):
 
 
 class IntegerRecord(Settings, frozen=True, kw_only=True):
-    """What a `.qnz` says of its integer network: the width class, and the real value of a logit of 1."""
+    """What a `.qnz` says about its integer network: the width class, and the real value of a logit of 1."""
 
     bits: str
     logit_scale: float
@@ -120,7 +120,7 @@ class IntegerRecord(Settings, frozen=True, kw_only=True):
 class Card(msgspec.Struct, kw_only=True, frozen=True):
     """What a model is and what was measured of it: one schema in run folders and exported files.
 
-    `extra` holds fields that a newer minor version added; they are kept and passed on.
+    `extra` holds fields that a newer minor version added; they are kept and written again.
     """
 
     format: int = FORMAT
@@ -174,19 +174,19 @@ def card_from_dict(fields: Any, where: str) -> Card:
     if isinstance(version, int) and version > FORMAT:
         raise FormatError(f"card format {version} is newer than this QuickNet reads, {FORMAT} ({where}); update")
     if isinstance(version, int) and version != FORMAT:
-        raise FormatError(f"card format {version!r} is none that there was ({where}); restore the card from a copy")
+        raise FormatError(f"card format {version!r} does not exist ({where}); restore the card from a copy")
     known = set(Card.__struct_fields__) - {"extra"}
     extra = {key: value for key, value in fields.items() if key not in known}
     try:
         card = msgspec.convert({k: v for k, v in fields.items() if k in known}, Card)
-    except (msgspec.ValidationError, FormatError) as error:  # the latter from a part's own checks
-        raise FormatError(f"the card does not hold: {error} ({where}); restore it from a copy") from error
+    except (msgspec.ValidationError, FormatError) as error:  # FormatError: from the checks of a part
+        raise FormatError(f"the card is not valid: {error} ({where}); restore it from a copy") from error
     _check_values(card, where)
     return card.replace(extra=extra)
 
 
 def _check_values(card: Card, where: str) -> None:
-    """Refuse what no training writes and every user of the card would stumble over."""
+    """Refuse values that training never writes and that would break the code that uses the card."""
     if len(set(card.classes)) != len(card.classes) or not all(card.classes) or not card.classes:
         raise FormatError(f"the card's class names are missing or repeated ({where}); restore it from a copy")
     if any(0xD800 <= ord(letter) < 0xE000 for name in card.classes for letter in name):
@@ -194,14 +194,14 @@ def _check_values(card: Card, where: str) -> None:
     temperature = card.temperature
     if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
         raise FormatError(
-            f"the card's temperature {temperature} is no positive number ({where}); restore it from a copy"
+            f"the card's temperature {temperature} is not a positive number ({where}); restore it from a copy"
         )
     scale = card.integer.logit_scale if card.integer else 1.0
     if not (math.isfinite(scale) and scale > 0):
-        raise FormatError(f"the card's logit scale {scale} is no positive number ({where}); restore it from a copy")
+        raise FormatError(f"the card's logit scale {scale} is not a positive number ({where}); restore it from a copy")
     integers = (card.vectors.integers or ()) if card.vectors else ()
     if any(not -(1 << 31) <= value < 1 << 31 for row in integers for value in row):
-        raise FormatError(f"the card's integer logits pass 32 bits ({where}); restore it from a copy")
+        raise FormatError(f"the card's integer logits do not fit 32 bits ({where}); restore it from a copy")
 
 
 def parse_card(text: memoryview, where: str) -> Card:
@@ -214,7 +214,7 @@ def parse_card(text: memoryview, where: str) -> Card:
 
 
 def require_run_folder(path: Path) -> None:
-    """Raise CheckpointError for what is not a folder with a card in it."""
+    """Raise CheckpointError where `path` is not a folder with a card in it."""
     if not (path / "card.json").is_file():
         raise CheckpointError(f"{path} is not a run folder (it has no card.json); name one that `quicknet train` wrote")
 

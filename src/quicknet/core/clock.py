@@ -1,4 +1,4 @@
-"""Time as an argument, so that what waits can be tested without waiting."""
+"""Time as an argument, so that code that waits can be tested without waiting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Clock(NamedTuple):
-    """Seconds now, from any start, and a wait of so many seconds."""
+    """`now()` in seconds, from any start; `sleep(seconds)`."""
 
     now: Callable[[], float]
     sleep: Callable[[float], object]

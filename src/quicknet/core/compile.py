@@ -1,4 +1,4 @@
-"""Compiles a part written in C or C++ once per user, source and setting, into the user's cache.
+"""Compiles a part that is written in C or C++, once per user, source and setting, into the user's cache.
 
 Such a library is plain C to its callers and is loaded with ctypes, so it compiles in seconds,
 needs nothing but a compiler, and outlives updates of Python and of packages.
@@ -53,9 +53,9 @@ class Part:
     cpu: Callable[[], str] = lambda: ""  # what else the result depends on
 
     def cache_folder(self) -> Path:
-        """Return the per-user folder that the compiled library is kept in.
+        """Return this user's folder for the compiled library.
 
-        $QUICKNET_CACHE does not move it: that may be shared, and what lies here is executed.
+        $QUICKNET_CACHE does not move it: that folder may be shared, and these files are executed.
         Raises ToolError for a user without a home.
         """
         cache = default_cache()
@@ -124,7 +124,7 @@ def _build(part: Part, compiler: str, folder: Path, name: str) -> Built:
 
 
 def _compile(part: Part, compiler: str, flags: tuple[str, ...], target: Path) -> str | None:
-    """Compile to `target` and run the library's own check in a process of its own.
+    """Compile to `target` and run the library's check in another process.
 
     Returns what failed, or None.
     """

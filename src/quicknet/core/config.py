@@ -25,7 +25,7 @@ class QuickNetConfig(Settings, frozen=True, kw_only=True):
 
     `stem_stride` None is chosen by `image_size`: 1 under 48 pixels, 2 under 112, 4 from there.
     `negative_slope` is where PReLU's slopes start and what a leaky ReLU keeps.
-    Raises ConfigError for a shape that no image survives.
+    Raises ConfigError for a shape that leaves nothing of the image.
     """
 
     stem_width: int = 64
@@ -42,7 +42,7 @@ class QuickNetConfig(Settings, frozen=True, kw_only=True):
     image_size: int = 32
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be a network before anything is allocated for it."""
+        """Refuse values that cannot make a network, before anything is allocated."""
         stages = len(self.widths)
         numbers = (*self.widths, *self.depths, self.stem_width, self.stem_kernel, self.num_classes)
         if not 1 <= stages <= 8 or len(self.depths) != stages or len(self.kernel_sizes) != stages:

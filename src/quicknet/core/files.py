@@ -1,6 +1,6 @@
 """Writing that survives a kill at any instant, hashing, and the lock of a run folder.
 
-All writing in QuickNet goes through here: a temporary file beside the target, flush, fsync,
+All of QuickNet writes by these functions: a temporary file beside the target, flush, fsync,
 rename. A reader sees the old file or the new one, never a part.
 """
 
@@ -84,7 +84,7 @@ def write_advice(error: OSError) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; some file systems cannot and that is no failure."""
+    """Make a rename durable; some file systems cannot, which is not a failure."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -96,13 +96,13 @@ def _sync_folder(folder: Path) -> None:
 def read_bounded(path: Path, limit_bytes: int, what: str) -> bytes:
     """Return a file's content, refusing one over `limit_bytes` before reading it.
 
-    Raises FormatError where the file is missing, unreadable, too large or no regular file (a
-    pipe or device in a planted folder would keep us reading for ever).
+    Raises FormatError where the file is missing, unreadable, too large or not a regular file (reading
+    a pipe or device would never end).
     """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise FormatError(f"{what} is no regular file ({path}); name a file")
+            raise FormatError(f"{what} is not a regular file ({path}); name a file")
         if status.st_size > limit_bytes:
             raise FormatError(
                 f"{what} is {status.st_size:,} bytes ({path}), over the limit of {limit_bytes:,}; "
@@ -122,7 +122,7 @@ def read_json(
 ) -> Any:
     """Return the content of a JSON file.
 
-    Raises FormatError where it is not JSON, which has no NaN or Infinity, whatever Python says,
+    Raises FormatError where it is not JSON, which has no NaN or Infinity (Python's own reader takes them),
     and where it is larger or has more values than the limits. `limit_values` None is for files
     that this user's own processes wrote.
     """
@@ -136,7 +136,7 @@ def parse_json(text: bytes, what: str, path: Path, limit_values: int | None = _L
     """
     if limit_values is not None and sum(map(text.count, (b",", b"[", b"{"))) >= limit_values:
         raise FormatError(
-            f"{what} has more than the {limit_values:,} values that may be in it ({path}); restore it from a copy"
+            f"{what} has over {limit_values:,} values, which is the limit ({path}); restore it from a copy"
         )
     try:
         return json.loads(text, parse_constant=_refuse_constant)
@@ -145,17 +145,17 @@ def parse_json(text: bytes, what: str, path: Path, limit_values: int | None = _L
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
-# --- a JSON file and the tensors that it vouches for -------------------------------------
+# --- a JSON file and the tensors whose digest it holds -----------------------------------
 
 
 def write_pair(record_path: Path, record: dict[str, Any], blob_path: Path, blob: bytes, key: str = "sha256") -> None:
     """Replace a blob and the JSON record that carries its SHA-256 under `key`, as one step.
 
-    The new blob is parked under `.pending`, the record is renamed into place, then the blob.
-    A kill between the two renames leaves a record that matches the parked blob, which
+    The new blob is written to `.pending`, the record is renamed into place, then the blob.
+    A kill between the two renames leaves a record that matches the pending blob, which
     `settle_pair` moves into place; a kill before leaves the old pair whole.
     """
     pending = blob_path.with_name(blob_path.name + ".pending")
@@ -166,7 +166,7 @@ def write_pair(record_path: Path, record: dict[str, Any], blob_path: Path, blob:
 
 
 def _move_into_place(pending: Path, blob_path: Path) -> None:
-    """Finish a pair. Raises ToolError; the pair is whole all the same, and finished by a later reader."""
+    """Finish a pair. Raises ToolError; nothing is lost then, and a later reader finishes the pair."""
     try:
         os.replace(pending, blob_path)
     except OSError as error:
@@ -175,19 +175,19 @@ def _move_into_place(pending: Path, blob_path: Path) -> None:
 
 
 def settle_pair(record_path: Path, blob_path: Path, key: str = "sha256") -> dict[str, Any]:
-    """Return the record after checking that its blob is the one it was written with.
+    """Return the record after checking that its blob is the one that it was written with.
 
     Finishes an interrupted `write_pair`. Raises CheckpointError where the two do not belong
     together, FormatError where the record is not JSON.
     """
     record = read_json(record_path, record_path.name)
-    wanted = record.get(key) if isinstance(record, dict) else None
-    if not isinstance(wanted, str):
-        raise CheckpointError(f"{record_path} names no {key}; it was not written by QuickNet")
+    expected = record.get(key) if isinstance(record, dict) else None
+    if not isinstance(expected, str):
+        raise CheckpointError(f"{record_path} does not name a {key}; it was not written by QuickNet")
     pending = blob_path.with_name(blob_path.name + ".pending")
-    if blob_path.is_file() and sha256_file(blob_path) == wanted:
+    if blob_path.is_file() and sha256_file(blob_path) == expected:
         return dict(record)
-    if pending.is_file() and sha256_file(pending) == wanted:
+    if pending.is_file() and sha256_file(pending) == expected:
         _move_into_place(pending, blob_path)
         return dict(record)
     raise CheckpointError(
@@ -200,11 +200,11 @@ def settle_pair(record_path: Path, blob_path: Path, key: str = "sha256") -> dict
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the lock dies with the process, however it dies.
 
-    A folder that this made, and in which a failure left nothing, is removed again.
+    A folder that did not exist before is removed again where a failure leaves it empty.
     Raises CheckpointError where another process holds it, ToolError where it cannot be written.
     """
     try:
-        made = not folder.exists()
+        is_new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("a+")
     except OSError as error:
@@ -212,7 +212,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
     with file:
         try:
             lock_file(file, wait=False)
-            # its holder may have removed the folder since it was opened
+            # the process that held it may have removed the folder since this one opened the file
             taken = not _is_at(file.fileno(), folder / ".lock")
         except BlockingIOError:
             taken = True
@@ -228,7 +228,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            if made:
+            if is_new:
                 _remove_unused(folder)
             raise
 

@@ -25,7 +25,7 @@ _FLAGS = (
 def machine_card() -> dict[str, Any]:
     """Return CPU model, usable cores, the flags that matter, governor, memory, load, system.
 
-    What the system does not tell is None; `load_1min` is taken now, before a measurement.
+    A value that the system does not give is None; `load_1min` is read now, before a measurement.
     """
     cpu = _cpuinfo()
     flags = (cpu.get("flags") or cpu.get("Features") or "").split()
@@ -64,7 +64,7 @@ def _memory_bytes() -> int | None:
 
 
 def available_memory_bytes() -> int | None:
-    """Return the memory that could be had without swapping; None where the system does not tell."""
+    """Return the memory that is free without swapping; None where the system does not say."""
     for line in (_read("/proc/meminfo") or "").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024

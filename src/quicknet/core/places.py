@@ -1,4 +1,4 @@
-"""Where this user's caches lie, and a lock for those who write there."""
+"""Where this user's caches lie, and a lock for the processes that write there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SET = "set QUICKNET_CACHE to a folder that can be written"
 
 
 def expanded(name: str | Path) -> Path:
-    """Return the path with `~` resolved; as it is where there is no such user."""
+    """Return the path with `~` resolved, or unchanged where there is no such user."""
     try:
         return Path(name).expanduser()
     except RuntimeError:
@@ -23,7 +23,7 @@ def expanded(name: str | Path) -> Path:
 
 
 def user_cache(cache_dir: str | None = None) -> Path:
-    """Return the folder for what can be made or fetched again.
+    """Return the folder for files that can be made or fetched again.
 
     `cache_dir`, else $QUICKNET_CACHE, else `quicknet` in $XDG_CACHE_HOME or ~/.cache. Raises
     ToolError where none of them names a folder and this user has no home.
@@ -53,7 +53,7 @@ def home_folder() -> Path | None:
 
 
 def cache_error(folder: Path, error: OSError) -> ToolError:
-    """Return what to say where the cache cannot be written."""
+    """Return the error for a cache that cannot be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = f"free some space, or {_SET}" if full else _SET
     return ToolError(f"cannot write the cache ({folder}: {error.strerror or error}); {advice}")
@@ -71,7 +71,7 @@ def locked(path: Path) -> Iterator[None]:
     except OSError as error:
         raise cache_error(path.parent, error) from error
     with file:
-        # Some network file systems have no locks; two writers then do the same work twice,
+        # Some network file systems do not have locks; two writers then do the same work twice,
         # which atomic renames keep harmless.
         with contextlib.suppress(OSError):
             lock_file(file, wait=True)

@@ -1,4 +1,4 @@
-"""Records under `results/`: a figure together with everything needed to make it again."""
+"""Records under `results/`: a figure with everything that is needed to measure it again."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ def git_state(folder: Path) -> dict[str, Any]:
 
     def git(*arguments: str) -> str | None:
         try:
-            found = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
+            done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.TimeoutExpired):
             return None
-        return found.stdout.strip() if found.returncode == 0 else None
+        return done.stdout.strip() if done.returncode == 0 else None
 
     status = git("status", "--porcelain")
     return {"commit": git("rev-parse", "HEAD"), "clean": None if status is None else status == ""}
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computes, of the packages that are installed."""
-    found = {}
+    """Return the versions of the installed packages that compute."""
+    installed = {}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def write_record(results: Path, name: str, command: str, fields: dict[str, Any]) -> Path:
     """Write `results/NNNN-name/record.json` and return its folder.
 
     A record of that name is replaced under its old number, a new one gets the next. `command`
-    re-makes the figures in `fields`. Raises ConfigError for a name that is no plain word.
+    measures the figures in `fields` again. Raises ConfigError for a name with other characters.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-        raise ConfigError(f"a record's name is of small letters, digits, - and _, not {name!r}")
+        raise ConfigError(f"a record's name consists of small letters, digits, - and _, not {name!r}")
     taken = {folder.name[5:]: folder for folder in results.glob("[0-9][0-9][0-9][0-9]-*")}
     numbers = [int(folder.name[:4]) for folder in taken.values()]
     folder = taken.get(name, results / f"{max(numbers, default=0) + 1:04d}-{name}")

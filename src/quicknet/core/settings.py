@@ -14,7 +14,7 @@ from quicknet.core.errors import ConfigError, nearest
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of every group of settings: immutable, compared by value, made by keyword."""
+    """Base of every group of settings: immutable, compared by value, created by keyword."""
 
     def replace(self, **changes: Any) -> typing.Self:
         """Return a copy with `changes`, checked like a new one."""
@@ -29,7 +29,7 @@ S = TypeVar("S", bound=Settings)
 
 
 def from_mapping(cls: type[S], mapping: Mapping[str, Any], where: str) -> S:
-    """Return `cls` made from `mapping`.
+    """Return a `cls` with the values of `mapping`.
 
     Raises ConfigError naming the place for an unknown key (with the nearest known one), a
     missing key, a wrong type, a NaN or infinity, or a value that `cls` refuses.
@@ -56,7 +56,7 @@ def _refuse_unknown(cls: type, mapping: Mapping[str, Any], where: str, prefix: s
 
 
 def _refuse_nonfinite(value: Any, where: str, key: str) -> None:
-    """Refuse what compares false with every bound, and so would pass all of them."""
+    """Refuse NaN and infinity: NaN compares false with every bound, so no check of a bound stops it."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             _refuse_nonfinite(inner, where, f"{key}.{name}" if key else str(name))

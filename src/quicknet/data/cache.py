@@ -136,16 +136,16 @@ def build_pack(
     """Return the pack at `path`, decoding what is in neither it nor `previous`, and what is unread in it.
 
     `decode` takes positions in `contents` and yields, in their order, an image or the reason
-    why there is none. One process builds, others wait for it; a kill leaves nothing that is
-    ever read; of two that build at once (file systems without locks) the last one's equal file
-    stays. Raises ToolError where the disk is full or cannot be written.
+    why there is none. One process builds, others wait for it; after a kill, nothing that
+    it left is read; where two build at once (file systems without locks), their files are equal
+    and the last one stays. Raises ToolError where the disk is full or cannot be written.
     """
     with locked(path.with_suffix(".lock")):
         whole = open_pack(path)
         if whole is not None and not whole.unread:
             return whole
-        for left in path.parent.glob(f".{path.name}.*.tmp"):  # of a killed build: we hold its lock
-            left.unlink(missing_ok=True)
+        for stale in path.parent.glob(f".{path.name}.*.tmp"):  # of a killed build: we hold its lock
+            stale.unlink(missing_ok=True)
         old = whole or (open_pack(previous) if previous is not None else None)
         rows = _rows(contents, decode, old)
         try:
@@ -177,7 +177,7 @@ def _write(path: Path, contents: list[str], rows: Iterator[Decoded], spec: Prepr
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "w+b") as file:
-            # a full disk is told now and not after an hour of decoding; some file systems cannot
+            # a full disk is an error now and not after an hour of decoding; some file systems cannot reserve
             with contextlib.suppress(AttributeError, NotImplementedError):
                 _reserve(file.fileno(), _HEAD_BYTES + row_bytes * len(contents))
             file.seek(_HEAD_BYTES)
@@ -201,8 +201,8 @@ def _write_rows(
 ) -> tuple[hashlib._Hash, int, bytes]:
     """Write the rows from where `file` stands; return their digest, their number, and the tail.
 
-    Copies of one content all have a row or all have none, though one file may have been read and
-    another not: whoever reads a pack counts on it.
+    Copies of one content all have a row or all have none, even where one file was read and another
+    was not: the readers of a pack rely on it.
     """
     begin, digest = file.tell(), hashlib.sha256()
     sources: dict[str, int] = {}  # content → its first row

@@ -49,7 +49,7 @@ def in_threads(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
 
 
 def index_path(cache: Path, root: Path) -> Path:
-    """Return where what is known of the files below `root` is kept."""
+    """Return the path of the index of the files below `root`."""
     name = sha256_bytes(os.fsencode(root.resolve()))[:40]
     return cache / "index" / f"{name}.json"
 
@@ -123,7 +123,7 @@ def _remember(
 
 
 def _stamp(path: Path) -> list[int] | str:
-    """Return size, modification and change time, or why it is no file that can be read."""
+    """Return size, modification and change time, or why it is not a file that can be read."""
     try:
         status = path.stat()
     except OSError as error:
@@ -136,5 +136,5 @@ def _stamp(path: Path) -> list[int] | str:
 def _content(path: Path) -> Content:
     try:
         return Content(sha256_file(path))
-    except FormatError as error:  # who shows it names the file: the system's reason is enough
+    except FormatError as error:  # the message that shows it names the file, so the system's reason is enough
         return Content("", getattr(error.__cause__, "strerror", None) or str(error))

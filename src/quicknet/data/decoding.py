@@ -1,4 +1,4 @@
-"""Decodes the files of a folder, a few at a time; what fails for want of memory is tried again alone."""
+"""Decodes the files of a folder, a few at a time; each that fails is tried again, alone."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Decoder:
         with self._turns.shared(), contextlib.suppress(DataError):
             return load_image(path, self._spec)
         try:
-            with self._turns.alone():  # with all the memory that there is
+            with self._turns.alone():  # it may have failed for lack of memory
                 return load_image(path, self._spec)
         except DataError as error:
-            # kept with the content, which may be at another path next time: the bare name
+            # the reason is stored by content, which may lie elsewhere next time: so the bare name
             reason = printable(str(error).replace(str(path), path.name))
             return Failure(reason, not isinstance(error, TransientImageError) and _holds(path, sha256))
 

@@ -1,4 +1,4 @@
-"""Fetching CIFAR's archives: resumable, checked against their checksum, unpacked with care."""
+"""Fetches CIFAR's archives: resumable, checked against their checksum, unpacked with care."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def fetch_cifar(kind: Cifar, cache_dir: str | None = None, quiet: bool = False) 
     with locked(folder / ".download.lock"):
         if target.is_dir():  # another process was first
             return target
-        here = next((p / kind.archive for p in search_places(kind.name) if (p / kind.archive).is_file()), None)
-        if here is not None:
-            check_md5(here, kind.md5)
-            return unpack(here, kind, target)
+        present = next((p / kind.archive for p in search_places(kind.name) if (p / kind.archive).is_file()), None)
+        if present is not None:
+            check_md5(present, kind.md5)
+            return unpack(present, kind, target)
         part = folder / f"{kind.archive}.part"
         url = f"{os.environ.get('QUICKNET_CIFAR_URL', BASE_URL).rstrip('/')}/{kind.archive}"
         download(url, part, kind.md5, quiet)
@@ -75,20 +75,20 @@ def _official(url: str, md5: str) -> Download:
 def unpack(archive: Path, kind: Cifar, target: Path) -> Path:
     """Unpack the batch files of an official archive as the folder `target`, whole or not at all.
 
-    Only the files that the format names are written, under their own bare names, so no path in
-    the archive decides where anything goes. Raises DataError for a damaged archive, one that
+    Only the files that the format names are written, by name without folders, so that a path in
+    the archive cannot decide where anything goes. Raises DataError for a damaged archive, one that
     lacks files, or members that are links, outside the folder or too large; ToolError for the disk.
     """
-    wanted = {*kind.files("train"), *kind.files("test"), kind.names_file}
+    expected = {*kind.files("train"), *kind.files("test"), kind.names_file}
     target.parent.mkdir(parents=True, exist_ok=True)
-    room = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    workdir = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         with tarfile.open(archive, "r:gz") as tar:
-            found = _extract(tar, wanted, room, archive)
-        if wanted - found:
-            raise DataError(f"{archive} lacks {sorted(wanted - found)[0]}; get the official archive")
-        room.chmod(0o755)
-        room.rename(target)
+            unpacked = _extract(tar, expected, workdir, archive)
+        if expected - unpacked:
+            raise DataError(f"{archive} lacks {sorted(expected - unpacked)[0]}; get the official archive")
+        workdir.chmod(0o755)
+        workdir.rename(target)
     except (tarfile.TarError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise ToolError(
@@ -97,24 +97,25 @@ def unpack(archive: Path, kind: Cifar, target: Path) -> Path:
             ) from error
         raise DataError(f"{archive} is damaged ({error}); delete it and run the same command again") from error
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(workdir, ignore_errors=True)
     return target
 
 
-def _extract(tar: tarfile.TarFile, wanted: set[str], room: Path, archive: Path) -> set[str]:
-    found: set[str] = set()
+def _extract(tar: tarfile.TarFile, expected: set[str], workdir: Path, archive: Path) -> set[str]:
+    """Write the `expected` files of an archive into `workdir`; return the names of those that it holds."""
+    unpacked: set[str] = set()
     for count, member in enumerate(tar):
         parts = Path(member.name).parts
         outside = member.name.startswith(("/", "\\")) or ".." in parts or len(parts) > 2
-        odd = not (member.isfile() or member.isdir()) or member.size > _MAX_MEMBER_BYTES
-        if outside or odd or count >= _MAX_MEMBERS:
+        unusual = not (member.isfile() or member.isdir()) or member.size > _MAX_MEMBER_BYTES
+        if outside or unusual or count >= _MAX_MEMBERS:
             raise DataError(f"{archive} holds {member.name!r}, which no official archive does; delete it")
-        if member.isfile() and parts[-1] in wanted:
+        if member.isfile() and parts[-1] in expected:
             source = tar.extractfile(member)
             if source is not None:
-                with contextlib.closing(source), (room / parts[-1]).open("wb") as file:
+                with contextlib.closing(source), (workdir / parts[-1]).open("wb") as file:
                     shutil.copyfileobj(source, file, _CHUNK)
                     file.flush()
                     os.fsync(file.fileno())
-                found.add(parts[-1])
-    return found
+                unpacked.add(parts[-1])
+    return unpacked

@@ -1,7 +1,7 @@
-"""Reading CIFAR's Python version without running anything that its files say.
+"""Reads CIFAR's Python version without executing anything from its files.
 
-The only pickle that QuickNet reads. Dicts, lists, numbers, byte and text strings come through,
-and numpy arrays of integers, which are rebuilt here and not by numpy; all else is refused.
+The only pickle that QuickNet reads. Dicts, lists, numbers, byte and text strings are read, and
+numpy arrays of integers, which are rebuilt here and not by numpy; everything else is refused.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for numpy.ndarray: claims are checked against the bytes that are there."""
+    """Stands in for numpy.ndarray: its shape is checked against the number of bytes."""
 
     value: np.ndarray[Any, Any] | None = None
 
@@ -122,8 +122,8 @@ class _Restricted(pickle.Unpickler):
     def find_class(self, module: str, name: str, /) -> Callable[..., Any]:
         if (module, name) not in _ALLOWED:
             raise FormatError(f"the name {module}.{name}")
-        found: Callable[..., Any] = _ALLOWED[module, name]
-        return found
+        allowed: Callable[..., Any] = _ALLOWED[module, name]
+        return allowed
 
 
 def _finish(value: Any) -> Any:

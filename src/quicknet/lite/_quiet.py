@@ -14,11 +14,11 @@ _saved: warnings.catch_warnings[None] | None = None
 
 @contextlib.contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Ignore warnings that Pillow's own modules raise while any thread is inside.
+    """Ignore the warnings of Pillow's modules while any thread is inside.
 
     `warnings.catch_warnings` swaps a process-wide list: two threads that enter and leave in
-    turn would restore each other's. So the first one in saves and the last one out restores;
-    nothing is held while decoding.
+    turn would restore each other's. So the first thread that enters saves it, and the last that
+    leaves restores it; no lock is held while decoding.
     """
     global _inside, _saved
     with _lock:

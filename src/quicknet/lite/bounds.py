@@ -1,4 +1,4 @@
-"""What a `.qnz` may hold: FORMAT.md's limits of shapes, and the bounds by which nothing overflows.
+"""The limits of a `.qnz`: FORMAT.md's limits of shapes, and the bounds that exclude overflow.
 
 The writer proves them and the reader checks them with the same functions, exactly: a network is
 refused if and only if FORMAT.md refuses it.
@@ -27,14 +27,14 @@ _MAX_WEIGHTS = 1 << 28
 _MAX_MAP = 1 << 26
 _MAX_INT16, _MAX_INT32 = (1 << 15) - 1, (1 << 31) - 1
 _IMAGE_TOP = 255
-_BLOCK = 16  # inputs of a block, of which FORMAT.md forms groups
-_PIECE = 1 << 17  # weights that are looked at together: temporaries stay in cache
+_BLOCK = 16  # inputs of a block, which FORMAT.md divides into groups
+_PIECE = 1 << 17  # weights that are checked together: temporaries stay in cache
 
 Matrix = NDArray[Any]
 
 
 def layer_name(index: int) -> str:
-    """Return how messages call the layer `index`, of which 0 is the stem."""
+    """Return the name in messages of the layer `index`; 0 is the stem."""
     return f"layer {index}" if index else "the stem"
 
 
@@ -63,47 +63,49 @@ def check_shape(shape: NetworkShape, where: str) -> None:
     widths = shape.widths()
     for index, (side, layer) in enumerate(zip(shape.sides(), shape.layers, strict=True)):
         if side < 1:
-            raise FormatError(f"nothing is left of the image after {layer_name(index)} ({where}); {_MEND}")
+            raise FormatError(f"nothing is left of the image after {layer_name(index)} ({where}); {_ADVICE}")
         if side * side * layer.channels > _MAX_MAP:
-            raise FormatError(f"the feature map of {layer_name(index)} has over {_MAX_MAP:,} values ({where}); {_MEND}")
+            raise FormatError(
+                f"the feature map of {layer_name(index)} has over {_MAX_MAP:,} values ({where}); {_ADVICE}"
+            )
         taps = layer.kernel**2
         weights += widths[index] * (taps + layer.channels if index else taps * layer.channels)
     weights += widths[-1] * shape.classes
     if weights > _MAX_WEIGHTS:
-        raise FormatError(f"the network has over {_MAX_WEIGHTS:,} weights ({where}); {_MEND}")
+        raise FormatError(f"the network has over {_MAX_WEIGHTS:,} weights ({where}); {_ADVICE}")
 
 
-_MEND = "export the model again"
+_ADVICE = "export the model again"
 
 
 def _check_layer(layer: LayerShape, index: int, where: str) -> None:
     name = layer_name(index)
     if index:
         if layer.kernel not in (3, 5):
-            raise FormatError(f"{name}'s kernel is {layer.kernel}, not 3 or 5 ({where}); {_MEND}")
+            raise FormatError(f"{name}'s kernel is {layer.kernel}, not 3 or 5 ({where}); {_ADVICE}")
         _within(f"{name}'s stride", layer.stride, 1, 1, where)
         _check_range(f"{name}'s depthwise output", layer.middle_zero, layer.middle_top, where)
     else:
         _within(f"{name}'s kernel", layer.kernel, 1, 11, where)
         _within(f"{name}'s stride", layer.stride, 1, 8, where)
         if layer.pool or layer.middle_zero or layer.middle_top:
-            raise FormatError(f"{name} is said to pool or to have a depthwise output ({where}); {_MEND}")
+            raise FormatError(f"{name} has a pool or a depthwise output, which a stem cannot have ({where}); {_ADVICE}")
     _within(f"{name}'s output channels", layer.channels, 1, 8192, where)
     if layer.sums not in (1, 2, 4):
-        raise FormatError(f"{name}'s sums are {layer.sums}, not 1, 2 or 4 ({where}); {_MEND}")
+        raise FormatError(f"{name}'s sums are {layer.sums}, not 1, 2 or 4 ({where}); {_ADVICE}")
     _within(f"{name}'s shift", layer.shift, 0, 30, where)
     _check_range(f"{name}'s output", layer.zero, layer.top, where)
 
 
 def _check_range(what: str, zero: int, top: int, where: str) -> None:
     if top not in (127, 255):
-        raise FormatError(f"the top of {what} is {top}, not 127 or 255 ({where}); {_MEND}")
+        raise FormatError(f"the top of {what} is {top}, not 127 or 255 ({where}); {_ADVICE}")
     _within(f"zero point of {what}", zero, 0, top, where)
 
 
 def _within(what: str, value: int, low: int, high: int, where: str) -> None:
     if not low <= value <= high:
-        raise FormatError(f"the {what.removeprefix('the ')} is {value}, outside {low}..{high} ({where}); {_MEND}")
+        raise FormatError(f"the {what.removeprefix('the ')} is {value}, outside {low}..{high} ({where}); {_ADVICE}")
 
 
 def shape_of(network: IntegerNetwork, where: str = "integer network") -> NetworkShape:
@@ -164,10 +166,11 @@ def _outputs(layer: IntegerStem | IntegerSeparable, channels: int) -> dict[str, 
 
 def _check_arrays(index: int | None, where: str, arrays: dict[str, tuple[Matrix, Any, tuple[int, ...]]]) -> None:
     name = "the classifier" if index is None else layer_name(index)
-    for what, (array, dtype, wanted) in arrays.items():
-        if array.dtype != dtype or array.shape != wanted:
+    for what, (array, dtype, expected) in arrays.items():
+        if array.dtype != dtype or array.shape != expected:
             raise FormatError(
-                f"{name}'s {what} are {array.dtype} {array.shape}, not {np.dtype(dtype)} {wanted} ({where}); {_MEND}"
+                f"{name}'s {what} are {array.dtype} {array.shape}, not {np.dtype(dtype)} {expected} "
+                f"({where}); {_ADVICE}"
             )
 
 
@@ -201,7 +204,7 @@ def _check_depthwise(block: IntegerSeparable, top: int, name: str, where: str) -
         if sums.max() > limit:
             raise FormatError(
                 f"{name}'s depthwise {sign} weights of channel {int(sums.argmax())} sum to {int(sums.max())}, "
-                f"over {limit} ({where}); {_MEND}"
+                f"over {limit} ({where}); {_ADVICE}"
             )
 
 
@@ -223,12 +226,12 @@ def _check_lanes(weight: Matrix, sums: int, limit: int, name: str, where: str) -
         rows = _in_blocks(piece)
         positive = np.maximum(rows, 0)
         for part, sign in ((positive, "positive"), (positive - rows, "negative")):
-            found = lane_sums(part, sums)
-            if found.max() > limit:
-                channel = first + int(found.max(1).argmax())
+            totals = lane_sums(part, sums)
+            if totals.max() > limit:
+                channel = first + int(totals.max(1).argmax())
                 raise FormatError(
-                    f"{name}'s {sign} weights of output channel {channel} sum to {int(found.max())} in a group of "
-                    f"{2 * sums}, over {limit} ({where}); {_MEND}"
+                    f"{name}'s {sign} weights of output channel {channel} sum to {int(totals.max())} in a group of "
+                    f"{2 * sums}, over {limit} ({where}); {_ADVICE}"
                 )
 
 
@@ -261,7 +264,7 @@ def _check_sums(weight: Matrix, bias: Matrix, top: int, name: str, where: str) -
         bad = (part + positive * top > _MAX_INT32) | (part - negative * top < -_MAX_INT32 - 1)
         if bad.any():
             channel = first + int(bad.argmax())
-            raise FormatError(f"{name}'s sums of output {channel} can pass 32 bits ({where}); {_MEND}")
+            raise FormatError(f"{name}'s sums of output {channel} can pass 32 bits ({where}); {_ADVICE}")
 
 
 def _pieces(weight: Matrix) -> Iterator[tuple[int, Matrix]]:
@@ -278,9 +281,9 @@ def _in_blocks(rows: Matrix) -> Matrix:
 
 def _check_weights(weight: Matrix, what: str, where: str) -> None:
     if weight.min() < -127:
-        raise FormatError(f"{what} reach {int(weight.min())}, below -127 ({where}); {_MEND}")
+        raise FormatError(f"{what} reach {int(weight.min())}, below -127 ({where}); {_ADVICE}")
 
 
 def _check_multipliers(multipliers: Matrix, least: int, what: str, where: str) -> None:
     if multipliers.min() < least:
-        raise FormatError(f"{what} reach {int(multipliers.min())}, below {least} ({where}); {_MEND}")
+        raise FormatError(f"{what} reach {int(multipliers.min())}, below {least} ({where}); {_ADVICE}")

@@ -1,6 +1,6 @@
 """The container of a `.qnz`: a table of sections, each with its digest, and a digest over all.
 
-FORMAT.md, "Bytes". Here are bytes only; what a section means is its reader's business.
+FORMAT.md, "Bytes". This module knows bytes only; the reader of a section knows what they mean.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def pack_sections(sections: Mapping[str, bytes], skippable: Collection[str] = ()
     """Return the file that holds `sections`, kind (four letters) → bytes, in their order.
 
     A reader may skip those named in `skippable` if it does not know them. Raises FormatError for
-    sections that no reader would take: by count, kind or size.
+    sections that every reader refuses: by count, kind or size.
     """
     offset = _HEADER.size + _ENTRY.size * len(sections)
     length = offset + sum(map(len, sections.values())) + _DIGEST_BYTES
     if not 1 <= len(sections) <= _MAX_SECTIONS or length > LIMIT_BYTES:
         raise FormatError(
-            f"{len(sections)} sections of {length:,} bytes are no .qnz file: at most {_MAX_SECTIONS} of "
+            f"{len(sections)} sections of {length:,} bytes do not fit a .qnz file: at most {_MAX_SECTIONS} of "
             f"{LIMIT_BYTES:,} bytes; use a smaller network"
         )
     head = [_HEADER.pack(MAGIC, MAJOR, MINOR, len(sections), length, b"")]
@@ -66,8 +66,9 @@ def pack_sections(sections: Mapping[str, bytes], skippable: Collection[str] = ()
 def read_sections(blob: bytes, where: str, known: Collection[str] = REQUIRED) -> dict[str, Section]:
     """Return a file's sections by kind, in order, after every check of FORMAT.md's "A reader refuses".
 
-    Nothing is copied or allocated by a number from the file. `known` are the kinds that need no
-    permission to be skipped. Raises FormatError naming what is wrong and `where`, the file.
+    Nothing is copied, and no number from the file decides how much is allocated. `known` are the
+    kinds that are taken without the flag that lets a reader skip them. Raises FormatError naming
+    what is wrong and `where`, the file.
     """
     count = _check_header(blob, where)
     sections = {}
@@ -98,7 +99,7 @@ def _check_header(blob: bytes, where: str) -> int:
     if major > MAJOR:
         raise FormatError(f".qnz version {major} is newer than this QuickNet reads, {MAJOR} ({where}); update QuickNet")
     if major != MAJOR:
-        raise FormatError(f".qnz version {major} is none that there was ({where}); {_DAMAGED}")
+        raise FormatError(f".qnz version {major} does not exist ({where}); {_DAMAGED}")
     if len(blob) > LIMIT_BYTES:
         raise FormatError(f"the file has {len(blob):,} bytes, over the limit of {LIMIT_BYTES:,} ({where}); {_DAMAGED}")
     if length != len(blob):
@@ -116,7 +117,7 @@ def _entries(blob: bytes, count: int, where: str) -> Iterator[Section]:
     for index in range(count):
         letters, flags, begin, length, digest, zeros = _ENTRY.unpack_from(blob, _HEADER.size + index * _ENTRY.size)
         if not _is_kind(letters):
-            raise FormatError(f"section {index + 1} has no name of four letters ({where}); {_DAMAGED}")
+            raise FormatError(f"the name of section {index + 1} is not four letters ({where}); {_DAMAGED}")
         kind = letters.decode()
         if flags & ~_SKIPPABLE or any(zeros):
             raise FormatError(f"the table has bytes set for {kind} that must be zero ({where}); {_DAMAGED}")
@@ -129,7 +130,7 @@ def _entries(blob: bytes, count: int, where: str) -> Iterator[Section]:
         yield Section(kind, begin, length, digest.hex(), bool(flags & _SKIPPABLE), data)
         offset += length
     if offset != end:
-        raise FormatError(f"{end - offset:,} bytes belong to no section ({where}); {_DAMAGED}")
+        raise FormatError(f"{end - offset:,} bytes do not belong to any section ({where}); {_DAMAGED}")
 
 
 def _is_kind(letters: bytes) -> bool:

@@ -24,7 +24,7 @@ from quicknet.lite.integer import (
 _HEAD = struct.Struct("<HBBHHII")  # side, channels, 0, layers, 0, classes, 0
 _LAYER = struct.Struct("<BBBBHBBBBBB4s")  # kind, kernel, stride, pool, channels, sums, shift, 2 zeros and tops, 0
 _STEM, _SEPARABLE = 1, 2
-_MEND = "export the model again"
+_ADVICE = "export the model again"
 
 _I8, _I16, _I32 = (np.dtype(name) for name in ("<i1", "<i2", "<i4"))
 
@@ -38,16 +38,16 @@ def decode_network(netw: memoryview, tens: memoryview, where: str, bounds: bool 
     """Return the network of the bytes of NETW and TENS, checked against all of FORMAT.md.
 
     Arrays look into `tens` where they can, and are read-only. `bounds` False leaves the check of
-    the numbers to an engine that makes it. Raises FormatError naming the section and `where`.
+    the numbers to an engine that does it. Raises FormatError naming the section and `where`.
     """
     shape = _decode_shape(netw, f"{where}, section NETW")
     check_shape(shape, f"{where}, section NETW")
     layout = list(_layout(shape))
-    wanted = sum(dtype.itemsize * math.prod(size) for dtype, size in layout)
-    if wanted != len(tens):
+    expected = sum(dtype.itemsize * math.prod(size) for dtype, size in layout)
+    if expected != len(tens):
         raise FormatError(
-            f"the tensors have {len(tens):,} bytes where the network's shape needs {wanted:,} "
-            f"({where}, section TENS); {_MEND}"
+            f"the tensors have {len(tens):,} bytes where the network's shape needs {expected:,} "
+            f"({where}, section TENS); {_ADVICE}"
         )
     network = _network(shape, _take(tens, layout))
     if bounds:
@@ -69,12 +69,12 @@ def _encode_shape(shape: NetworkShape) -> bytes:
 
 def _decode_shape(netw: memoryview, where: str) -> NetworkShape:
     if len(netw) < _HEAD.size:
-        raise FormatError(f"the network's shape is cut short ({where}); {_MEND}")
+        raise FormatError(f"the network's shape is cut short ({where}); {_ADVICE}")
     side, channels, zero1, count, zero2, classes, zero3 = _HEAD.unpack_from(netw)
     if not 1 <= count <= MAX_LAYERS or len(netw) != _HEAD.size + count * _LAYER.size:
-        raise FormatError(f"{len(netw):,} bytes cannot describe {count:,} layers ({where}); {_MEND}")
+        raise FormatError(f"{len(netw):,} bytes cannot describe {count:,} layers ({where}); {_ADVICE}")
     if zero1 or zero2 or zero3:
-        raise FormatError(f"bytes are set that must be zero ({where}); {_MEND}")
+        raise FormatError(f"bytes are set that must be zero ({where}); {_ADVICE}")
     layers = tuple(
         _decode_layer(fields, index, where) for index, fields in enumerate(_LAYER.iter_unpack(netw[_HEAD.size :]))
     )
@@ -84,9 +84,11 @@ def _decode_shape(netw: memoryview, where: str) -> NetworkShape:
 def _decode_layer(fields: tuple[Any, ...], index: int, where: str) -> LayerShape:
     kind, kernel, stride, pool, channels, sums, shift, zero, top, middle_zero, middle_top, zeros = fields
     if kind != (_SEPARABLE if index else _STEM):
-        raise FormatError(f"layer {index} is of kind {kind}: the first is a stem (1), others are 2 ({where}); {_MEND}")
+        raise FormatError(
+            f"layer {index} is of kind {kind}: the first is a stem (1), others are 2 ({where}); {_ADVICE}"
+        )
     if pool > 1 or any(zeros):
-        raise FormatError(f"layer {index} has bytes set that must be zero ({where}); {_MEND}")
+        raise FormatError(f"layer {index} has bytes set that must be zero ({where}); {_ADVICE}")
     return LayerShape(
         kernel, stride, bool(pool), channels, sums, shift, zero, top, middle_zero=middle_zero, middle_top=middle_top
     )

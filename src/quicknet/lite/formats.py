@@ -26,7 +26,7 @@ IMAGE_SUFFIXES = frozenset(
 HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})  # pictures that phones take
 _HEIF = "HEIF"  # pillow_heif's name of the format
 
-# ISO/IEC 23008-12, annex B: HEVC in a still image or a sequence; then what AVIF calls itself (which Pillow reads)
+# ISO/IEC 23008-12, annex B: HEVC in a still image or a sequence; then the brands of AVIF, which Pillow reads
 _HEVC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 _ANY_BRANDS = frozenset({b"mif1", b"msf1"})
@@ -43,7 +43,7 @@ class TransientImageError(DataError):
 
 @functools.cache
 def reads_heif() -> bool:
-    """Return whether the package that reads HEIF (HEIC) is installed."""
+    """Return whether the package that reads HEIC is installed."""
     return importlib.util.find_spec("pillow_heif") is not None
 
 
@@ -53,7 +53,7 @@ def image_suffixes() -> frozenset[str]:
 
 
 def heif_version() -> str:
-    """Return the version of what reads HEIF, "" where nothing does."""
+    """Return the version of the package that reads HEIC, "" where it is not installed."""
     from importlib import metadata
 
     return metadata.version("pillow-heif") if reads_heif() else ""
@@ -83,7 +83,7 @@ def identify(file: IO[bytes], name: str) -> Image:
     file.seek(0)
     try:
         return Image.open(file, formats=(_HEIF,))
-    except UnidentifiedImageError as error:  # pillow_heif's word for damage and for lack of memory too
+    except UnidentifiedImageError as error:  # pillow_heif raises it for damage and for lack of memory
         raise ValueError("its HEIF structure cannot be read") from error
 
 
@@ -111,7 +111,7 @@ def _coded_sizes(file: IO[bytes], size_bytes: int) -> list[tuple[int, int]]:
         if length < 8 or at >= size_bytes:
             break
     if not sizes:
-        raise ValueError("its HEIF structure names no size")
+        raise ValueError("its HEIF structure does not name a size")
     return sizes
 
 

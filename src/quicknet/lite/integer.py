@@ -1,7 +1,7 @@
 """The integer network: what a `.qnz` holds and every implementation runs. FORMAT.md defines it.
 
-Arrays are numpy's; nothing here computes a network (that is `reference.py`) or knows bytes
-(that is `container.py`).
+Arrays are numpy's. This module does not compute a network (`reference.py` does) and does not know
+bytes (`container.py` does).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class IntegerStem:
 
 @dataclass(frozen=True, slots=True)
 class IntegerSeparable:
-    """Max pool where asked, depthwise with its own requantization, pointwise."""
+    """Max pool where `pool`, depthwise with a requantization of its own, pointwise."""
 
     pool: bool
     depthwise: Int8  # (k, k, C)
@@ -67,7 +67,7 @@ class IntegerNetwork:
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
-    """What NETW says of one layer; in a stem `pool` and the two of the middle are 0."""
+    """What NETW says of one layer; in a stem `pool`, `middle_zero` and `middle_top` are 0."""
 
     kernel: int
     stride: int
@@ -83,7 +83,7 @@ class LayerShape:
 
 @dataclass(frozen=True, slots=True)
 class NetworkShape:
-    """What NETW says of a network: everything but its numbers. `layers[0]` is the stem."""
+    """What NETW says of a network: everything except its weights, biases and multipliers. `layers[0]` is the stem."""
 
     side: int
     channels: int
@@ -93,10 +93,10 @@ class NetworkShape:
     def sides(self) -> tuple[int, ...]:
         """Return the side of every layer's output, pixels; 0 where pools leave nothing."""
         stem = self.layers[0]
-        found = [(self.side - stem.kernel) // stem.stride + 1]
+        sides = [(self.side - stem.kernel) // stem.stride + 1]
         for layer in self.layers[1:]:
-            found.append(found[-1] // 2 if layer.pool else found[-1])
-        return tuple(found)
+            sides.append(sides[-1] // 2 if layer.pool else sides[-1])
+        return tuple(sides)
 
     def widths(self) -> tuple[int, ...]:
         """Return the number of channels that every layer takes, and at the end what the classifier takes."""

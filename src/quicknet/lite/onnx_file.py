@@ -1,9 +1,9 @@
 """An exported ONNX file from outside, checked before any runtime sees it.
 
 A bounded walk over the protobuf bytes, by onnx.proto's field numbers: no code is made from the
-file, nothing is allocated by a length that was not checked, and what the walk does not know it
-refuses. Only then the bytes go to a runtime, as bytes: there is no path from which external data
-could be read, and none is allowed.
+file, nothing is allocated by a length that was not checked, and every part that the walk does not
+know is refused. Only then the bytes go to a runtime, as bytes: without a path, external data cannot
+be read; it is refused too.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Values = dict[str, tuple[int, tuple[int | None, ...]]]
 class OnnxFile:
     """A checked file: `blob` its bytes, `sha256` theirs; `weights_sha256` that of the graph message.
 
-    `intact` says whether graph and card are those that were written together.
+    `intact` says whether this graph and this card were written together.
     """
 
     path: Path
@@ -77,8 +77,8 @@ def looks_like_onnx(path: Path) -> bool:
 def read_onnx(path: Path) -> OnnxFile:
     """Read and check a file that `quicknet export` wrote. Raises FormatError.
 
-    A digest that does not hold is no error here: `intact` tells it (a receipt that does not hold
-    is for `verify` to report, a damaged file for `load` to refuse).
+    A digest that differs is not an error here: `intact` says so (`verify` reports it, `load` refuses
+    the file).
     """
     return parse_onnx(read_bounded(path, _LIMIT_BYTES, "the model"), path)
 
@@ -93,7 +93,7 @@ def parse_onnx(blob: bytes, path: Path) -> OnnxFile:
         raise FormatError(f"{error} ({path}); use a file that `quicknet export` wrote") from error
     text = model.metadata.get(CARD_KEY)
     if text is None:
-        raise FormatError(f"the ONNX file carries no QuickNet card ({path}); export it with `quicknet export`")
+        raise FormatError(f"the ONNX file does not carry a QuickNet card ({path}); export it with `quicknet export`")
     card = parse_card(text, str(path))
     _check_interface(model, card, path)
     digest = hashlib.sha256(model.graph)
@@ -107,14 +107,14 @@ def parse_onnx(blob: bytes, path: Path) -> OnnxFile:
 def _check_interface(model: _Model, card: Card, path: Path) -> None:
     """Refuse a graph whose declared input and output are not those of the card."""
     spec = card.preprocess
-    wanted_input: Values = {"images": (_UINT8, (None, spec.size, spec.size, spec.channels))}
-    wanted_output: Values = {"logits": (_FLOAT, (None, len(card.classes)))}
-    if model.inputs != wanted_input:
+    expected_input: Values = {"images": (_UINT8, (None, spec.size, spec.size, spec.channels))}
+    expected_output: Values = {"logits": (_FLOAT, (None, len(card.classes)))}
+    if model.inputs != expected_input:
         raise FormatError(
-            f"the graph takes {_declared(model.inputs)}, its card says {_declared(wanted_input)} ({path}); "
+            f"the graph takes {_declared(model.inputs)}, its card says {_declared(expected_input)} ({path}); "
             "export it again"
         )
-    if model.outputs != wanted_output:
+    if model.outputs != expected_output:
         raise FormatError(
             f"the graph answers with {_declared(model.outputs)}, its card names {len(card.classes)} classes ({path}); "
             "export it again"
@@ -179,18 +179,18 @@ def _numbers(value: int | Buffer) -> list[int]:
     if isinstance(value, int):
         return [_number(value)]
     if len(value) > _LIMIT_NUMBERS_BYTES:
-        raise _Broken("a list of numbers is out of all proportion")
-    found, at = [], 0
+        raise _Broken("a list of numbers is far too long")
+    numbers, at = [], 0
     while at < len(value):
         number, at = _varint(value, at)
-        found.append(_number(number))
-    return found
+        numbers.append(_number(number))
+    return numbers
 
 
 def _text(value: int | Buffer) -> str:
     name = _bytes(value)
     if len(name) > _LIMIT_TEXT_BYTES:
-        raise _Broken("a name is out of all proportion")
+        raise _Broken("a name is far too long")
     return bytes(name).decode("utf-8", "replace")
 
 
@@ -203,7 +203,7 @@ class _Walk:
         self._left = _LIMIT_FIELDS
 
     def fields(self, data: Buffer) -> Iterator[tuple[int, int | Buffer]]:
-        """Yield a message's fields: (number, integer or bytes). Raises _Broken for what is no message."""
+        """Yield a message's fields: (number, integer or bytes). Raises _Broken for bytes that are not a message."""
         at = 0
         while at < len(data):
             key, at = _varint(data, at)
@@ -212,7 +212,7 @@ class _Walk:
             if self._left < 0:
                 raise _Broken(f"the ONNX file has over {_LIMIT_FIELDS:,} parts")
             if number == 0 or wire not in (0, 1, 2, 5):
-                raise _Broken("the ONNX file is damaged or no ONNX file at all")
+                raise _Broken("the file is damaged, or not an ONNX file")
             if wire == 0:
                 value, at = _varint(data, at)
                 yield number, value
@@ -250,12 +250,12 @@ class _Walk:
                     pass
                 case _:  # functions, training, and what later versions add
                     raise _Broken(f"the ONNX file has a part (field {number}) that QuickNet does not run")
-        odd = {name: version for name, version in opsets.items() if name or version not in _OPSETS}
-        if odd or not opsets:
-            named = ", ".join(f"{name[:40] or 'ai.onnx'} {version}" for name, version in odd.items()) or "none"
+        unknown = {name: version for name, version in opsets.items() if name or version not in _OPSETS}
+        if unknown or not opsets:
+            named = ", ".join(f"{name[:40] or 'ai.onnx'} {version}" for name, version in unknown.items()) or "none"
             raise _Broken(f"unknown operator set {named}: known is ai.onnx {_OPSETS[0]} to {_OPSETS[-1]}")
         if graph is None:
-            raise _Broken("the ONNX file holds no graph")
+            raise _Broken("the ONNX file does not hold a graph")
         return self._read_graph(graph, metadata)
 
     def _read_graph(self, graph: Buffer, metadata: dict[str, Buffer]) -> _Model:
@@ -305,7 +305,7 @@ class _Walk:
                     pass
                 case 3:  # i: a group count, a data type, an axis
                     if abs(_number(value)) > _LIMIT_DIMENSION:
-                        raise _Broken("a node has an attribute out of all proportion")
+                        raise _Broken("a node has an attribute that is far too large")
                 case 8:  # ints: kernels, strides, paddings, permutations
                     if any(abs(entry) > _LIMIT_ATTRIBUTE for entry in _numbers(value)):
                         raise _Broken(f"a node has an attribute over {_LIMIT_ATTRIBUTE}")
@@ -345,7 +345,7 @@ class _Walk:
         shape: list[int | None] = []
         for number, value in self.fields(_bytes(tensor.get(2, memoryview(b"")))):
             if number != 1:
-                raise _Broken("the ONNX file is damaged: a shape that is none")
+                raise _Broken("the ONNX file is damaged: a shape that is not one")
             size = dict(self.fields(_bytes(value))).get(1)
             shape.append(None if size is None else _number(size))
         return _text(parts.get(1, memoryview(b""))), (_number(tensor.get(1, 0)), tuple(shape))

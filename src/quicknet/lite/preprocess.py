@@ -1,8 +1,8 @@
 """THE image → array function: training, evaluation, calibration and prediction all come here.
 
 Nothing here scales or normalizes; mean and std are part of the network. ICC profiles are
-ignored, as training pipelines do. TIFF's own orientation is part of that format: the decoder
-applies it, whatever `spec.exif` says.
+ignored, as training pipelines do. The orientation in a TIFF or HEIC file is part of the
+format: the decoder applies it, whatever `spec.exif` says.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from quicknet.lite._quiet import quiet_pillow
 from quicknet.lite.formats import FORMATS, MAX_PIXELS, TransientImageError, check_pixels, identify
 from quicknet.lite.sources import ImageSource, PlainSource, described, plain
 
-_TRANSPOSED = {  # EXIF 2.3, tag 0x0112: what undoes each orientation
+_TRANSPOSED = {  # EXIF 2.3, tag 0x0112: the operation that undoes each orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -36,7 +36,7 @@ _TRANSPOSED = {  # EXIF 2.3, tag 0x0112: what undoes each orientation
     8: Image.Transpose.ROTATE_90,
 }
 _KEY_BITS = {"1": 1, "L;2": 2, "L;4": 4, "L": 8, "RGB": 8, "RGB;16B": 16}  # Pillow's raw modes of PNG
-_BY_WAY_OF = {"LAB": "RGB", "La": "LA"}  # what Pillow converts to nothing else
+_BY_WAY_OF = {"LAB": "RGB", "La": "LA"}  # modes that Pillow converts to nothing else
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -46,14 +46,15 @@ _FILTERS = {
 
 
 def load_image(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8]:
-    """Return what the network takes: `source` decoded, upright, in colour mode and size of `spec`.
+    """Return what the network takes: `source` decoded, upright, in the colour mode and size of `spec`.
 
     `source` is a file's path, an encoded file's bytes or what `read` gives them (an open file, an
     upload), a Pillow image (left as it is), or an array or tensor (H, W) or (H, W, 1 to 4). Returns
-    (size, size, channels) uint8, contiguous, the caller's own. Of an animation the first frame
-    counts; transparency lies over white unless the mode is RGBA. The same input gives the same array from any thread.
+    (size, size, channels) uint8, contiguous, the caller's own. The first frame of an
+    animation is used; transparency lies over white unless the mode is RGBA. The same input gives the
+    same array from any thread.
     Raises DataError naming the image: not an image, cut short, over MAX_PIXELS; and of that
-    TransientImageError where another try may go well: missing, no right to read it, no memory.
+    TransientImageError where another try may succeed: a missing file, right or memory.
     """
     name = described(source)
     pixels = MAX_PIXELS  # until the header says how many
@@ -120,7 +121,7 @@ def to_mode(image: Image.Image, mode: Mode) -> Image.Image:
 
     Transparency of any kind is laid over white for L and RGB. 16-bit grey is scaled by its full
     range. 32-bit integers count as 16-bit ones where they fit, floats as 0..1 or 0..255 where
-    they fit; beyond that the image's own range is stretched to 0..255, NaN being its least.
+    they fit; beyond that the image's range is stretched to 0..255, with NaN as its lowest value.
     """
     if image.mode in _BY_WAY_OF:
         image = image.convert(_BY_WAY_OF[image.mode])
@@ -178,7 +179,7 @@ def _loaded(image: Image.Image) -> Image.Image:
     """Return the decoded image; a PNG's colour key is scaled as its pixels are, which Pillow leaves to us.
 
     https://www.w3.org/TR/png-3/#11tRNS: bits above the image's depth do not count. Of 16 bits in
-    colour the high ones have to do here: `_with_deep_key` has all.
+    colour only the high ones are left here; `_with_deep_key` reads all.
     """
     bits = _KEY_BITS.get(_png_mode(image))
     image.load()
@@ -252,7 +253,7 @@ def _upright(image: Image.Image) -> Image.Image:
     """Undo the EXIF orientation. The image is loaded: TIFF's orientation is gone by now."""
     try:
         orientation = image.getexif().get(0x0112)
-    except Exception:  # damaged metadata (any error) beside whole pixels: as if there were none
+    except Exception:  # the metadata is damaged (any error), the pixels are whole: as if there were no metadata
         return image
     method = _TRANSPOSED.get(orientation) if isinstance(orientation, int) else None
     return image if method is None else image.transpose(method)
@@ -289,7 +290,7 @@ def _scaled_grey(mode: str, values: NDArray[Any]) -> Image.Image:
 
 def _resized(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
     """Bring to size x size. The crop comes before the scaling: a strip of 1x10,000,000 pixels
-    scaled by its shorter side would be a bomb of its own.
+    scaled by its shorter side would fill the memory.
     """
     width, height = image.size
     size = spec.size
@@ -308,7 +309,7 @@ def _resized(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
 
 
 def _scaled(image: Image.Image, size: tuple[int, int], spec: PreprocessSpec) -> Image.Image:
-    """Scale to (width, height). Pillow widens the filter when it shrinks; else we sample."""
+    """Scale to (width, height). Pillow widens the filter when it shrinks; otherwise `_sample` does the work."""
     shrinks = size[0] < image.width or size[1] < image.height
     if spec.antialias or spec.filter == "nearest" or not shrinks:
         return image.resize(size, _FILTERS[spec.filter])

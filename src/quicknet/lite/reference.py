@@ -1,7 +1,7 @@
-"""The integer network in numpy: FORMAT.md's arithmetic, by which every other implementation is judged.
+"""The integer network in numpy: FORMAT.md's arithmetic, which every other implementation must equal.
 
-Plain and slow. Matrix products run in float64, which is exact: by the bounds no sum of a part of
-the products passes 2**33, and float64 holds every integer up to 2**53.
+Plain and slow. Matrix products run in float64, which is exact: by the bounds, no partial sum of
+the products exceeds 2**33, and float64 holds every integer up to 2**53.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def run(network: IntegerNetwork, images: Maps) -> Int32:
 
 
 def trace(network: IntegerNetwork, images: Maps) -> list[tuple[str, NDArray[Any]]]:
-    """Return every tensor on the way, named, in order.
+    """Return every tensor between image and logits, by name, in order.
 
     `stem` and, for block i from 1, `i.depthwise` and `i.pointwise`: (N, side, side, channels)
     uint8, after requantization; `sums` (N, F) int32; `logits` (N, classes) int32. Raises
@@ -48,10 +48,10 @@ def trace(network: IntegerNetwork, images: Maps) -> list[tuple[str, NDArray[Any]
 
 
 def _check_images(network: IntegerNetwork, images: Maps) -> None:
-    wanted = (network.side, network.side, network.channels)
-    if images.dtype != np.uint8 or images.shape[1:] != wanted or images.ndim != 4:
+    expected = (network.side, network.side, network.channels)
+    if images.dtype != np.uint8 or images.shape[1:] != expected or images.ndim != 4:
         raise DataError(
-            f"the network takes uint8 images (N, {wanted[0]}, {wanted[1]}, {wanted[2]}), "
+            f"the network takes uint8 images (N, {expected[0]}, {expected[1]}, {expected[2]}), "
             f"not {images.dtype} {images.shape}; decode them by the card's spec"
         )
 
@@ -100,8 +100,8 @@ def _depthwise(block: IntegerSeparable, maps: Maps, zero: int) -> Maps:
     for i in range(kernel):
         for j in range(kernel):
             acc += padded[:, i : i + side, j : j + side] * block.depthwise[i, j].astype(np.int32)
-    found = _mulr(acc, block.multiplier) + block.middle_zero
-    return np.clip(found, 0, block.middle_top).astype(np.uint8)
+    output = _mulr(acc, block.multiplier) + block.middle_zero
+    return np.clip(output, 0, block.middle_top).astype(np.uint8)
 
 
 def _product(values: NDArray[Any], weight: NDArray[Any]) -> NDArray[np.float64]:

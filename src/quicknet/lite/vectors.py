@@ -1,7 +1,7 @@
-"""Test vectors: images that any machine draws alike for ever, so that a card need not hold them.
+"""Test vectors: images that every machine draws alike, so that a card need not hold them.
 
 Generator version 1. Integer arithmetic only, so nothing depends on a library's random numbers,
-a CPU's rounding or a decoder. What is drawn may change only under a new version.
+a CPU's rounding or a decoder. The images may change only with a new version.
 """
 
 from __future__ import annotations
