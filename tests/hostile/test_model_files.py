@@ -165,13 +165,14 @@ def test_a_card_that_lies(change, words: tuple[str, ...], run_dir: Path, picture
     ("blob", "words"),
     [
         (b"", ("card.json is not JSON", "copy")),
-        (b"[" * 5_000_000, ("card.json is not JSON",)),
+        (b"[" * 250_000, ("card.json is not JSON",)),
+        (b"[" * 5_000_000, ("card.json has over 262,144 values",)),
         (b'{"temperature": NaN}', ("card.json is not JSON", "NaN")),
         (b'{"format": ' + b"9" * 100_000 + b"}", ("card.json is not JSON",)),
         (b"\xff\xfe\x00", ("card.json is not JSON",)),
         (b"3", ("card.json does not name a weights_sha256",)),
     ],
-    ids=["empty", "deep", "nan", "long-number", "no-text", "number"],
+    ids=["empty", "deep", "many", "nan", "long-number", "no-text", "number"],
 )
 def test_a_card_that_is_no_card(blob: bytes, words: tuple[str, ...], run_dir: Path, picture: Path, refused: Refused):
     (run_dir / "card.json").write_bytes(blob)

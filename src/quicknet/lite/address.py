@@ -14,8 +14,8 @@ from pathlib import PurePosixPath
 from typing import Any, cast
 
 from quicknet.core.errors import DataError
+from quicknet.lite.formats import image_suffixes
 from quicknet.lite.sources import is_web_address
-from quicknet.lite.walk import image_suffixes
 
 LIMIT_BYTES = 100 << 20  # the largest JPEG of MAX_PIXELS at usual quality is about half of that
 SILENCE_S = 15.0  # a server that sends nothing for so long is gone
