@@ -48,6 +48,7 @@ def hold_out(digests: Sequence[str], labels: NDArray[np.int64], twins: Pairs, sh
     _, rows = stratified_by_key(labels, share, keys)
     held = np.zeros(len(digests), np.bool_)
     held[rows] = True
-    learned = np.zeros(len(digests), np.bool_)  # groups, by first member, of which a picture of another class is not
+    # by first member: groups with a picture that is not held out (one of another class, then)
+    learned = np.zeros(len(digests), np.bool_)
     learned[group[~held]] = True
     return held & ~learned[group]

@@ -51,81 +51,81 @@ SOURCES = {
     source.name: source
     for source in (
         Source(
-            "mini",
-            "mini-ImageNet: 100 classes of 600, 84x84",
-            "Deo0330/split_minidataset",
-            "557ebcae0db23651f9370f54a5f31b1f0fd4064d",
-            _IMAGENET,
-            _SPLIT_BY_ID,
+            name="mini",
+            holds="mini-ImageNet: 100 classes of 600, 84x84",
+            repository="Deo0330/split_minidataset",
+            commit="557ebcae0db23651f9370f54a5f31b1f0fd4064d",
+            terms=_IMAGENET,
+            layouts=_SPLIT_BY_ID,
         ),
         Source(
-            "tiny",
-            "Tiny ImageNet, train and val: 200 classes of 550, 64x64",
-            "seshuad/IMagenet",
-            "153dbc161ab7942a12c99515e80ef6454dd06693",
-            _IMAGENET,
-            (r"tiny-imagenet-200/train/(?P<label>n[0-9]{8})/images/[^/]+",),
+            name="tiny",
+            holds="Tiny ImageNet, train and val: 200 classes of 550, 64x64",
+            repository="seshuad/IMagenet",
+            commit="153dbc161ab7942a12c99515e80ef6454dd06693",
+            terms=_IMAGENET,
+            layouts=(r"tiny-imagenet-200/train/(?P<label>n[0-9]{8})/images/[^/]+",),
             table=Table(
-                "tiny-imagenet-200/val/val_annotations.txt",
-                r"(?P<file>[^\t]+)\t(?P<label>n[0-9]{8})\t.*",
-                "tiny-imagenet-200/val/images",
+                file="tiny-imagenet-200/val/val_annotations.txt",
+                line=r"(?P<file>[^\t]+)\t(?P<label>n[0-9]{8})\t.*",
+                folder="tiny-imagenet-200/val/images",
             ),
         ),
         Source(
-            "imagenette",
-            "10 classes of ImageNet, 224x224",
-            "thunderInfy/imagenette",
-            "b850f030ff0701c36a4adc8b928ea9483a46915b",
-            _IMAGENET,
-            _SPLIT_BY_ID,
+            name="imagenette",
+            holds="10 classes of ImageNet, 224x224",
+            repository="thunderInfy/imagenette",
+            commit="b850f030ff0701c36a4adc8b928ea9483a46915b",
+            terms=_IMAGENET,
+            layouts=_SPLIT_BY_ID,
         ),
         Source(
-            "imagewoof",
-            "10 breeds of dogs of ImageNet, shorter side 320",
-            "q878787/imagewoof2-320",
-            "874e58f0c1acebb0d90e40f48460d65322f09f85",
-            _IMAGENET,
-            _SPLIT_BY_ID,
+            name="imagewoof",
+            holds="10 breeds of dogs of ImageNet, shorter side 320",
+            repository="q878787/imagewoof2-320",
+            commit="874e58f0c1acebb0d90e40f48460d65322f09f85",
+            terms=_IMAGENET,
+            layouts=_SPLIT_BY_ID,
         ),
         Source(
-            "places",
-            "Mini Places, train: 100 scenes of 900, 128x128",
-            "rathull/CTFs",
-            "f35c219885f163ca00a045236dd44be489598837",
-            "Places: non-commercial research and education; the pictures are their owners'",
-            (r"data/images/train/[a-z]/(?P<label>.+)/[^/]+",),
+            name="places",
+            holds="Mini Places, train: 100 scenes of 900, 128x128",
+            repository="rathull/CTFs",
+            commit="f35c219885f163ca00a045236dd44be489598837",
+            terms="Places: non-commercial research and education; the pictures are their owners'",
+            layouts=(r"data/images/train/[a-z]/(?P<label>.+)/[^/]+",),
         ),
         Source(
-            "caltech",
-            "Caltech 101: 100 classes of 31 to 800, about 300x200",
-            "MachineLearning2020/Homework2-Caltech101",
-            "836044dd000296b2bb74d0aa4b4e462e459b01d7",
-            "CC BY 4.0 (data.caltech.edu/records/mzrjq-6wc02)",
-            (r"101_ObjectCategories/(?P<label>[^/]+)/[^/]+",),
+            name="caltech",
+            holds="Caltech 101: 100 classes of 31 to 800, about 300x200",
+            repository="MachineLearning2020/Homework2-Caltech101",
+            commit="836044dd000296b2bb74d0aa4b4e462e459b01d7",
+            terms="CC BY 4.0 (data.caltech.edu/records/mzrjq-6wc02)",
+            layouts=(r"101_ObjectCategories/(?P<label>[^/]+)/[^/]+",),
             # Faces_easy are the pictures of Faces, cropped; what is in the background is of no class
             aside=r"101_ObjectCategories/(?:BACKGROUND_Google|Faces_easy)/.*",
         ),
         Source(
-            "intel",
-            "6 scenes, those with labels, 150x150",
-            "ndb796/Scene-Classification-Dataset",
-            "e38f98b5d70f987ce65ccd0977ca28f48fb9897a",
-            "CC0",
-            (),
+            name="intel",
+            holds="6 scenes, those with labels, 150x150",
+            repository="ndb796/Scene-Classification-Dataset",
+            commit="e38f98b5d70f987ce65ccd0977ca28f48fb9897a",
+            terms="CC0",
+            layouts=(),
             table=Table(
-                "train-scene classification/train.csv",
-                r"(?P<file>[^,]+),(?P<label>[0-9]+)",
-                "train-scene classification/train",
-                _SCENES,
+                file="train-scene classification/train.csv",
+                line=r"(?P<file>[^,]+),(?P<label>[0-9]+)",
+                folder="train-scene classification/train",
+                names=_SCENES,
             ),
         ),
         Source(
-            "grocery",
-            "81 kinds of fruit, vegetables and packages, shorter side 348",
-            "marcusklasson/GroceryStoreDataset",
-            "fc80ba90f803d79d0383df52c5a4ac5de99ff6fc",
-            "MIT",
-            (r"dataset/(?:train|val|test)/.*?(?P<label>[^/]+)/[^/]+",),
+            name="grocery",
+            holds="81 kinds of fruit, vegetables and packages, shorter side 348",
+            repository="marcusklasson/GroceryStoreDataset",
+            commit="fc80ba90f803d79d0383df52c5a4ac5de99ff6fc",
+            terms="MIT",
+            layouts=(r"dataset/(?:train|val|test)/.*?(?P<label>[^/]+)/[^/]+",),
         ),
     )
 }
@@ -141,7 +141,7 @@ def labelled(source: Source, tree: Tree) -> tuple[list[tuple[str, str]], int]:
     layouts = [re.compile(layout, re.DOTALL) for layout in source.layouts]
     aside = re.compile(source.aside, re.DOTALL)
     from_table = _table(source, tree)
-    found: list[tuple[str, str]] = []
+    pictures: list[tuple[str, str]] = []
     without = 0
     for path in paths:
         if PurePosixPath(path).suffix.lower() not in _SUFFIXES or aside.fullmatch(path):
@@ -151,8 +151,8 @@ def labelled(source: Source, tree: Tree) -> tuple[list[tuple[str, str]], int]:
         if label is None:
             without += 1
         else:
-            found.append((path, class_name(source.name, label)))
-    return found, without
+            pictures.append((path, class_name(source.name, label)))
+    return pictures, without
 
 
 def class_name(source: str, label: str) -> str:

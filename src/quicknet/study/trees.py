@@ -75,16 +75,16 @@ class FolderTree:
 
     def paths(self) -> list[str]:
         """Return all regular files in order of their paths."""
-        found: list[str] = []
+        paths: list[str] = []
         try:
             for where, folders, names in os.walk(self._root, onerror=_raise):
                 folders[:] = [name for name in folders if name != ".git"]
                 base = Path(where).relative_to(self._root)
-                found += [(base / name).as_posix() for name in names]
-                _check_count(len(found), self._root)
+                paths += [(base / name).as_posix() for name in names]
+                _check_count(len(paths), self._root)
         except OSError as error:
             raise DataError(f"cannot list {error.filename} ({error.strerror}); check its rights") from error
-        return sorted(found)
+        return sorted(paths)
 
     def read(self, paths: Iterable[str]) -> Iterator[Content]:
         """Yield the content of each file."""
