@@ -74,6 +74,7 @@ def _blocks(results: Path) -> dict[str, Callable[[], str]]:
         "engine": lambda: tables.engine(records),
         "quantize": lambda: tables.quantized(records),
         "records": lambda: tables.all_records(records),
+        "photographs": tables.photographs,
         "references": lambda: tables.published(references),
         "commands": _commands,
         "recipes": _recipes,

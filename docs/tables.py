@@ -16,6 +16,7 @@ from quicknet.core.errors import ConfigError
 from quicknet.core.records import read_records
 from quicknet.lite.shipped import PACKAGED, Artifact, list_weights, read_index
 from quicknet.models.registry import base_config
+from quicknet.study.sources import SOURCES
 
 _UNMEASURED = "not measured"
 _NETWORKS = ("quicknet_xs", "quicknet_s", "quicknet")
@@ -373,6 +374,12 @@ def all_records(records: Records) -> str:
     ]
     table = markdown(("record", "made by", "commit", "machine"), rows) if rows else "no records yet\n"
     return f"\n{table}\n"
+
+
+def photographs() -> str:
+    """The public sources of photographs."""
+    rows = [(f"`{s.name}`", s.holds, f"`{s.repository}` at {s.commit[:10]}", s.terms) for s in SOURCES.values()]
+    return f"\n{markdown(('name', 'what is read of it', 'repository', 'terms'), rows)}\n"
 
 
 def published(known: dict[str, Any]) -> str:

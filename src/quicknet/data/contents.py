@@ -6,8 +6,9 @@ import json
 import os
 import stat
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,8 +22,8 @@ _LIMIT_BYTES = 1 << 30
 # A file changed again within the file system's time resolution looks unchanged; git calls such
 # entries racy. Files younger than this are not remembered.
 _SETTLED_NS = 2_000_000_000
-_BLOCK = 256
 MAX_THREADS = 8
+_AHEAD = 64  # items that wait for a thread or for the reader; of 32 MB each they are 2 GB
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -38,14 +39,14 @@ class Content:
 
 def in_threads(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
     """Yield work(item) in order, a few at a time ahead; hashing and Pillow run beside each other."""
-    block: list[A] = []
+    waiting: deque[Future[B]] = deque()
     with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as pool:
         for item in items:
-            block.append(item)
-            if len(block) == _BLOCK:
-                yield from pool.map(work, block)
-                block = []
-        yield from pool.map(work, block)
+            waiting.append(pool.submit(work, item))
+            if len(waiting) == _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def index_path(cache: Path, root: Path) -> Path:

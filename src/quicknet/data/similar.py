@@ -2,8 +2,8 @@
 
 Two steps. Candidates: a difference hash of 112 bits (Krawetz's dHash, both directions, on an
 8x8 grid), and in many random orders of its bits, sorted, each image meets its next few
-neighbours (Charikar 2002): n log n, not n². Verification: correlation of fine detail, then of
-coarse colours.
+neighbours (Charikar 2002): n log n, not n². Verification: correlation of coarse colours,
+then of fine detail.
 
 On CIFAR-10 (59,980 images, 24,000 candidates, 6 s of one core) this finds a near-duplicate in train
 for 320 of the 9,980 test images, 3.2%; all pairs found have the same label. Of a sample of
@@ -40,8 +40,9 @@ def near_duplicates(thumbnails: NDArray[np.uint8], seed: int = 0) -> NDArray[np.
     verified = [pairs[:0]]
     for start in range(0, len(pairs), _CHUNK):
         chunk = pairs[start : start + _CHUNK]
-        chunk = chunk[_detail_correlation(thumbnails, chunk) >= DETAIL]
-        verified.append(chunk[_colour_correlation(thumbnails, chunk) >= COLOURS])
+        # Colours first: a third of the price of detail, and 384 of 4,928 candidates among 20,000 photographs pass.
+        chunk = chunk[_colour_correlation(thumbnails, chunk) >= COLOURS]
+        verified.append(chunk[_detail_correlation(thumbnails, chunk) >= DETAIL])
     return np.concatenate(verified)
 
 
@@ -152,7 +153,7 @@ def _detail(grey: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _normalized(patch: NDArray[np.float32]) -> NDArray[np.float32]:
-    flat = patch.reshape(len(patch), -1)
+    flat = patch.reshape(len(patch), patch.shape[1] * patch.shape[2])  # not -1: there may be none
     flat = flat - flat.mean(axis=1, keepdims=True)
     # +1: rounding noise alone has a small norm, which must not count as detail
     unit: NDArray[np.float32] = flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1)
