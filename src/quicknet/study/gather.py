@@ -15,7 +15,8 @@ from quicknet.core.errors import DataError
 from quicknet.core.files import sha256_bytes
 from quicknet.data.contents import in_threads
 from quicknet.data.similar import SIDE
-from quicknet.lite.preprocess import IMAGE_SUFFIXES, load_image
+from quicknet.lite.formats import image_suffixes
+from quicknet.lite.preprocess import load_image
 from quicknet.lite.progress import progress
 from quicknet.study.choose import Judged
 from quicknet.study.sources import Source, labelled, plain
@@ -141,7 +142,7 @@ def take_judged(place: Path, thumbnails: IO[bytes], quiet: bool = False) -> Judg
     Raises DataError where there is no picture that can be decoded.
     """
     tree = open_tree(place)
-    paths = [path for path in tree.paths() if PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES]
+    paths = [path for path in tree.paths() if PurePosixPath(path).suffix.lower() in image_suffixes()]
     start, digests, undecodable = thumbnails.tell(), set(), 0
     with progress(f"reading {place.name}", len(paths), "images", quiet) as advance:
         for sha256, thumbnail in in_threads(_judged_work, tree.read(paths)):
