@@ -172,7 +172,7 @@ def test_a_file_that_was_never_measured_or_is_of_another_task_does_not_ship(
 
 def test_a_name_that_is_none_does_not_ship(ship: ModuleType, package: Path, run: Path, data: Dataset):
     for name in ("quicknet_xs", "../quicknet.bars", "a/b.c"):
-        with pytest.raises(ToolError, match="no name for weights"):
+        with pytest.raises(ToolError, match="not a name for weights"):
             ship.ship(run, name, None, data, None)
     assert [path.name for path in package.iterdir()] == ["index.json"]
 
