@@ -171,7 +171,7 @@ class Async:
         (7, ("not a picture (an object of type int)", "give a path")),
         ([["a"]], ("not a picture (an object of type list)",)),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_is_not_a_picture_says_what_is(source: Any, words: tuple[str, ...]) -> None:
     (answer,) = predict(Colours(), source)
@@ -188,7 +188,7 @@ def test_what_is_not_a_picture_says_what_is(source: Any, words: tuple[str, ...])
         (np.zeros((2, 16, 16, 3)), r"float64 \(2, 16, 16, 3\)"),
         ([np.zeros((16, 16, 3), np.uint8)], "an object of type list"),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_a_models_logits_take_is_said(images: Any, given: str) -> None:
     expected = rf"takes uint8 images \(N, 16, 16, 3\) as a numpy array, not {given}; .*quicknet\.predict"
