@@ -32,8 +32,8 @@ def serve(model: str, size: int, batch: int) -> None:
     import numpy as np
     import torch
 
-    import quicknet.train as training
-    from quicknet.train.loop import step
+    from quicknet import training
+    from quicknet.training.loop import step
 
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
@@ -152,7 +152,7 @@ def main() -> None:
         for key, row in figures.items():
             print(f"{key:14} {row['median']:8.3g}   ({row['min']:.3g} to {row['max']:.3g})")
     if options.record:
-        from quicknet.core.records import write_record
+        from quicknet.study.records import write_record
 
         command = f"python benchmarks/bench_busy.py --model {options.model} --size {options.size}"
         print(write_record(ROOT / "results", "training-busy", command, fields))

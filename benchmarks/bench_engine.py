@@ -27,14 +27,14 @@ from typing import Any
 import numpy as np
 
 from quicknet import engine
-from quicknet.compare.timing import burst, percentile
-from quicknet.core.machine import machine_card, usable_cores
-from quicknet.core.records import versions, write_record
-from quicknet.lite.container import pack_sections
-from quicknet.lite.encoding import encode_network
-from quicknet.lite.integer import IntegerNetwork
-from quicknet.lite.runtime import present
+from quicknet.core.machine import machine_card, usable_cores, versions
+from quicknet.measure.timing import burst, percentile
 from quicknet.models.registry import create_model
+from quicknet.onnx.runtime import present
+from quicknet.qnz.container import pack_sections
+from quicknet.qnz.encoding import encode_network
+from quicknet.qnz.network import IntegerNetwork
+from quicknet.study.records import write_record
 from rivals import drawn_network, rivals, runner
 
 ROOT = Path(__file__).resolve().parent.parent

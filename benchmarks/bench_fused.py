@@ -74,7 +74,7 @@ def serve(connection: Connection, variant: str, batch: int, threads: int) -> Non
 
 def multiply_adds(name: str) -> int:
     """Forward multiply-adds an image."""
-    from quicknet.core.config import plan
+    from quicknet.models.config import plan
     from quicknet.models.registry import base_config
 
     config: Any = base_config(name)

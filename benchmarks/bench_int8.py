@@ -32,23 +32,23 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import onnx
 import torch
 
-from quicknet.compare.timing import burst, percentile
+import onnx
 from quicknet.core.card import Card, PreprocessSpec
-from quicknet.core.machine import machine_card
-from quicknet.core.records import versions, write_record
+from quicknet.core.machine import machine_card, versions
 from quicknet.data import DataRequest, load_data
 from quicknet.deploy.fold import fold
 from quicknet.deploy.onnx import assemble, build_graph
 from quicknet.deploy.onnx_int8 import Form, build_int8
-from quicknet.lite.implementations import implementations
-from quicknet.lite.onnx_file import parse_onnx
-from quicknet.lite.qnz import read_qnz
-from quicknet.lite.runtime import import_onnxruntime, open_runner, present
-from quicknet.lite.vectors import draw_vectors
+from quicknet.image.vectors import draw_vectors
+from quicknet.measure.timing import burst, percentile
 from quicknet.models.registry import create_model, model_record
+from quicknet.onnx.file import parse_onnx
+from quicknet.onnx.runtime import import_onnxruntime, open_runner, present
+from quicknet.qnz.file import read_qnz
+from quicknet.qnz.implementations import implementations
+from quicknet.study.records import write_record
 from rivals import ONNXRUNTIME, OPENVINO, OPENVINO_PRODUCTS, int8_file, runner
 
 onnxruntime = import_onnxruntime()

@@ -45,22 +45,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from quicknet.compare.costs import costs
-from quicknet.compare.peak import MACS, library, matrix_product
-from quicknet.compare.timing import burst, percentile
 from quicknet.core.card import Card, PreprocessSpec, read_card
-from quicknet.core.config import plan
 from quicknet.core.errors import QuickNetError
-from quicknet.core.machine import machine_card
-from quicknet.core.records import versions, write_record
+from quicknet.core.machine import machine_card, versions
 from quicknet.data import DataRequest, Dataset, load_data
 from quicknet.data.augment import normalize
 from quicknet.deploy.export import export
-from quicknet.lite.evaluate import classify
-from quicknet.lite.runtime import OnnxClassifier, import_onnxruntime, present
-from quicknet.lite.vectors import draw_vectors
+from quicknet.image.vectors import draw_vectors
+from quicknet.inference.evaluate import classify
+from quicknet.measure.costs import costs
+from quicknet.measure.peak import MACS, library, matrix_product
+from quicknet.measure.timing import burst, percentile
+from quicknet.models.config import plan
 from quicknet.models.registry import create_model, model_record
-from quicknet.train.checkpoint import RunFolder, TorchClassifier
+from quicknet.onnx.runtime import OnnxClassifier, import_onnxruntime, present
+from quicknet.study.records import write_record
+from quicknet.training.checkpoint import RunFolder, TorchClassifier
 
 onnxruntime = import_onnxruntime()
 

@@ -25,12 +25,12 @@ from typing import Any
 import torch
 
 from quicknet.core.errors import QuickNetError
-from quicknet.core.records import write_record
+from quicknet.core.progress import progress
 from quicknet.data import Dataset
 from quicknet.deploy.export import load_run_data, recipes_source
 from quicknet.deploy.qnz import QnzSettings, make_qnz
 from quicknet.deploy.quantize import WIDTHS, Bits
-from quicknet.lite.progress import progress
+from quicknet.study.records import write_record
 
 ROOT = Path(__file__).resolve().parent.parent
 

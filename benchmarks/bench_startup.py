@@ -29,9 +29,9 @@ from PIL import Image
 
 from quicknet import engine
 from quicknet.core.machine import machine_card
-from quicknet.core.records import write_record
-from quicknet.lite.qnz import assemble_qnz, read_qnz
-from quicknet.lite.vectors import draw_vectors
+from quicknet.image.vectors import draw_vectors
+from quicknet.qnz.file import assemble_qnz, read_qnz
+from quicknet.study.records import write_record
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -43,9 +43,9 @@ LOAD = """
 import json, sys, time
 from pathlib import Path
 import quicknet
-from quicknet.lite.predict import predict
-from quicknet.lite.preprocess import load_image
-from quicknet.lite.qnz import read_qnz
+from quicknet.inference.predict import predict
+from quicknet.image.preprocess import load_image
+from quicknet.qnz.file import read_qnz
 from quicknet import engine
 engine.available()
 image = load_image(sys.argv[2], read_qnz(Path(sys.argv[1])).card.preprocess)[None]

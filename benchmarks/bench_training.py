@@ -33,12 +33,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from quicknet import train as training
-from quicknet.core.records import write_record
+from quicknet import training
 from quicknet.data import load_data
 from quicknet.models import fused
 from quicknet.models.registry import create_model
-from quicknet.train.loop import step
+from quicknet.study.records import write_record
+from quicknet.training.loop import step
 
 AIMS = {"quicknet_s": {"ratio": 3.5, "peak": 0.45}, "quicknet": {"peak": 0.45}}
 INPUT_AIM = 0.05

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from quicknet.core.card import Card, IntegerRecord, PreprocessSpec
-from quicknet.core.config import Activation, Layer, plan
+from quicknet.core.choice import Runner
 from quicknet.deploy.onnx_int8 import Form, build_int8
-from quicknet.lite.choice import Runner
-from quicknet.lite.integer import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
-from quicknet.lite.onnx_file import parse_onnx
-from quicknet.lite.runtime import open_runner
+from quicknet.models.config import Activation, Layer, plan
 from quicknet.models.registry import create_model, model_record
+from quicknet.onnx.file import parse_onnx
+from quicknet.onnx.runtime import open_runner
+from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
 
 OPENVINO = "OpenVINO int8, PReLU"
 OPENVINO_PRODUCTS = "OpenVINO int8, PReLU, as for ONNX Runtime"

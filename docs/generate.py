@@ -26,10 +26,10 @@ import msgspec
 import tables
 
 from quicknet.core.card import Card, PreprocessSpec
-from quicknet.core.config import QuickNetConfig
 from quicknet.core.files import write_atomically
 from quicknet.core.settings import Settings
-from quicknet.train.recipe import Recipe, list_recipes, load_recipe
+from quicknet.models.config import QuickNetConfig
+from quicknet.training.recipe import Recipe, list_recipes, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 _BLOCK = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -183,13 +183,13 @@ def _default(field: Any) -> str:
 def _recipes() -> str:
     """One line for each recipe that comes with the package."""
     rows = []
-    folder = ROOT / "src" / "quicknet" / "train" / "recipes"
+    folder = ROOT / "src" / "quicknet" / "training" / "recipes"
     for name in list_recipes():
         recipe = load_recipe(name)
         head = (folder / f"{name}.toml").read_text(encoding="utf-8").split("\nname", 1)[0]
         about = " ".join(line.removeprefix("#").strip() for line in head.splitlines())
         how = f"{recipe.optim.name}, {recipe.schedule.name}, batch {recipe.train.batch_size}"
-        link = f"[`{name}`](../src/quicknet/train/recipes/{name}.toml)"
+        link = f"[`{name}`](../src/quicknet/training/recipes/{name}.toml)"
         rows.append((link, about, f"`{recipe.model.name}`", str(recipe.train.epochs), how))
     return f"\n{tables.markdown(('recipe', 'what it reaches', 'network', 'epochs', 'optimizer'), rows)}\n"
 

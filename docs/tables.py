@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import tomllib
 from collections.abc import Sequence
@@ -11,11 +12,11 @@ from typing import Any
 
 from figure import Curve, Point
 
-from quicknet.compare.costs import costs
 from quicknet.core.errors import ConfigError
-from quicknet.core.records import read_records
-from quicknet.lite.shipped import PACKAGED, Artifact, list_weights, read_index
+from quicknet.inference.shipped import PACKAGED, Artifact, list_weights, read_index
+from quicknet.measure.costs import costs
 from quicknet.models.registry import base_config
+from quicknet.study.records import read_records
 from quicknet.study.sources import SOURCES
 
 _UNMEASURED = "not measured"
@@ -29,11 +30,18 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], right_from: in
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
+def _today(command: str) -> str:
+    """Return a record's command as it is called today: three scripts have become modules since."""
+    return re.sub(r"benchmarks/(ablate|record|ship)\.py", r"-m quicknet.study.\1", command)
+
+
 class Records:
-    """What `results/` holds, by kind. `benchmarks/record.py` and the benchmarks write it."""
+    """What `results/` holds, by kind. `quicknet.study.record` and the benchmarks write it."""
 
     def __init__(self, results: Path) -> None:
         self.all = read_records(results)
+        for record in self.all.values():
+            record["command"] = _today(record["command"])
 
     def best_accuracy(self, network: str) -> dict[str, Any] | None:
         """Return the best run of a network by the standard protocol on CIFAR-10, by mean accuracy."""

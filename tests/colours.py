@@ -42,7 +42,7 @@ def write_image(path: Path, colour: tuple[int, int, int] | str) -> Path:
 
 if __name__ == "__main__":
     from quicknet.cli.main import main
-    from quicknet.lite import classifier
+    from quicknet.inference import classifier
 
     classifier.load = lambda path: Colours(Path(path))
     sys.exit(main())

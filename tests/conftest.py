@@ -53,7 +53,7 @@ def cifar10_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def without_heic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As if pillow_heif, which reads HEIC, were not installed."""
-    from quicknet.lite import formats
+    from quicknet.image import formats
 
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "pillow_heif" else real(name))

@@ -11,7 +11,7 @@ from quicknet.core.card import Card
 from quicknet.data import DataRequest, Dataset, load_data
 from quicknet.data.augment import normalize
 from quicknet.models.registry import create_model, model_record
-from quicknet.train.checkpoint import RunFolder, TorchClassifier
+from quicknet.training.checkpoint import RunFolder, TorchClassifier
 
 TINY = {"stem_width": 8, "widths": [8, 12, 16, 24], "depths": [1, 1, 2, 1]}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from quicknet.train.checkpoint import read_tensors
+from quicknet.training.checkpoint import read_tensors
 
 
 def write_cifar(folder: Path, per_batch: int, seed: int = 0) -> Path:

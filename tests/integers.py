@@ -9,11 +9,11 @@ import numpy as np
 from networks import Block, Shape, network_card, random_network
 from quicknet.core.card import Card
 from quicknet.core.errors import DataError
-from quicknet.lite import reference
-from quicknet.lite.integer import IntegerNetwork
-from quicknet.lite.qnz import assemble_qnz
-from quicknet.lite.receipt import Predictions, class_order_sha256, pack_classes
-from quicknet.lite.vectors import draw_vectors
+from quicknet.image.vectors import draw_vectors
+from quicknet.inference.receipt import Predictions, class_order_sha256, pack_classes
+from quicknet.qnz import reference
+from quicknet.qnz.file import assemble_qnz
+from quicknet.qnz.network import IntegerNetwork
 
 SMALL = Shape(side=32, stem=8, blocks=(Block(16), Block(24, pool=True, sums=2, top=127), Block(24, kernel=5, sums=4)))
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from networks import random_images, random_network
-from quicknet.lite import reference
-from quicknet.lite.container import pack_sections
-from quicknet.lite.encoding import encode_network
-from quicknet.lite.integer import IntegerNetwork
+from quicknet.qnz import reference
+from quicknet.qnz.container import pack_sections
+from quicknet.qnz.encoding import encode_network
+from quicknet.qnz.network import IntegerNetwork
 
 ENGINE = Path(__file__).resolve().parent.parent / "src" / "quicknet" / "engine"
 CSRC = ENGINE / "csrc"

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from quicknet.core.card import Card, IntegerRecord, ModelRecord, PreprocessSpec, Vectors
-from quicknet.lite import reference
-from quicknet.lite.container import pack_sections
-from quicknet.lite.encoding import encode_network
-from quicknet.lite.integer import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
-from quicknet.lite.vectors import GENERATOR, draw_vectors, vectors_sha256
+from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
+from quicknet.qnz import reference
+from quicknet.qnz.container import pack_sections
+from quicknet.qnz.encoding import encode_network
+from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
 
 GROUPS = {
     1: [[i, i + 1] for i in range(0, 16, 2)],

@@ -15,7 +15,7 @@ import pytest
 import quicknet
 
 ROOT = Path(__file__).resolve().parent.parent
-LIGHT = ("core", "engine", "lite", "report", "data", "cli")
+LIGHT = ("core", "engine", "image", "onnx", "qnz", "data", "inference", "report", "cli")
 
 
 def python(program: str, interpreter: str | Path = sys.executable, **options) -> str:
@@ -62,11 +62,11 @@ def test_every_public_name_is_there():
 
 
 def test_train_is_the_function_however_often_it_is_named():
-    """Python binds the subpackage to the same name at its first import: by `quicknet.load`, say."""
-    program = "import inspect, quicknet, quicknet.train.recipe\n"
+    """The package of its code is called `training`, so that Python binds nothing else to the name."""
+    program = "import inspect, quicknet, quicknet.training.recipe\n"
     program += "for _ in range(2): print(list(inspect.signature(quicknet.train).parameters)[:2])\n"
     assert python(program).splitlines() == ["['source', 'run']"] * 2
-    assert python(program.replace(", quicknet.train.recipe", "")).splitlines() == ["['source', 'run']"] * 2
+    assert python(program.replace(", quicknet.training.recipe", "")).splitlines() == ["['source', 'run']"] * 2
     assert dir(quicknet) == sorted(quicknet.__all__)
     with pytest.raises(AttributeError, match="no attribute 'tarin'"):
         _ = quicknet.tarin
@@ -100,7 +100,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path):
     }
     assert package - sources == {"quicknet/engine/_engine.so"}
     assert sources <= package  # py.typed, recipes, the style sheet, the sources in C
-    for needed in ("py.typed", "train/recipes/fast.toml", "report/style.css", "weights/index.json"):
+    for needed in ("py.typed", "training/recipes/fast.toml", "report/style.css", "weights/index.json"):
         assert f"quicknet/{needed}" in package
     assert any(name.startswith("quicknet/models/fused/") and name.endswith(".cpp") for name in package)
     pictures = {".png", ".jpg", ".jpeg", ".bin", ".npy", ".npz", ".safetensors", ".gz", ".pkl", ".so"}
@@ -243,7 +243,7 @@ def test_pictures_become_arrays_without_torch(light: Path, place: Path):
     Image.new("RGB", (64, 48), "red").save(place / "red.png")
     program = """
 from quicknet import PreprocessSpec
-from quicknet.lite.preprocess import load_image
+from quicknet.image.preprocess import load_image
 array = load_image("red.png", PreprocessSpec(size=32))
 print(array.shape, array.dtype, array[0, 0].tolist())
 """

@@ -7,7 +7,7 @@ import torch
 
 from quicknet.core.card import Card, PreprocessSpec
 from quicknet.models.registry import create_model, model_record
-from quicknet.train.checkpoint import RunFolder
+from quicknet.training.checkpoint import RunFolder
 
 TINY = {"stem_width": 8, "widths": [8, 12, 16, 24], "depths": [1, 1, 1, 1], "num_classes": 3}
 

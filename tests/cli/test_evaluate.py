@@ -11,7 +11,7 @@ from quicknet.cli.main import run
 from quicknet.core.card import Card, read_card
 from quicknet.data import DataRequest, load_data
 from quicknet.models.registry import create_model, model_record
-from quicknet.train.checkpoint import RunFolder
+from quicknet.training.checkpoint import RunFolder
 from schema import follows
 
 
@@ -104,7 +104,7 @@ def test_a_model_is_not_tested_on_images_it_was_trained_on(
 def test_a_split_of_the_runs_own_seed_is_used(run_dir: Path, data_dir: Path) -> None:
     """Another split seed would put images of the training into `val`."""
     from quicknet.cli.evaluate import _load
-    from quicknet.lite.classifier import load
+    from quicknet.inference.classifier import load
 
     held_out = _load(load(run_dir), None, None, True).split("val").images
     same = load_data(data_dir, DataRequest(split_seed=7, quiet=True)).split("val").images
@@ -152,7 +152,7 @@ def test_the_real_cifar10_is_scored_by_its_own_protocol(
 
 def test_class_names_cannot_drive_the_terminal(run_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from quicknet.cli.evaluate import _print
-    from quicknet.lite.evaluate import Subject, summarize
+    from quicknet.inference.evaluate import Subject, summarize
 
     card = read_card(run_dir / "card.json").replace(classes=("a\x1b[2J", "[red]b[/red]"))
     subject = Subject(model="m", file_sha256="", data="d\x1b[2J", split="test", protocol="standard")

@@ -5,15 +5,15 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
+import onnx
 from exported import make_run, write_pictures
 from quicknet.cli.main import run
 from quicknet.data import DataRequest
 from quicknet.deploy import export as module
-from quicknet.lite.onnx_file import read_onnx
-from quicknet.lite.runtime import present
+from quicknet.onnx.file import read_onnx
+from quicknet.onnx.runtime import present
 from schema import follows
 
 Captured = pytest.CaptureFixture[str]

@@ -147,12 +147,12 @@ def test_json_schema_loads_no_torch() -> None:
 def records() -> dict[str, tuple[tuple[str, set[str]], ...]]:
     """For each verb and variant of its output: the record that is printed, and what the command adds to it."""
     return {
-        "train": (("quicknet.train.checkpoint:EpochRecord", {"event"}),),
-        "evaluate": (("quicknet.lite.evaluate:Evaluation", set()),),
-        "predict": (("quicknet.lite.video:FramePrediction", set()),),
+        "train": (("quicknet.training.checkpoint:EpochRecord", {"event"}),),
+        "evaluate": (("quicknet.inference.evaluate:Evaluation", set()),),
+        "predict": (("quicknet.inference.video:FramePrediction", set()),),
         "export": (("quicknet.deploy.qnz:ExportedQnz", set()), ("quicknet.deploy.export:Exported", set())),
-        "verify": (("quicknet.lite.verify:Verification", {"holds"}),),
-        "benchmark": (("quicknet.compare.benchmark:Benchmark", set()),),
+        "verify": (("quicknet.inference.verify:Verification", {"holds"}),),
+        "benchmark": (("quicknet.measure.benchmark:Benchmark", set()),),
     }
 
 
@@ -160,10 +160,10 @@ def parts() -> list[tuple[dict, str]]:
     """Records that stand inside what a verb prints."""
     inspection, realtime = SCHEMAS["inspect"]["properties"], SCHEMAS["benchmark"]["anyOf"][1]["properties"]
     return [
-        (inspection["layers"]["items"], "quicknet.compare.layers:IntegerLayerFacts"),
-        (inspection["sections"]["items"], "quicknet.compare.facts:SectionFacts"),
-        (realtime["rows"]["items"], "quicknet.compare.frames:FrameRow"),
-        (realtime["smallest"]["items"], "quicknet.compare.realtime:SmallestShare"),
+        (inspection["layers"]["items"], "quicknet.measure.layers:IntegerLayerFacts"),
+        (inspection["sections"]["items"], "quicknet.measure.facts:SectionFacts"),
+        (realtime["rows"]["items"], "quicknet.measure.frames:FrameRow"),
+        (realtime["smallest"]["items"], "quicknet.measure.realtime:SmallestShare"),
         (SCHEMAS["doctor"]["properties"]["findings"]["items"], "quicknet.data.doctor:Finding"),
     ]
 

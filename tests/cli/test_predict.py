@@ -12,7 +12,7 @@ import pytest
 
 from colours import Colours, write_image
 from quicknet.cli.main import run
-from quicknet.lite import classifier
+from quicknet.inference import classifier
 from rights import without_root_rights
 
 PROGRAM = [sys.executable, str(Path(__file__).resolve().parent.parent / "colours.py")]

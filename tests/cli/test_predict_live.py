@@ -13,7 +13,7 @@ import pytest
 from clips import BLUE, GREEN, RED, truncated, write_clip
 from colours import Colours, write_image
 from quicknet.cli.main import run
-from quicknet.lite import classifier
+from quicknet.inference import classifier
 from schema import follows
 
 PROGRAM = [sys.executable, str(Path(__file__).resolve().parent.parent / "colours.py")]

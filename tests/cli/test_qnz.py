@@ -16,8 +16,8 @@ from quicknet import engine
 from quicknet.cli.main import run
 from quicknet.data import load_data
 from quicknet.data.request import request_for
-from quicknet.lite import reference
-from quicknet.lite.vectors import draw_vectors
+from quicknet.image.vectors import draw_vectors
+from quicknet.qnz import reference
 from schema import follows
 
 needs_engine = pytest.mark.skipif(not engine.available(), reason=engine.status())

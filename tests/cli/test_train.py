@@ -25,9 +25,9 @@ from helpers import TINY, same_tensors, write_cifar
 from quicknet.cli import live
 from quicknet.cli.main import run
 from quicknet.core.card import read_card
-from quicknet.train import loop
-from quicknet.train.checkpoint import EpochRecord, RunFolder
-from quicknet.train.recipe import load_recipe
+from quicknet.training import loop
+from quicknet.training.checkpoint import EpochRecord, RunFolder
+from quicknet.training.recipe import load_recipe
 from schema import follows
 
 EPOCHS = 12

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from quicknet.core.choice import remembered
 from quicknet.core.compile import Part, ensure_built
 from quicknet.core.errors import ToolError
 from quicknet.core.places import default_cache, home_folder, user_cache
 from quicknet.data import DataRequest, load_data
 from quicknet.data.places import search_places
-from quicknet.lite.choice import remembered
 
 
 @pytest.fixture

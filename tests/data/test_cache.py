@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-import quicknet.lite.preprocess as preprocess
+import quicknet.image.preprocess as preprocess
 from quicknet.core.errors import ToolError
 from quicknet.data import DataRequest, cache, contents, decoding, load_data
 
@@ -300,7 +300,7 @@ def test_a_cache_that_cannot_be_written_names_the_mend(folder, monkeypatch, tmp_
 
 _BUILD = """
 import os, sys, time
-import quicknet.lite.preprocess as preprocess
+import quicknet.image.preprocess as preprocess
 from quicknet.data import DataRequest, load_data
 real = preprocess.load_image
 def slow(source, spec):

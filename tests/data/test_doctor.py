@@ -11,7 +11,7 @@ from quicknet.core.errors import DataError
 from quicknet.data import DataRequest, draw_scenes, examine
 from quicknet.data.doctor import _SUFFIXES
 from quicknet.data.similar import groups_of, near_duplicates
-from quicknet.lite.formats import FORMATS, image_suffixes
+from quicknet.image.formats import FORMATS, image_suffixes
 
 from .conftest import binary_batches
 

@@ -11,7 +11,7 @@ from PIL import Image
 from quicknet.core.errors import ConfigError, DataError
 from quicknet.data import DataRequest, load_data
 from quicknet.data.layout import natural_key
-from quicknet.lite.preprocess import load_image
+from quicknet.image.preprocess import load_image
 
 QUIET = DataRequest(quiet=True, size=16)
 

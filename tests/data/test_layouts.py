@@ -13,8 +13,8 @@ from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import DataError
 from quicknet.data import DataRequest, Dataset, examine, load_data
 from quicknet.data.layout import split_of
-from quicknet.lite import walk as walking
-from quicknet.lite.predict import Unreadable, find_images
+from quicknet.image import walk as walking
+from quicknet.inference.predict import Unreadable, find_images
 
 QUIET = DataRequest(quiet=True, size=16)
 

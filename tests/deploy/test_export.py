@@ -4,9 +4,9 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 
+import onnx
 import quicknet
 from exported import make_run, torch_logits
 from quicknet.core.card import read_card
@@ -14,11 +14,11 @@ from quicknet.core.errors import CheckFailed, CheckpointError, ToolError
 from quicknet.data import DataRequest, load_data
 from quicknet.deploy import export as module
 from quicknet.deploy.export import default_path, export, load_run_data
-from quicknet.lite.evaluate import evaluate
-from quicknet.lite.onnx_file import read_onnx
-from quicknet.lite.predict import predict
-from quicknet.lite.receipt import recorded_predictions, unpack_classes
-from quicknet.lite.vectors import draw_vectors
+from quicknet.image.vectors import draw_vectors
+from quicknet.inference.evaluate import evaluate
+from quicknet.inference.predict import predict
+from quicknet.inference.receipt import recorded_predictions, unpack_classes
+from quicknet.onnx.file import read_onnx
 
 
 def test_the_file_is_the_run(run_dir: Path, pictures: Path, tmp_path: Path) -> None:

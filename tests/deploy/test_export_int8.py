@@ -15,13 +15,13 @@ from quicknet.deploy import onnx_int8
 from quicknet.deploy.export import load_run_data
 from quicknet.deploy.export_int8 import export_int8
 from quicknet.deploy.qnz import QnzSettings, make_qnz
-from quicknet.lite import reference
-from quicknet.lite.evaluate import evaluate
-from quicknet.lite.qnz import QnzFile
-from quicknet.lite.receipt import recorded_predictions, stated_tolerance
-from quicknet.lite.runtime import present
-from quicknet.lite.vectors import draw_vectors
-from quicknet.lite.verify import verify
+from quicknet.image.vectors import draw_vectors
+from quicknet.inference.evaluate import evaluate
+from quicknet.inference.receipt import recorded_predictions, stated_tolerance
+from quicknet.inference.verify import verify
+from quicknet.onnx.runtime import present
+from quicknet.qnz import reference
+from quicknet.qnz.file import QnzFile
 
 openvino = pytest.param(
     "openvino",

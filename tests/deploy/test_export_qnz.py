@@ -21,13 +21,13 @@ from quicknet.deploy import qnz as module
 from quicknet.deploy.export import load_run_data
 from quicknet.deploy.qnz import Compared, QnzSettings, export_qnz
 from quicknet.deploy.quantize import Quantized
-from quicknet.lite import reference
-from quicknet.lite.onnx_file import read_onnx
-from quicknet.lite.qnz import read_qnz
-from quicknet.lite.receipt import pack_classes, recorded_predictions
-from quicknet.lite.vectors import draw_vectors
-from quicknet.lite.verify import verify
-from quicknet.train.checkpoint import RunFolder
+from quicknet.image.vectors import draw_vectors
+from quicknet.inference.receipt import pack_classes, recorded_predictions
+from quicknet.inference.verify import verify
+from quicknet.onnx.file import read_onnx
+from quicknet.qnz import reference
+from quicknet.qnz.file import read_qnz
+from quicknet.training.checkpoint import RunFolder
 
 Captured = pytest.CaptureFixture[str]
 ANY_LOSS = QnzSettings(max_loss=None)

@@ -4,21 +4,21 @@ import io
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from PIL import Image
 
+import onnx
 import quicknet
 from exported import make_run, torch_logits
 from quicknet.core.card import PreprocessSpec
 from quicknet.data import DataRequest, load_data
 from quicknet.data.augment import normalize
 from quicknet.deploy.export import export
-from quicknet.lite.onnx_file import read_onnx
-from quicknet.lite.predict import PredictSettings, predict
-from quicknet.lite.preprocess import load_image
-from quicknet.lite.runtime import import_onnxruntime, present
+from quicknet.image.preprocess import load_image
+from quicknet.inference.predict import PredictSettings, predict
+from quicknet.onnx.file import read_onnx
+from quicknet.onnx.runtime import import_onnxruntime, present
 
 onnxruntime = import_onnxruntime()
 

@@ -1,20 +1,20 @@
 import hashlib
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from torch import nn
 
+import onnx
 from quicknet.core.card import Card, PreprocessSpec
 from quicknet.data import DataRequest, load_data
 from quicknet.data.augment import normalize
 from quicknet.deploy.fold import fold
 from quicknet.deploy.onnx import assemble, build_graph
-from quicknet.lite.onnx_file import OPERATORS
-from quicknet.lite.runtime import import_onnxruntime
-from quicknet.lite.vectors import draw_vectors, splitmix64
+from quicknet.image.vectors import draw_vectors, splitmix64
 from quicknet.models.registry import create_model, model_record
+from quicknet.onnx.file import OPERATORS
+from quicknet.onnx.runtime import import_onnxruntime
 
 onnxruntime = import_onnxruntime()
 

@@ -6,18 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+import onnx
 from networks import Block, network_card, networks, random_images, random_network
 from quicknet.core.errors import FormatError
 from quicknet.data import DataRequest, load_data
 from quicknet.deploy.onnx_int8 import build_int8
-from quicknet.lite import reference
-from quicknet.lite.integer import IntegerNetwork
-from quicknet.lite.onnx_file import parse_onnx
-from quicknet.lite.runtime import import_onnxruntime, open_runner
+from quicknet.onnx.file import parse_onnx
+from quicknet.onnx.runtime import import_onnxruntime, open_runner
+from quicknet.qnz import reference
+from quicknet.qnz.network import IntegerNetwork
 
 onnxruntime = import_onnxruntime()
 

@@ -19,9 +19,9 @@ from quicknet.deploy.fold import fold
 from quicknet.deploy.quantize import Lesson, QatSettings, Quantized, fine_tune, quantize, simulate
 from quicknet.deploy.quantize.qat import pixels_of
 from quicknet.deploy.quantize.student import Student
-from quicknet.lite import reference
-from quicknet.lite.bounds import check_network
-from quicknet.train.checkpoint import TorchClassifier
+from quicknet.qnz import reference
+from quicknet.qnz.bounds import check_network
+from quicknet.training.checkpoint import TorchClassifier
 
 
 @contextlib.contextmanager

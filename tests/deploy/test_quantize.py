@@ -19,11 +19,11 @@ from quicknet.deploy.quantize.ranges import Histogram, choose_range
 from quicknet.deploy.quantize.rounding import round_filters
 from quicknet.deploy.quantize.student import Student
 from quicknet.deploy.quantize.widths import depthwise_lanes, pointwise_lanes, stem_lanes
-from quicknet.lite import reference
-from quicknet.lite.bounds import check_network
-from quicknet.lite.vectors import draw_vectors
+from quicknet.image.vectors import draw_vectors
 from quicknet.models.registry import create_model
-from quicknet.train.checkpoint import load_model
+from quicknet.qnz import reference
+from quicknet.qnz.bounds import check_network
+from quicknet.training.checkpoint import load_model
 
 TINY = {"stem_width": 12, "widths": [20, 24, 36], "depths": [1, 2, 1], "kernel_sizes": [3, 3, 3]}
 RESULTS = Path(__file__).resolve().parent.parent.parent / "results"

@@ -2,6 +2,7 @@
 
 import contextlib
 import html
+import importlib
 import importlib.util
 import io
 import itertools
@@ -22,12 +23,12 @@ from PIL import Image
 
 import quicknet
 from helpers import TINY
-from quicknet import train as training
+from quicknet import training
 from quicknet.cli.main import cli, run
 from quicknet.core.errors import ToolError
-from quicknet.core.records import read_records
 from quicknet.data import draw_scenes
-from quicknet.train.recipe import list_recipes, load_recipe
+from quicknet.study.records import read_records
+from quicknet.training.recipe import list_recipes, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -194,7 +195,7 @@ def test_labels_of_the_picture_overlap_nothing() -> None:
 
 
 def generate_record(results: Path) -> None:
-    from quicknet.core.records import write_record
+    from quicknet.study.records import write_record
 
     fields = {
         "kind": "accuracy",
@@ -254,7 +255,7 @@ def test_the_predict_example_is_what_the_record_holds(workplace: Path) -> None:
 
 
 def test_a_run_becomes_a_record_with_the_command_that_makes_it_again(workplace: Path) -> None:
-    record = script(ROOT / "benchmarks" / "record.py")
+    record = importlib.import_module("quicknet.study.record")
     folder = workplace / "demo" / "run"
     fields = record.accuracy([folder])
     measured = carry_out(workplace, "quicknet evaluate demo/run --json")

@@ -9,8 +9,8 @@ import pytest
 
 from native import CSRC, ENGINE, STRICT, compile_c, engine_sources, run, tool, write_cases
 from networks import Block, network_card, random_images, random_network
-from quicknet.lite import c_array, reference
-from quicknet.lite.qnz import assemble_qnz
+from quicknet.qnz import c_array, reference
+from quicknet.qnz.file import assemble_qnz
 
 # What a compiler may call by itself, with any program.
 FREESTANDING = {"memcpy", "memmove", "memset", "memcmp"}
@@ -90,7 +90,7 @@ def test_a_microcontroller_build_runs_a_model_in_an_array(tmp_path: Path) -> Non
     card = network_card(network).replace(classes=('a "quoted" ??/ \\', "café", "third"))
     model = tmp_path / "model.qnz"
     model.write_bytes(assemble_qnz(network, card))
-    (tmp_path / "model.h").write_text(run(sys.executable, "-m", "quicknet.lite.c_array", model))
+    (tmp_path / "model.h").write_text(run(sys.executable, "-m", "quicknet.qnz.c_array", model))
     (tmp_path / "harness.c").write_text(HARNESS)
     image = random_images(rng, network, 1)
     defines = ["-DQN_NO_THREADS", "-DQN_PORTABLE_ONLY", "-DQN_MAX_LAYERS=4", f"-I{tmp_path}", "-Os"]

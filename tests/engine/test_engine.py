@@ -16,8 +16,8 @@ from networks import Block, Shape, network_blob, networks, random_images, random
 from quicknet import engine
 from quicknet.core.errors import ConfigError, DataError, FormatError, ToolError
 from quicknet.engine import Engine
-from quicknet.lite import reference
-from quicknet.lite.integer import IntegerNetwork
+from quicknet.qnz import reference
+from quicknet.qnz.network import IntegerNetwork
 
 pytestmark = pytest.mark.skipif(not engine.available(), reason=engine.status())
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from native import bare_file, compile_c, engine_sources, run, tool
 from networks import Block, networks, random_network
 from quicknet.core.errors import FormatError
-from quicknet.lite.container import pack_sections, read_sections
-from quicknet.lite.encoding import decode_network, encode_network
-from quicknet.lite.integer import IntegerNetwork
+from quicknet.qnz.container import pack_sections, read_sections
+from quicknet.qnz.encoding import decode_network, encode_network
+from quicknet.qnz.network import IntegerNetwork
 
 CODES = ("OK", "MAGIC", "VERSION", "LENGTH", "TABLE", "HASH", "SHAPE", "BOUNDS", "MEMORY", "ISA")
 SMALL = {"side": 16, "stem": 3, "blocks": (Block(20, sums=4, pool=True), Block(5, kernel=5, top=127)), "classes": 3}

@@ -6,9 +6,9 @@ import pytest
 import quicknet
 from quicknet import engine
 from quicknet.data import DataRequest, load_data
-from quicknet.lite import reference
-from quicknet.lite.qnz import read_qnz
-from quicknet.lite.shipped import locate
+from quicknet.inference.shipped import locate
+from quicknet.qnz import reference
+from quicknet.qnz.file import read_qnz
 
 pytestmark = pytest.mark.skipif(not engine.available(), reason=engine.status())
 CASES = [(name, isa) for name in quicknet.list_weights("*.cifar10") for isa in engine.instruction_sets()]

@@ -15,8 +15,8 @@ from native import compile_c, engine_sources, run
 from networks import Block, Shape, network_blob, random_images, random_network
 from quicknet import engine
 from quicknet.engine import Engine
-from quicknet.lite import reference
-from quicknet.lite.integer import IntegerNetwork
+from quicknet.qnz import reference
+from quicknet.qnz.network import IntegerNetwork
 
 pytestmark = pytest.mark.skipif(not engine.available(), reason=engine.status())
 

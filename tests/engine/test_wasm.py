@@ -8,7 +8,7 @@ import pytest
 
 from native import ENGINE, bare_file, run, tool, write_cases
 from networks import network_card, random_network
-from quicknet.lite.qnz import assemble_qnz
+from quicknet.qnz.file import assemble_qnz
 
 LIMIT_BYTES = 20_000
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers import TINY, write_cifar
-from quicknet import train as training
+from quicknet import training
 from quicknet.cli.main import run
 
 Refused = Callable[..., str]

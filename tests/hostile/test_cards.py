@@ -12,8 +12,8 @@ import pytest
 from networks import Block, network_card, random_network
 from quicknet.core.card import LIMIT_BYTES, Card
 from quicknet.core.errors import FormatError
-from quicknet.lite.container import pack_sections
-from quicknet.lite.encoding import encode_network
+from quicknet.qnz.container import pack_sections
+from quicknet.qnz.encoding import encode_network
 
 ROOT = Path(__file__).resolve().parents[2]
 NETWORK = random_network(
@@ -52,8 +52,8 @@ import sys, time
 from pathlib import Path
 from quicknet.core.card import read_card
 from quicknet.core.errors import FormatError
-from quicknet.lite.onnx_file import read_onnx
-from quicknet.lite.qnz import read_qnz
+from quicknet.onnx.file import read_onnx
+from quicknet.qnz.file import read_qnz
 
 def peak_bytes():
     # not getrusage, which starts with the parent's peak

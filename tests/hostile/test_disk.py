@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from helpers import TINY, same_tensors
-from quicknet import train as training
+from quicknet import training
 from quicknet.cli.main import run
-from quicknet.train import loop
+from quicknet.training import loop
 from rights import without_root_rights
 
 from .conftest import Refused, check_line, contents

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from quicknet.core.config import QuickNetConfig, plan
 from quicknet.core.errors import ConfigError
+from quicknet.models.config import QuickNetConfig, plan
 from quicknet.models.registry import MODELS, create_model, list_models, model_from_record, model_record
 
 COUNTS = {  # name: (parameters, multiply-adds at the model's own size)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from quicknet.core.card import Card, DataRecord, ModelRecord, PreprocessSpec, TrainingRecord
-from quicknet.lite.evaluate import Evaluation, Subject, summarize
+from quicknet.inference.evaluate import Evaluation, Subject, summarize
 from quicknet.report import svg
 from quicknet.report.data import Mistake, ReportData, read_log, worst_mistakes
 from quicknet.report.html import render, write_report

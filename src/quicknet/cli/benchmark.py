@@ -14,9 +14,9 @@ from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 from quicknet.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from quicknet.compare.benchmark import Benchmark, Row
-    from quicknet.compare.frames import FrameRow
-    from quicknet.compare.realtime import SmallestShare
+    from quicknet.measure.benchmark import Benchmark, Row
+    from quicknet.measure.frames import FrameRow
+    from quicknet.measure.realtime import SmallestShare
 
 _NOTES = """
 The tables show latency and throughput of the network alone (uint8 image to logits) and of the whole
@@ -92,7 +92,7 @@ def _sides(text: str | None) -> tuple[int, int] | None:
 @click.pass_context
 def benchmark(ctx: click.Context, /, models: tuple[str, ...], **options: Any) -> None:
     """Carry out `quicknet benchmark`."""
-    from quicknet.lite.shipped import locate
+    from quicknet.inference.shipped import locate
 
     for model in models:
         locate(model, "file", options["quiet"])  # download now what must be downloaded
@@ -108,12 +108,12 @@ def benchmark(ctx: click.Context, /, models: tuple[str, ...], **options: Any) ->
 
 
 def _benchmark(models: Sequence[str], options: dict[str, Any]) -> None:
-    from quicknet.compare import figure
-    from quicknet.compare.benchmark import BenchmarkSettings, count_steps
-    from quicknet.compare.benchmark import benchmark as measure
-    from quicknet.compare.subjects import thread_counts
     from quicknet.core.files import write_atomically
-    from quicknet.lite.progress import progress
+    from quicknet.core.progress import progress
+    from quicknet.measure import figure
+    from quicknet.measure.benchmark import BenchmarkSettings, count_steps
+    from quicknet.measure.benchmark import benchmark as measure
+    from quicknet.measure.subjects import thread_counts
 
     png_path, quiet = options["png_path"], options["quiet"]
     settings = BenchmarkSettings(
@@ -145,10 +145,9 @@ def _benchmark(models: Sequence[str], options: dict[str, Any]) -> None:
 
 def _frames(models: Sequence[str], options: dict[str, Any]) -> bool:
     """Run and print; returns whether all models hold the rate."""
-    from quicknet.compare.realtime import FrameSettings, hold_frames, smallest_shares
-    from quicknet.compare.subjects import thread_counts
-    from quicknet.core.machine import machine_card
-    from quicknet.core.records import versions
+    from quicknet.core.machine import machine_card, versions
+    from quicknet.measure.realtime import FrameSettings, hold_frames, smallest_shares
+    from quicknet.measure.subjects import thread_counts
 
     machine = machine_card()
     threads = thread_counts((options["threads"] or "1").split(","))

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from quicknet.core.card import Card
     from quicknet.data import Dataset
     from quicknet.data.recorded import Chosen
-    from quicknet.lite.classifier import Classifier
-    from quicknet.lite.evaluate import Evaluation
+    from quicknet.inference.classifier import Classifier
+    from quicknet.inference.evaluate import Evaluation
 
 
 _NOTES = """
@@ -75,9 +75,9 @@ def evaluate(
     **options: Any,
 ) -> int:
     """Carry out `quicknet evaluate`; returns the exit code."""
-    from quicknet.lite.evaluate import calibrate as fit
-    from quicknet.lite.evaluate import evaluate_logits
-    from quicknet.lite.progress import progress
+    from quicknet.core.progress import progress
+    from quicknet.inference.evaluate import calibrate as fit
+    from quicknet.inference.evaluate import evaluate_logits
 
     html_path, quiet = options["html_path"], options["quiet"]
     runtime = (options["runtime"], options["threads"], quiet)
@@ -128,7 +128,7 @@ def _load(classifier: Classifier, data: str | None, protocol: str | None, quiet:
     from quicknet.data import load_data
     from quicknet.data.load import require_models_source
     from quicknet.data.request import request_for
-    from quicknet.lite.receipt import SPLIT_SETTINGS, split_settings
+    from quicknet.inference.receipt import SPLIT_SETTINGS, split_settings
 
     card, trained = classifier.card, _training_data(classifier.source)
     source = data or trained.get("source") or (card.data.name if card.data else None)
@@ -152,7 +152,7 @@ def _training_data(source: Path) -> dict[str, Any]:
     path = source / "recipe.toml"
     if not path.is_file():
         return {}
-    from quicknet.train.recipe import load_recipe  # torch is there: a run folder was opened
+    from quicknet.training.recipe import load_recipe  # torch is there: a run folder was opened
 
     return load_recipe(str(path)).data.to_dict()
 

@@ -139,10 +139,10 @@ def _target(format_: str) -> Format:
 
 
 def _export_onnx(run: Path, target: Format, out: Path | None, data: str | None, quiet: bool) -> Exported:
+    from quicknet.core.progress import progress
     from quicknet.deploy.export import export as write
     from quicknet.deploy.export import load_run_data
-    from quicknet.lite.progress import progress
-    from quicknet.lite.verify import receipt_split
+    from quicknet.inference.verify import receipt_split
 
     if data is None:
         return write(run, out, target)
@@ -154,8 +154,8 @@ def _export_onnx(run: Path, target: Format, out: Path | None, data: str | None, 
 
 
 def _export_qnz(run: Path, out: Path | None, data: str | None, settings: QnzSettings, quiet: bool) -> ExportedQnz:
+    from quicknet.core.progress import progress
     from quicknet.deploy.qnz import export_qnz
-    from quicknet.lite.progress import progress
 
     show = functools.partial(progress, quiet=quiet)
     return export_qnz(run, _trained_on(run, data, quiet), out, settings, show)
@@ -164,11 +164,11 @@ def _export_qnz(run: Path, out: Path | None, data: str | None, settings: QnzSett
 def _export_int8(
     run: Path, target: Format, out: Path | None, data: str | None, settings: QnzSettings, quiet: bool
 ) -> Exported:
+    from quicknet.core.progress import progress
     from quicknet.deploy.export import TOOLS, default_path
     from quicknet.deploy.export_int8 import export_int8
     from quicknet.deploy.qnz import make_qnz
-    from quicknet.lite.progress import progress
-    from quicknet.lite.verify import receipt_split
+    from quicknet.inference.verify import receipt_split
 
     for package in TOOLS[target]:  # before minutes of quantizing
         require_package(package, f"the format {target}")

@@ -13,9 +13,9 @@ from quicknet.cli.text import make_table, shown
 from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 
 if TYPE_CHECKING:
-    from quicknet.compare.facts import ModelFacts, SectionFacts
-    from quicknet.compare.layers import IntegerLayerFacts, LayerFacts
     from quicknet.core.card import Card, Metric
+    from quicknet.measure.facts import ModelFacts, SectionFacts
+    from quicknet.measure.layers import IntegerLayerFacts, LayerFacts
 
 _NOTES = """
 Nothing is run, so this does not prove that the weights are what the card says: quicknet evaluate
@@ -40,7 +40,7 @@ its largest weight.
 @json_options("Print one JSON object, with the whole card.")
 def inspect(model: str, as_json: bool) -> int:
     """Carry out `quicknet inspect`; returns the exit code."""
-    from quicknet.compare.facts import model_facts, model_files, model_layers, model_sections, read_model
+    from quicknet.measure.facts import model_facts, model_files, model_layers, model_sections, read_model
 
     card, intact = read_model(model)
     facts, layers, files = model_facts(model, card), model_layers(model, card), model_files(model)
@@ -58,7 +58,7 @@ def inspect(model: str, as_json: bool) -> int:
 
 def _receipt(card: Card) -> dict[str, Any] | None:
     """Return what the file was measured on when it was exported; None where it was not."""
-    from quicknet.lite.receipt import recorded_predictions
+    from quicknet.inference.receipt import recorded_predictions
 
     recorded = recorded_predictions(card)
     names = ("data", "split", "protocol", "n", "correct")
@@ -82,7 +82,7 @@ def _print_tables(
 ) -> None:
     from rich.console import Console
 
-    from quicknet.compare.layers import IntegerLayerFacts
+    from quicknet.measure.layers import IntegerLayerFacts
 
     console = Console(highlight=False, markup=False, emoji=False)
     if card.metrics:

@@ -10,7 +10,7 @@ import click
 from quicknet.cli.text import shown
 
 if TYPE_CHECKING:
-    from quicknet.lite.classifier import Classifier
+    from quicknet.inference.classifier import Classifier
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,8 +39,8 @@ def runtime_options(command: F) -> F:
 
 def open_model(model: str, runtime: str, threads: int | None, quiet: bool) -> Classifier:
     """Return the classifier, with a note if the slow reference runs it. Raises the errors of `quicknet.load`."""
-    from quicknet.lite.classifier import load
-    from quicknet.lite.shipped import locate
+    from quicknet.inference.classifier import load
+    from quicknet.inference.shipped import locate
 
     options = {"runtime": None if runtime == "auto" else runtime, "threads": threads}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}

@@ -18,9 +18,9 @@ from quicknet.cli.verb import Argument, Verb, json_options
 from quicknet.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from quicknet.lite.classifier import Classifier
-    from quicknet.lite.predict import Prediction, PredictSettings, Unreadable
-    from quicknet.lite.video import FrameCounts
+    from quicknet.inference.classifier import Classifier
+    from quicknet.inference.predict import Prediction, PredictSettings, Unreadable
+    from quicknet.inference.video import FrameCounts
 
 
 _NOTES = """
@@ -89,7 +89,7 @@ video, a camera or --watch, the number of frames and their rate follow on standa
 @click.option("--quiet", is_flag=True, help="Print no notes; files that cannot be read are still named.")
 def predict(model: str, files: tuple[str, ...], **options: Any) -> int:
     """Carry out `quicknet predict`; returns the exit code."""
-    from quicknet.lite.predict import PredictSettings
+    from quicknet.inference.predict import PredictSettings
 
     if bool(files) == (options["watch"] is not None):
         raise ConfigError("give FILES to classify or --watch FOLDER: one of the two")
@@ -144,7 +144,7 @@ class _Printer:
 
 def _names(files: tuple[str, ...], separator: bytes) -> Iterator[str | None]:
     """Yield every name in the arguments and, for a `-`, on standard input; None while that keeps us waiting."""
-    from quicknet.lite.predict import read_names
+    from quicknet.inference.predict import read_names
 
     for given in files:
         if given != "-":
@@ -158,8 +158,8 @@ def _names(files: tuple[str, ...], separator: bytes) -> Iterator[str | None]:
 def _pictures(
     classifier: Classifier, names: Iterable[str | None], settings: PredictSettings, printer: _Printer
 ) -> None:
-    from quicknet.lite.predict import Unreadable
-    from quicknet.lite.predict import predict as answers
+    from quicknet.inference.predict import Unreadable
+    from quicknet.inference.predict import predict as answers
 
     for answer in answers(classifier, _images(names, printer.note), settings):
         if isinstance(answer, Unreadable):
@@ -170,8 +170,8 @@ def _pictures(
 
 def _images(names: Iterable[str | None], note: Callable[[str], None]) -> Iterator[str | io.BytesIO | Unreadable | None]:
     """Yield every picture of the names: files, what folders hold, what addresses send. None is passed on."""
-    from quicknet.lite.address import fetch_picture, is_picture_address
-    from quicknet.lite.predict import Unreadable, find_images
+    from quicknet.inference.address import fetch_picture, is_picture_address
+    from quicknet.inference.predict import Unreadable, find_images
 
     for name in names:
         if name is None:
@@ -188,8 +188,8 @@ def _images(names: Iterable[str | None], note: Callable[[str], None]) -> Iterato
 
 def _watch(classifier: Classifier, settings: PredictSettings, options: dict[str, Any], printer: _Printer) -> int:
     """Classify what appears in the folder until Ctrl-C or the end of the time; return the exit code."""
-    from quicknet.lite.predict import Unreadable
-    from quicknet.lite.watch import watch
+    from quicknet.inference.predict import Unreadable
+    from quicknet.inference.watch import watch
 
     classified, started = 0, time.perf_counter()
     try:
@@ -212,7 +212,7 @@ def _watch(classifier: Classifier, settings: PredictSettings, options: dict[str,
 
 
 def _is_video(name: str | None) -> bool:
-    from quicknet.lite.video import is_video
+    from quicknet.inference.video import is_video
 
     return name is not None and is_video(name)
 
@@ -221,7 +221,7 @@ def _video(
     classifier: Classifier, name: str, settings: PredictSettings, options: dict[str, Any], printer: _Printer
 ) -> bool:
     """Classify a video's or camera's frames, then print how many and how fast; return False after Ctrl-C."""
-    from quicknet.lite.video import FrameCounts, VideoSettings, classify_video
+    from quicknet.inference.video import FrameCounts, VideoSettings, classify_video
 
     video = VideoSettings(fps=options["fps"], realtime=options["realtime"], seconds=options["seconds"])
     counts = FrameCounts()

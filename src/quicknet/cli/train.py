@@ -21,10 +21,10 @@ from quicknet.core.energy import total_joules
 from quicknet.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from quicknet.lite.evaluate import Evaluation
-    from quicknet.train.checkpoint import EpochRecord
-    from quicknet.train.recipe import Recipe
-    from quicknet.train.run import Run
+    from quicknet.inference.evaluate import Evaluation
+    from quicknet.training.checkpoint import EpochRecord
+    from quicknet.training.recipe import Recipe
+    from quicknet.training.run import Run
 
 _NOTES = """
 The run folder is a MODEL for every other command, such as quicknet evaluate and quicknet predict.
@@ -101,8 +101,8 @@ def train(
     """Carry out `quicknet train`; returns the exit code."""
     import torch
 
-    from quicknet import train as training
-    from quicknet.lite.shipped import locate
+    from quicknet import training
+    from quicknet.inference.shipped import locate
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -133,7 +133,7 @@ def _settings(
     shortcuts: dict[str, Any],
 ) -> Recipe:
     """Return the recipe that the command line describes."""
-    from quicknet.train.recipe import default_recipe, load_recipe
+    from quicknet.training.recipe import default_recipe, load_recipe
 
     keys = {
         "start_from": "model.start_from",
@@ -169,7 +169,7 @@ def _free_folder(settings: Recipe) -> Path:
 
     A recipe may come from anywhere: no character of its name leads out of runs/.
     """
-    from quicknet.train.checkpoint import RunFolder
+    from quicknet.training.checkpoint import RunFolder
 
     words = (Path(settings.data.source).resolve().name or "data", settings.model.name, settings.name)
     base = Path("runs") / re.sub(r"[^\w.-]", "_", "-".join(words))[:100]
@@ -182,8 +182,8 @@ def _free_folder(settings: Recipe) -> Path:
 
 def _carry_out(run: Run, as_json: bool, quiet: bool) -> int:
     """Train to the end, print what happens, close the run; returns the exit code."""
-    from quicknet import train as training
-    from quicknet.train.tensorboard import scalars
+    from quicknet import training
+    from quicknet.training.tensorboard import scalars
 
     rate = Rate()
     live = Live(lambda: _live_line(run, rate), stderr(), quiet or not run.world.main)

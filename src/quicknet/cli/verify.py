@@ -14,7 +14,7 @@ from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 if TYPE_CHECKING:
     from quicknet.core.card import Card
     from quicknet.data import Dataset
-    from quicknet.lite.verify import Verification
+    from quicknet.inference.verify import Verification
 
 _NOTES = """
 The check covers the digests, the declared shapes, and the answers to 16 test vectors by every
@@ -47,10 +47,10 @@ With --data the test images are classified again, which also gives the accuracy.
 @click.option("--quiet", is_flag=True, help="Print no progress and no notes.")
 def verify(file: Path, data: str | None, as_json: bool, quiet: bool) -> int:
     """Carry out `quicknet verify`; returns the exit code."""
-    from quicknet.lite.progress import progress
-    from quicknet.lite.receipt import recorded_predictions
-    from quicknet.lite.shipped import locate
-    from quicknet.lite.verify import read_exported, receipt_split, verify_file
+    from quicknet.core.progress import progress
+    from quicknet.inference.receipt import recorded_predictions
+    from quicknet.inference.shipped import locate
+    from quicknet.inference.verify import read_exported, receipt_split, verify_file
 
     exported = read_exported(locate(file, "file", quiet))
     if data is None:
@@ -72,7 +72,7 @@ def _load(card: Card, data: str, quiet: bool) -> Dataset:
     """Return the data, read and split as the receipt says."""
     from quicknet.data import load_data
     from quicknet.data.request import request_for
-    from quicknet.lite.receipt import recorded_predictions, split_settings
+    from quicknet.inference.receipt import recorded_predictions, split_settings
 
     recorded = recorded_predictions(card)
     changes = split_settings(card) | {"quiet": quiet}

@@ -99,7 +99,7 @@ class TrainingRecord(Settings, frozen=True, kw_only=True):
 
 
 class Vectors(Settings, frozen=True, kw_only=True):
-    """Test vectors: images drawn by `lite/vectors.py` (by version), and their float logits.
+    """Test vectors: images drawn by `image/vectors.py` (by version), and their float logits.
 
     `integers` are the logits of an integer network; every implementation gives exactly these.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
 from pathlib import Path
@@ -20,6 +21,8 @@ _FLAGS = (
     "asimd",
     "asimddp",
 )
+
+_PACKAGES = ("quicknet-vision", "torch", "numpy", "pillow", "onnxruntime", "openvino", "safetensors")
 
 
 def machine_card() -> dict[str, Any]:
@@ -76,3 +79,14 @@ def _read(path: str) -> str | None:
         return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the installed packages that compute."""
+    installed = {}
+    for name in _PACKAGES:
+        try:
+            installed[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return installed

@@ -71,7 +71,7 @@ def decoding_digest(spec: PreprocessSpec) -> str:
     """
     import PIL
 
-    from quicknet.lite import formats, preprocess
+    from quicknet.image import formats, preprocess
 
     code = hashlib.sha256(b"".join(Path(str(part.__file__)).read_bytes() for part in (formats, preprocess)))
     fields = spec.to_dict()

@@ -19,7 +19,7 @@ from quicknet.core.errors import DataError
 from quicknet.core.files import read_bounded
 from quicknet.data.places import search_places
 from quicknet.data.unpickle import load_plain
-from quicknet.lite.walk import is_folder
+from quicknet.image.walk import is_folder
 
 _PIXEL_BYTES = 3 * 32 * 32
 _MAX_PICKLE_BYTES = 300 << 20  # CIFAR-100's train is 155 MB

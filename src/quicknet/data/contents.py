@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from quicknet.core.errors import FormatError, ToolError
 from quicknet.core.files import read_json, sha256_bytes, sha256_file, write_atomically
 from quicknet.core.places import cache_error
-from quicknet.lite.progress import progress
+from quicknet.core.progress import progress
 
 _LIMIT_BYTES = 1 << 30
 # A file changed again within the file system's time resolution looks unchanged; git calls such

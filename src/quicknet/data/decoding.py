@@ -10,10 +10,10 @@ from pathlib import Path
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import DataError, FormatError
 from quicknet.core.files import sha256_file
+from quicknet.core.progress import progress
 from quicknet.data import contents
 from quicknet.data.cache import Decoded, Failure
-from quicknet.lite.progress import progress
-from quicknet.lite.walk import printable
+from quicknet.image.walk import printable
 
 
 class Decoder:
@@ -36,8 +36,8 @@ class Decoder:
                 yield result
 
     def _decode(self, file: tuple[Path, str]) -> Decoded:
-        from quicknet.lite.formats import TransientImageError
-        from quicknet.lite.preprocess import load_image
+        from quicknet.image.formats import TransientImageError
+        from quicknet.image.preprocess import load_image
 
         path, sha256 = file
         with self._turns.shared(), contextlib.suppress(DataError):

@@ -21,8 +21,8 @@ from quicknet.data.listing import WHOLE
 from quicknet.data.load import locate
 from quicknet.data.request import DataRequest
 from quicknet.data.similar import SIDE, groups_of, near_duplicates
-from quicknet.lite.formats import HEIC_SUFFIXES
-from quicknet.lite.walk import counted, printable
+from quicknet.image.formats import HEIC_SUFFIXES
+from quicknet.image.walk import counted, printable
 
 # Thresholds: conventions, not measurements. Every message states its threshold.
 SMALL_CLASS = 20  # training images, below which a class is hardly learned
@@ -197,7 +197,7 @@ def _headers(root: Path, scan: Scan) -> list[Finding]:
 
 def _header(path: Path) -> tuple[str, int] | None:
     """Return format and shorter side, or None where `load_image` would refuse the file."""
-    from quicknet.lite.preprocess import open_image
+    from quicknet.image.preprocess import open_image
 
     try:
         with path.open("rb") as file:

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from quicknet.core.download import Download, check_download, fetch
 from quicknet.core.errors import DataError, ToolError
 from quicknet.core.files import write_advice
 from quicknet.core.places import locked, user_cache
 from quicknet.data.cifar import Cifar
 from quicknet.data.places import search_places
-from quicknet.lite.download import Download, check_download, fetch
 
 BASE_URL = "https://www.cs.toronto.edu/~kriz"
 
@@ -56,7 +56,7 @@ def check_md5(path: Path, md5: str) -> None:
 
 
 def download(url: str, part: Path, md5: str, quiet: bool = False, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Download an official archive into `part`, as `quicknet.lite.download.fetch`. Raises ToolError, DataError."""
+    """Download an official archive into `part`, as `quicknet.core.download.fetch`. Raises ToolError, DataError."""
     fetch(_official(url, md5), part, quiet, sleep)
 
 

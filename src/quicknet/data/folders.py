@@ -21,7 +21,7 @@ from quicknet.data.decoding import Decoder
 from quicknet.data.listing import WHOLE, Fault, Listing, class_order, list_images
 from quicknet.data.request import FOLDER_SIZE, DataRequest
 from quicknet.data.splits import content_keys, stratified_by_key
-from quicknet.lite.walk import counted, printable
+from quicknet.image.walk import counted, printable
 
 # A convention, not a measurement: below it, a note says so and loading goes on.
 FEW_IMAGES_A_CLASS = 100

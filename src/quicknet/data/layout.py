@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quicknet.core.errors import DataError
-from quicknet.lite.formats import image_suffixes
-from quicknet.lite.walk import Entry, listed, printable, read_folder
+from quicknet.image.formats import image_suffixes
+from quicknet.image.walk import Entry, listed, printable, read_folder
 
 _SPLITS = {
     "train": "train",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from quicknet.core.errors import DataError, nearest
 from quicknet.data.layout import entries_of, find_layout, folders_of, natural_key
-from quicknet.lite.formats import image_suffixes
-from quicknet.lite.walk import (
+from quicknet.image.formats import image_suffixes
+from quicknet.image.walk import (
     Entry,
     Identity,
     LeftOut,

@@ -16,7 +16,7 @@ from quicknet.data import cifar, splits
 from quicknet.data.cifar import CIFARS, Arrays, Cifar
 from quicknet.data.dataset import Dataset, Split
 from quicknet.data.request import DataRequest
-from quicknet.lite.walk import is_folder
+from quicknet.image.walk import is_folder
 
 _CIFAR_SIZE = 32
 _CHUNK = 1024  # images
@@ -165,7 +165,7 @@ def _resized(data: Dataset, spec: PreprocessSpec) -> Dataset:
     """Bring 32x32 RGB arrays to the spec's size and mode, by the one image → array function."""
     if spec.size == _CIFAR_SIZE and spec.mode == "RGB":
         return data
-    from quicknet.lite.preprocess import load_image
+    from quicknet.image.preprocess import load_image
 
     done: dict[int, Split] = {}
     for split in data.splits.values():

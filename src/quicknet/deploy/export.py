@@ -21,13 +21,13 @@ from quicknet.data import Dataset, load_data
 from quicknet.data.load import require_models_source
 from quicknet.data.request import request_for
 from quicknet.deploy.fold import fold
-from quicknet.lite.evaluate import LabelledData, classify, top1_metric
-from quicknet.lite.onnx_file import parse_onnx
-from quicknet.lite.receipt import SPLIT_SETTINGS, Predictions, class_order_sha256, pack_classes
-from quicknet.lite.vectors import GENERATOR, draw_vectors, vectors_sha256
-from quicknet.lite.verify import Verification, receipt_split, verify_file
-from quicknet.train.checkpoint import RunFolder, TorchClassifier
-from quicknet.train.recipe import DataSettings
+from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
+from quicknet.inference.evaluate import LabelledData, classify, top1_metric
+from quicknet.inference.receipt import SPLIT_SETTINGS, Predictions, class_order_sha256, pack_classes
+from quicknet.inference.verify import Verification, receipt_split, verify_file
+from quicknet.onnx.file import parse_onnx
+from quicknet.training.checkpoint import RunFolder, TorchClassifier
+from quicknet.training.recipe import DataSettings
 
 Format = Literal["onnx", "openvino"]
 

@@ -15,15 +15,15 @@ from quicknet.core.errors import ToolError, require_package
 from quicknet.core.files import sha256_bytes, write_atomically
 from quicknet.core.machine import usable_cores
 from quicknet.deploy.export import TOOLS, Exported, Format, described
-from quicknet.lite import reference
-from quicknet.lite.evaluate import LabelledData, top1_metric
-from quicknet.lite.implementations import implementations
-from quicknet.lite.onnx_file import OnnxFile, parse_onnx
-from quicknet.lite.qnz import QnzFile
-from quicknet.lite.receipt import Predictions, class_order_sha256, pack_classes, split_settings
-from quicknet.lite.runtime import open_runner, run_chunks
-from quicknet.lite.vectors import GENERATOR, draw_vectors, vectors_sha256
-from quicknet.lite.verify import receipt_split, verify_file
+from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
+from quicknet.inference.evaluate import LabelledData, top1_metric
+from quicknet.inference.receipt import Predictions, class_order_sha256, pack_classes, split_settings
+from quicknet.inference.verify import receipt_split, verify_file
+from quicknet.onnx.file import OnnxFile, parse_onnx
+from quicknet.onnx.runtime import open_runner, run_chunks
+from quicknet.qnz import reference
+from quicknet.qnz.file import QnzFile
+from quicknet.qnz.implementations import implementations
 
 # Of the largest logit on the test vectors, by which a runtime's may differ from the integer
 # network's. Trained quicknet_s: 1 to 2% (w7a8), 5% (w7a7) by ONNX Runtime and OpenVINO; sums that

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 from quicknet import __version__
 from quicknet.core.card import Card
 from quicknet.core.files import sha256_bytes
 from quicknet.deploy.fold import Array, Conv, Folded, Pool
-from quicknet.lite.onnx_file import CARD_KEY, DIGEST_KEY
+from quicknet.onnx.file import CARD_KEY, DIGEST_KEY
 
 # Old on purpose: ONNX Runtime reads them from 1.12 on (July 2022).
 OPSET = 17

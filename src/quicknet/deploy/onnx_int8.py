@@ -16,13 +16,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto
 
+from onnx import TensorProto
 from quicknet.core.card import Card
 from quicknet.core.errors import FormatError
 from quicknet.deploy.fold import Array
 from quicknet.deploy.onnx import Nodes, assemble
-from quicknet.lite.integer import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
+from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
 
 # `onnxruntime`: PReLU between a Gemm (QGemm gives float32) and a QuantizeLinear, as Max(x, slope x);
 # `openvino`: the PRelu operator, which OpenVINO fuses per channel into an int8 convolution.

@@ -31,14 +31,14 @@ from quicknet.deploy.quantize import (
     require_expressible,
 )
 from quicknet.deploy.quantize.widths import Bits
-from quicknet.lite import reference
-from quicknet.lite.evaluate import top1_metric
-from quicknet.lite.implementations import implementations
-from quicknet.lite.qnz import QnzFile, assemble_qnz, parse_qnz
-from quicknet.lite.receipt import Predictions, class_order_sha256, pack_classes
-from quicknet.lite.vectors import draw_vectors
-from quicknet.lite.verify import receipt_split, verify_file
-from quicknet.train.checkpoint import RunFolder, TorchClassifier
+from quicknet.image.vectors import draw_vectors
+from quicknet.inference.evaluate import top1_metric
+from quicknet.inference.receipt import Predictions, class_order_sha256, pack_classes
+from quicknet.inference.verify import receipt_split, verify_file
+from quicknet.qnz import reference
+from quicknet.qnz.file import QnzFile, assemble_qnz, parse_qnz
+from quicknet.qnz.implementations import implementations
+from quicknet.training.checkpoint import RunFolder, TorchClassifier
 
 _BATCH = 256
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from quicknet.core.config import MAX_IMAGE_SIZE, MAX_WEIGHTS, MIN_IMAGE_SIZE
 from quicknet.core.errors import ConfigError
+from quicknet.core.limits import MAX_IMAGE_SIZE, MAX_WEIGHTS, MIN_IMAGE_SIZE
 from quicknet.core.settings import Settings, from_mapping
 from quicknet.models.dropout import Dropout
 from quicknet.models.norm import BatchNorm2d

@@ -1,6 +1,6 @@
 """The paper's network: a 5x5 stem, depthwise separable stages, global average, linear.
 
-Source: Ghosh 2017 (arXiv:1701.02291) §3. `core.config.plan` says which layers there are;
+Source: Ghosh 2017 (arXiv:1701.02291) §3. `models.config.plan` says which layers there are;
 this file says what each of them is.
 """
 
@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from quicknet.core.config import Layer, QuickNetConfig, plan
 from quicknet.core.settings import from_mapping
 from quicknet.models import fused
+from quicknet.models.config import Layer, QuickNetConfig, plan
 from quicknet.models.dropout import Dropout
 from quicknet.models.norm import BatchNorm2d
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quicknet.core.card import Card
-from quicknet.lite import metrics
-from quicknet.lite.evaluate import Evaluation
+from quicknet.inference import metrics
+from quicknet.inference.evaluate import Evaluation
 
 _LOG_LIMIT_BYTES = 256 << 20
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from quicknet.core.card import Card
 from quicknet.core.files import write_atomically
-from quicknet.lite.evaluate import Evaluation
+from quicknet.inference.evaluate import Evaluation
 from quicknet.report import svg
 from quicknet.report.data import Mistake, ReportData
 

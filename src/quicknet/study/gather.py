@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import DataError
 from quicknet.core.files import sha256_bytes
+from quicknet.core.progress import progress
 from quicknet.data.contents import in_threads
 from quicknet.data.similar import SIDE
-from quicknet.lite.formats import image_suffixes
-from quicknet.lite.preprocess import load_image
-from quicknet.lite.progress import progress
+from quicknet.image.formats import image_suffixes
+from quicknet.image.preprocess import load_image
 from quicknet.study.choose import Judged
 from quicknet.study.sources import Source, labelled, plain
 from quicknet.study.trees import Tree, Unread, open_tree

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quicknet.core.card import PreprocessSpec
-from quicknet.core.config import MAX_IMAGE_SIZE
 from quicknet.core.errors import ConfigError, DataError
+from quicknet.core.limits import MAX_IMAGE_SIZE
 from quicknet.data.augment import decide, ops, trivial
 from quicknet.data.augment.draws import Draws
 from quicknet.data.augment.settings import AugmentSettings

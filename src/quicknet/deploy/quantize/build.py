@@ -26,7 +26,7 @@ from quicknet.deploy.quantize.outputs import Output, classifier, requantization
 from quicknet.deploy.quantize.ranges import choose_range
 from quicknet.deploy.quantize.rounding import Rounded, round_filters
 from quicknet.deploy.quantize.widths import WIDTHS, Bits, WidthClass, depthwise_lanes, pointwise_lanes, stem_lanes
-from quicknet.lite.integer import IntegerNetwork, IntegerSeparable, IntegerStem
+from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem
 
 MIN_IMAGES = 16
 

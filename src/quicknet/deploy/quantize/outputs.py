@@ -12,7 +12,7 @@ from torch import Tensor
 from quicknet.deploy.fold import Array
 from quicknet.deploy.quantize.calibrate import Feed
 from quicknet.deploy.quantize.ranges import Range
-from quicknet.lite.integer import Requantization
+from quicknet.qnz.network import Requantization
 
 _MAX_MULTIPLIER = 32767
 _MAX_SHIFT = 30

@@ -19,8 +19,8 @@ from quicknet.data import Dataset
 from quicknet.data.augment import Augmenter, AugmentSettings
 from quicknet.deploy.quantize.build import Quantized
 from quicknet.deploy.quantize.student import Student
-from quicknet.train.optim import factor
-from quicknet.train.recipe import ScheduleSettings
+from quicknet.training.optim import factor
+from quicknet.training.recipe import ScheduleSettings
 
 Show = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]  # (what, how many, unit) → advance
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from quicknet.lite.integer import Requantization
+from quicknet.qnz.network import Requantization
 
 _EXACT = float(1 << 24)
 _ONE = 1 / 32768

@@ -15,8 +15,8 @@ from quicknet.deploy.quantize import simulate
 from quicknet.deploy.quantize.build import Quantized
 from quicknet.deploy.quantize.rounding import project
 from quicknet.deploy.quantize.widths import IMAGE_TOP, Lanes, depthwise_lanes, pointwise_lanes, stem_lanes
-from quicknet.lite.bounds import shape_of
-from quicknet.lite.integer import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
+from quicknet.qnz.bounds import shape_of
+from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
 
 _MULTIPLIER_UNIT = 0.3  # of a multiplier
 _BIAS_UNIT = 10.0  # levels of the output

@@ -1,7 +1,7 @@
 /* Without an operating system: the model is a C array in flash, the working memory a static array; no files,
  * no heap, no threads, no printf in here or in the library (built with QN_NO_THREADS and QN_PORTABLE_ONLY).
  *
- *     python -m quicknet.lite.c_array MODEL.qnz > model.h
+ *     python -m quicknet.qnz.c_array MODEL.qnz > model.h
  *
  * A board's firmware calls classify() with the camera's picture, scaled to MODEL_SIDE x MODEL_SIDE. */
 #include "model.h"

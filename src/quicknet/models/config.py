@@ -1,0 +1,128 @@
+"""One config describes the whole QuickNet family, and `plan` says layer by layer what it means.
+
+Source: Ghosh 2017 (arXiv:1701.02291), §3 and §4; the widths and depths are the round ones
+that give the paper's 3.56 million parameters, since its layer table is lost.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from quicknet.core.errors import ConfigError
+from quicknet.core.limits import MAX_IMAGE_SIZE, MAX_WEIGHTS, MIN_IMAGE_SIZE
+from quicknet.core.settings import Settings
+
+Activation = Literal["prelu", "prelu_shared", "leaky_relu", "relu"]
+
+# (below this many pixels, stem stride): the last map stays between 2x2 and 7x7 up to 224
+_STRIDES = ((48, 1), (112, 2), (MAX_IMAGE_SIZE + 1, 4))
+
+
+class QuickNetConfig(Settings, frozen=True, kw_only=True):
+    """Everything a QuickNet is rebuilt from.
+
+    `stem_stride` None is chosen by `image_size`: 1 under 48 pixels, 2 under 112, 4 from there.
+    `negative_slope` is where PReLU's slopes start and what a leaky ReLU keeps.
+    Raises ConfigError for a shape that leaves nothing of the image.
+    """
+
+    stem_width: int = 64
+    stem_kernel: int = 5
+    stem_stride: int | None = None
+    widths: tuple[int, ...] = (128, 256, 512, 1024)
+    depths: tuple[int, ...] = (3, 3, 3, 3)
+    kernel_sizes: tuple[int, ...] = (3, 3, 3, 3)
+    activation: Activation = "prelu"
+    negative_slope: float = 0.25
+    dropout: float = 0.5
+    in_channels: int = 3
+    num_classes: int = 10
+    image_size: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot make a network, before anything is allocated."""
+        stages = len(self.widths)
+        numbers = (*self.widths, *self.depths, self.stem_width, self.stem_kernel, self.num_classes)
+        if not 1 <= stages <= 8 or len(self.depths) != stages or len(self.kernel_sizes) != stages:
+            raise ConfigError("widths, depths and kernel_sizes need one entry for each of 1 to 8 stages")
+        if min(numbers) < 1 or max(*self.widths, self.stem_width) > 8192 or max(self.depths) > 64:
+            raise ConfigError("widths must lie in 1..8192, depths in 1..64, classes from 1")
+        if self.num_classes > 100_000 or not 1 <= self.in_channels <= 16 or self.stem_kernel > 11:
+            raise ConfigError("at most 100,000 classes, 16 input channels, an 11x11 stem")
+        if any(k not in (3, 5, 7) for k in self.kernel_sizes):
+            raise ConfigError(f"kernel_sizes {self.kernel_sizes} must each be 3, 5 or 7")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout {self.dropout} must lie in 0 <= dropout < 1")
+        if self.stem_stride is not None and not 1 <= self.stem_stride <= 8:
+            raise ConfigError(f"stem_stride {self.stem_stride} must lie in 1..8")
+        check_image_size(self, self.image_size)
+        weights = sum(layer.weights for layer in plan(self)) + self.widths[-1] * self.num_classes
+        if weights > MAX_WEIGHTS:
+            raise ConfigError(
+                f"widths {self.widths} and depths {self.depths} make {weights:,} weights, "
+                f"over the limit of {MAX_WEIGHTS:,}; choose smaller ones"
+            )
+
+    @property
+    def stride(self) -> int:
+        """Stem stride, resolved by image size where none was set."""
+        if self.stem_stride is not None:
+            return self.stem_stride
+        return next(stride for below, stride in _STRIDES if self.image_size < below)
+
+
+def check_image_size(config: QuickNetConfig, size: int) -> None:
+    """Raise ConfigError where the network has nothing left of a size x size image."""
+    if not MIN_IMAGE_SIZE <= size <= MAX_IMAGE_SIZE:
+        raise ConfigError(f"image size {size} must lie in {MIN_IMAGE_SIZE}..{MAX_IMAGE_SIZE} pixels")
+    side = ((size - config.stem_kernel) // config.stride + 1) >> (len(config.widths) - 1)
+    if side < 1:
+        raise ConfigError(
+            f"image size {size} is too small for {len(config.widths)} stages after a "
+            f"{config.stem_kernel}x{config.stem_kernel} stem of stride {config.stride}; "
+            "use larger images, a smaller stem_stride or fewer stages"
+        )
+
+
+class Layer(NamedTuple):
+    """One convolution layer with its batch norm and activation; sides are of its output."""
+
+    name: str
+    kind: Literal["stem", "separable"]
+    in_channels: int
+    out_channels: int
+    kernel: int
+    stride: int
+    pool: bool  # max pool 2x2 on the way in
+    stage: int  # 0 for the stem
+    side: int
+
+    @property
+    def weights(self) -> int:
+        """How many weights its convolutions have; each is used once per output pixel."""
+        taps = self.kernel**2
+        if self.kind == "stem":
+            return self.in_channels * self.out_channels * taps
+        return self.in_channels * (taps + self.out_channels)
+
+
+def plan(config: QuickNetConfig, image_size: int | None = None) -> tuple[Layer, ...]:
+    """Return the layers in the order in which an image passes them.
+
+    >>> [layer.side for layer in plan(QuickNetConfig()) if layer.pool]
+    [14, 7, 3]
+    """
+    size = config.image_size if image_size is None else image_size
+    check_image_size(config, size)
+    side = (size - config.stem_kernel) // config.stride + 1
+    width = config.stem_width
+    layers = [Layer("stem", "stem", config.in_channels, width, config.stem_kernel, config.stride, False, 0, side)]
+    for stage, (out, depth, kernel) in enumerate(
+        zip(config.widths, config.depths, config.kernel_sizes, strict=True), 1
+    ):
+        for block in range(depth):
+            pool = stage > 1 and block == 0
+            side = side // 2 if pool else side
+            layers.append(Layer(f"stage{stage}.{block}", "separable", width, out, kernel, 1, pool, stage, side))
+            width = out
+    return tuple(layers)

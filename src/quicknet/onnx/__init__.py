@@ -1,0 +1,1 @@
+"""Exported graphs: the checks of the file, and the runtimes that answer."""

@@ -1,0 +1,169 @@
+"""A network as the bytes of NETW and TENS, and back: FORMAT.md, "NETW" and "TENS"."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quicknet.core.errors import FormatError
+from quicknet.qnz.bounds import MAX_LAYERS, check_numbers, check_shape, shape_of
+from quicknet.qnz.network import (
+    IntegerNetwork,
+    IntegerSeparable,
+    IntegerStem,
+    LayerShape,
+    NetworkShape,
+    Requantization,
+)
+
+_HEAD = struct.Struct("<HBBHHII")  # side, channels, 0, layers, 0, classes, 0
+_LAYER = struct.Struct("<BBBBHBBBBBB4s")  # kind, kernel, stride, pool, channels, sums, shift, 2 zeros and tops, 0
+_STEM, _SEPARABLE = 1, 2
+_ADVICE = "export the model again"
+
+_I8, _I16, _I32 = (np.dtype(name) for name in ("<i1", "<i2", "<i4"))
+
+
+def encode_network(network: IntegerNetwork) -> tuple[bytes, bytes]:
+    """Return the bytes of NETW and of TENS for a network that `bounds.check_network` takes."""
+    return _encode_shape(shape_of(network)), b"".join(array.tobytes() for array in _arrays(network))
+
+
+def decode_network(netw: memoryview, tens: memoryview, where: str, bounds: bool = True) -> IntegerNetwork:
+    """Return the network of the bytes of NETW and TENS, checked against all of FORMAT.md.
+
+    Arrays look into `tens` where they can, and are read-only. `bounds` False leaves the check of
+    the numbers to an engine that does it. Raises FormatError naming the section and `where`.
+    """
+    shape = _decode_shape(netw, f"{where}, section NETW")
+    check_shape(shape, f"{where}, section NETW")
+    layout = list(_layout(shape))
+    expected = sum(dtype.itemsize * math.prod(size) for dtype, size in layout)
+    if expected != len(tens):
+        raise FormatError(
+            f"the tensors have {len(tens):,} bytes where the network's shape needs {expected:,} "
+            f"({where}, section TENS); {_ADVICE}"
+        )
+    network = _network(shape, _take(tens, layout))
+    if bounds:
+        check_numbers(network, shape, f"{where}, section TENS")
+    return network
+
+
+# --- NETW ----------------------------------------------------------------------------------
+
+
+def _encode_shape(shape: NetworkShape) -> bytes:
+    parts = [_HEAD.pack(shape.side, shape.channels, 0, len(shape.layers), 0, shape.classes, 0)]
+    for index, layer in enumerate(shape.layers):
+        fields = (layer.kernel, layer.stride, layer.pool, layer.channels, layer.sums, layer.shift)
+        ranges = (layer.zero, layer.top, layer.middle_zero, layer.middle_top)
+        parts.append(_LAYER.pack(_SEPARABLE if index else _STEM, *fields, *ranges, b""))
+    return b"".join(parts)
+
+
+def _decode_shape(netw: memoryview, where: str) -> NetworkShape:
+    if len(netw) < _HEAD.size:
+        raise FormatError(f"the network's shape is cut short ({where}); {_ADVICE}")
+    side, channels, zero1, count, zero2, classes, zero3 = _HEAD.unpack_from(netw)
+    if not 1 <= count <= MAX_LAYERS or len(netw) != _HEAD.size + count * _LAYER.size:
+        raise FormatError(f"{len(netw):,} bytes cannot describe {count:,} layers ({where}); {_ADVICE}")
+    if zero1 or zero2 or zero3:
+        raise FormatError(f"bytes are set that must be zero ({where}); {_ADVICE}")
+    layers = tuple(
+        _decode_layer(fields, index, where) for index, fields in enumerate(_LAYER.iter_unpack(netw[_HEAD.size :]))
+    )
+    return NetworkShape(side, channels, classes, layers)
+
+
+def _decode_layer(fields: tuple[Any, ...], index: int, where: str) -> LayerShape:
+    kind, kernel, stride, pool, channels, sums, shift, zero, top, middle_zero, middle_top, zeros = fields
+    if kind != (_SEPARABLE if index else _STEM):
+        raise FormatError(
+            f"layer {index} is of kind {kind}: the first is a stem (1), others are 2 ({where}); {_ADVICE}"
+        )
+    if pool > 1 or any(zeros):
+        raise FormatError(f"layer {index} has bytes set that must be zero ({where}); {_ADVICE}")
+    return LayerShape(
+        kernel, stride, bool(pool), channels, sums, shift, zero, top, middle_zero=middle_zero, middle_top=middle_top
+    )
+
+
+# --- TENS ----------------------------------------------------------------------------------
+
+
+def _arrays(network: IntegerNetwork) -> Iterator[NDArray[Any]]:
+    """Yield the arrays of TENS in order, little-endian."""
+    layers: list[IntegerStem | IntegerSeparable] = [network.stem, *network.blocks]
+    for layer in layers:
+        if isinstance(layer, IntegerSeparable):
+            yield layer.depthwise.astype(_I8)
+            yield layer.multiplier.astype(_I16)
+        yield layer.weight.astype(_I8)
+        yield layer.bias.astype(_I32)
+        yield layer.output.positive.astype(_I16)
+        yield layer.output.negative.astype(_I16)
+    yield network.weight.astype(_I16)
+    yield network.bias.astype(_I32)
+
+
+def _layout(shape: NetworkShape) -> Iterator[tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Yield type and shape of each array of TENS, in order."""
+    for index, (inputs, layer) in enumerate(zip(shape.widths()[:-1], shape.layers, strict=True)):
+        outputs, kernel = layer.channels, layer.kernel
+        if index:
+            yield _I8, (kernel, kernel, inputs)
+            yield _I16, (inputs,)
+            yield _I8, (outputs, inputs)
+        else:
+            yield _I8, (outputs, kernel, kernel, inputs)
+        yield _I32, (outputs,)
+        yield _I16, (outputs,)
+        yield _I16, (outputs,)
+    yield _I16, (shape.classes, shape.widths()[-1])
+    yield _I32, (shape.classes,)
+
+
+def _take(tens: memoryview, layout: list[tuple[np.dtype[Any], tuple[int, ...]]]) -> Iterator[NDArray[Any]]:
+    """Yield the arrays of a TENS whose length fits `layout`."""
+    offset = 0
+    for dtype, shape in layout:
+        count = math.prod(shape)
+        array = np.frombuffer(tens, dtype, count, offset).reshape(shape)
+        if dtype.itemsize > 1:  # its place in the file is not aligned to it
+            array = array.astype(dtype.newbyteorder("="))
+            array.flags.writeable = False
+        yield array
+        offset += count * dtype.itemsize
+
+
+def _network(shape: NetworkShape, arrays: Iterator[NDArray[Any]]) -> IntegerNetwork:
+    stem, *layers = shape.layers
+    weight, bias = next(arrays), next(arrays)
+    first = IntegerStem(stem.stride, stem.sums, weight, bias, _requantization(stem, arrays))
+    blocks = []
+    for layer in layers:
+        depthwise, multiplier, weight, bias = (next(arrays) for _ in range(4))
+        blocks.append(
+            IntegerSeparable(
+                pool=layer.pool,
+                depthwise=depthwise,
+                multiplier=multiplier,
+                middle_zero=layer.middle_zero,
+                middle_top=layer.middle_top,
+                sums=layer.sums,
+                weight=weight,
+                bias=bias,
+                output=_requantization(layer, arrays),
+            )
+        )
+    return IntegerNetwork(shape.side, shape.channels, first, tuple(blocks), next(arrays), next(arrays))
+
+
+def _requantization(layer: LayerShape, arrays: Iterator[NDArray[Any]]) -> Requantization:
+    return Requantization(layer.shift, next(arrays), next(arrays), layer.zero, layer.top)

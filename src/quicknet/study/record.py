@@ -1,0 +1,186 @@
+"""Writes records under results/, from which README and docs take their tables.
+
+    python -m quicknet.study.record accuracy NAME RUN...      runs of one recipe, a seed each
+    python -m quicknet.study.record latency NAME MODEL...     measured now, in turn
+    python -m quicknet.study.record frames NAME MODEL...      the smallest share of a core for 60 frames/s, JPEG 640x480
+    python -m quicknet.study.record demo                      what `make demo` left in demo/
+
+Accuracy is not measured here: each finished run's card holds what it reached on `test`, by whom
+and on which weights; a card whose weights are others, or that was not measured, is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from quicknet.core.card import Card, Metric, read_card
+from quicknet.core.energy import total_joules
+from quicknet.core.errors import QuickNetError, ToolError
+from quicknet.core.files import sha256_file, write_atomically
+from quicknet.inference.shipped import locate
+from quicknet.inference.verify import read_exported
+from quicknet.measure.benchmark import BenchmarkSettings, benchmark
+from quicknet.measure.realtime import FrameSettings, smallest_shares
+from quicknet.study.records import ROOT, write_record
+from quicknet.training.checkpoint import RunFolder, read_tensors
+from quicknet.training.recipe import load_recipe
+
+_DEMO_FILES = [f"demo/scenes/test/{name}/00000.png" for name in ("arrow", "ring", "spiral", "star")]
+
+
+def read_run(folder: Path) -> tuple[Card, Metric]:
+    """Return a run's card and its test accuracy. Raises ToolError where it was not measured."""
+    card, weights = read_card(folder / "card.json"), folder / "model.safetensors"
+    digest = sha256_file(weights)
+    for metric in card.metrics:
+        if (metric.name, metric.split, metric.file_sha256) == ("top1", "test", digest):
+            return card, metric
+    raise ToolError(f"{folder} has no accuracy on test of these very weights; finish the run with --resume")
+
+
+def accuracy(folders: list[Path]) -> dict[str, Any]:
+    """Return the fields of an accuracy record. Raises ToolError for runs that are not alike."""
+    runs = [read_run(folder) for folder in folders]
+    recipes = [load_recipe(str(folder / "recipe.toml")) for folder in folders]
+    alike = {recipe.replace(train={**recipe.train.to_dict(), "seed": 0}).sha256() for recipe in recipes}
+    data = {card.data.sha256 for card, _ in runs if card.data}
+    if len(alike) != 1 or len(data) != 1 or len({recipe.train.seed for recipe in recipes}) != len(recipes):
+        raise ToolError("the runs must differ in train.seed and in nothing else; record them apart")
+    card, metric = runs[0]
+    assert card.data is not None
+    logs = [[json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] for folder in folders]
+    return {
+        "kind": "accuracy",
+        "network": card.model.name,
+        "recipe": recipes[0].name,
+        "recipe_sha256": alike.pop(),
+        "data": card.data.name,
+        "data_sha256": data.pop(),
+        "protocol": metric.protocol,
+        "split": metric.split,
+        "n": metric.n,
+        "seeds": [recipe.train.seed for recipe in recipes],
+        "top1": [found.value for _, found in runs],
+        "training_seconds": [round(sum(epoch["seconds"] for epoch in log), 1) for log in logs],
+        "epochs": [len(log) for log in logs],
+        "images_per_second": [round(statistics.median(epoch["images_per_second"] for epoch in log)) for log in logs],
+        "energy_joules": [total_joules(log) for log in logs],
+        "file": "model.safetensors",
+        "file_bytes": (folders[0] / "model.safetensors").stat().st_size,
+        "weights_sha256": [card.weights_sha256 for card, _ in runs],
+        "teacher_sha256": teacher_sha256(recipes[0].distill.teacher),
+    }
+
+
+def teacher_sha256(teacher: str | None) -> str | None:
+    """Return the digest of a teacher's weights, None without one: names of weights may come to mean others."""
+    if teacher is None:
+        return None
+    path = locate(teacher, "any")
+    card = read_card(path / "card.json") if path.is_dir() else read_exported(path).card
+    return card.weights_sha256
+
+
+def keep(kept: Path, run: Path) -> None:
+    """Keep a run as a folder that another machine can go on from (`train --from`): log, card, weights in fp16.
+
+    The card's figures stay those of the run, under its digest, which the lineage names.
+    """
+    kept.mkdir(exist_ok=True)
+    write_atomically(kept / "log.jsonl", (run / "log.jsonl").read_bytes())
+    tensors, card = read_tensors(run / "model.safetensors"), read_card(run / "card.json")
+    halved = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+    step = {"step": "fp16", "parent_weights_sha256": card.weights_sha256}
+    RunFolder(kept).save_model(halved, card.replace(lineage=(*card.lineage, step)))
+
+
+def training_command(folders: list[Path]) -> str:
+    """Return the command that re-makes the runs: the shipped recipe and what was changed of it.
+
+    Raises ToolError where a setting of the recipe was taken away, which `--set` cannot say.
+    """
+    recipes = [load_recipe(str(folder / "recipe.toml")) for folder in folders]
+    ours, base = (_flat(recipe.to_dict()) for recipe in (recipes[0], load_recipe(recipes[0].name)))
+    changes = {key: value for key, value in ours.items() if value != base.get(key)}
+    for key in [*(base.keys() - ours.keys()), *(key for key, value in changes.items() if value is None)]:
+        raise ToolError(f"{folders[0]} takes {key} of recipe {recipes[0].name} away; give it a recipe of its own name")
+    words = ["quicknet", "train", recipes[0].data.source, "--recipe", recipes[0].name]
+    for key, value in changes.items():
+        if key not in ("data.source", "train.seed"):
+            words += ["--set", f"{key}={json.dumps(value)}"]
+    seeds = " ".join(str(recipe.train.seed) for recipe in recipes)
+    return f"for seed in {seeds}; do {shlex.join(words)} --seed $seed; done"
+
+
+def _flat(fields: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings under dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in fields.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def demo() -> dict[str, Any]:
+    """Return what the demo reached, and one `predict` with what it printed."""
+    fields = accuracy([ROOT / "demo" / "run"])
+    command = ["quicknet", "predict", "demo/scenes.qnz", *_DEMO_FILES]
+    ours = [sys.executable, "-m", *command]
+    output = subprocess.run(ours, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return {
+        **fields,
+        "kind": "demo",
+        "onnx_bytes": (ROOT / "demo" / "scenes.onnx").stat().st_size,
+        "qnz_bytes": (ROOT / "demo" / "scenes.qnz").stat().st_size,
+        "predict": {"command": shlex.join(command), "output": output},
+    }
+
+
+def frames(models: list[Path]) -> list[dict[str, Any]]:
+    """Return the smallest share of one core that holds 60 frames/s, whole path from 640x480 JPEG."""
+    settings = FrameSettings(fps=60, seconds=5, jpeg=(640, 480))
+    return [found.to_dict() for found in smallest_shares(models, settings)]
+
+
+def main() -> int:
+    """Carry out the command; return its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("kind", choices=["accuracy", "latency", "frames", "demo"])
+    parser.add_argument("name", nargs="?", default="demo")
+    parser.add_argument("models", nargs="*", type=Path)
+    options = parser.parse_args()
+    if options.kind != "demo" and not options.models:
+        parser.error(f"{options.kind} needs a NAME and the run folders or files")
+    try:
+        if options.kind == "demo":
+            command, fields = "make demo && python -m quicknet.study.record demo", demo()
+        elif options.kind == "accuracy":
+            command, fields = training_command(options.models), accuracy(options.models)
+        elif options.kind == "frames":
+            names = [str(model) for model in options.models]
+            command = shlex.join(["python", "-m", "quicknet.study.record", "frames", options.name, *names])
+            fields = {"kind": "frames", "rows": frames(options.models)}
+        else:
+            names = [str(model) for model in options.models]
+            found = benchmark(names, BenchmarkSettings())
+            command = shlex.join(["quicknet", "benchmark", *names, "--threads", "1"])
+            fields = {"kind": "latency", "benchmark": found.to_dict()}
+        record = write_record(ROOT / "results", options.name, command, fields)
+        print(record)
+        if options.kind == "accuracy":
+            for run, seed in zip(options.models, fields["seeds"], strict=True):
+                keep(record / f"seed{seed}", run)
+    except QuickNetError as error:
+        print(f"quicknet: error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""What closes a run: calibration, the one look at the test set, the report."""
+
+from __future__ import annotations
+
+from quicknet.inference import metrics
+from quicknet.inference.evaluate import Evaluation, evaluate_logits
+from quicknet.report.data import ReportData, worst_mistakes
+from quicknet.report.html import write_report
+from quicknet.training.checkpoint import TorchClassifier
+from quicknet.training.run import Run
+
+
+def finish(run: Run) -> Evaluation:
+    """Fit the temperature on `val`, measure `test` (`val` where there is none), put the figures
+    into the card and write `report.html`; return what was measured.
+
+    The test split is read here and nowhere else: once per finished run.
+    """
+    classifier = TorchClassifier(run.folder.path, str(run.device))
+    val = run.data.split("val")
+    temperature = metrics.fit_temperature(classifier.logits(val.images), val.labels)
+    classifier.card = classifier.card.replace(temperature=temperature)
+    name = "test" if "test" in run.data.splits else "val"
+    evaluation, logits = evaluate_logits(classifier, run.data, name)
+    kept = tuple(
+        metric.replace(file_sha256=evaluation.file_sha256) for metric in classifier.card.metrics if metric.split != name
+    )
+    classifier.card = classifier.card.replace(metrics=(*kept, *evaluation.metrics()))
+    run.folder.update_card(classifier.card)
+    split = run.data.split(name)
+    report = ReportData(
+        title=f"{run.recipe.model.name} on {run.data.name}",
+        card=classifier.card,
+        evaluation=evaluation,
+        epochs=run.state.history,
+        mistakes=worst_mistakes(split.images, split.labels, logits, classifier.card, split.paths),
+        notes=run.data.notes,
+    )
+    write_report(run.folder.path / "report.html", report)
+    return evaluation

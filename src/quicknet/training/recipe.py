@@ -1,0 +1,288 @@
+"""A recipe: every setting of a run, frozen, from TOML and back.
+
+A recipe file begins with a comment that says what it reaches; `recipe.toml` in a run folder is
+the same thing with every default written out.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from quicknet.core.errors import ConfigError, nearest
+from quicknet.core.files import read_bounded, sha256_bytes
+from quicknet.core.settings import Settings, from_mapping
+from quicknet.data.augment import AugmentSettings
+from quicknet.data.cifar import CIFARS
+from quicknet.data.request import DataRequest
+
+_LIMIT_BYTES = 1 << 20
+INHERITED = ("size", "mode", "resize")  # settings of [data] that a fine-tuned network has from its parent
+
+
+class ModelSettings(Settings, frozen=True, kw_only=True):
+    """Which network: a registry name with overrides, or a run folder to start from."""
+
+    name: str = "quicknet_s"
+    overrides: dict[str, Any] = {}
+    start_from: str | None = None
+
+
+class DataSettings(Settings, frozen=True, kw_only=True):
+    """Which data, how it is decoded and split (`quicknet.data.DataRequest`).
+
+    Not set, `size` is the source's own, for `mode` (L is grey, RGB, RGBA) RGB and
+    `resize` shorter; with `model.start_from` all three are the parent's.
+    """
+
+    source: str = ""
+    protocol: Literal["standard", "paper"] = "standard"
+    size: int | None = None
+    mode: Literal["L", "RGB", "RGBA"] | None = None
+    resize: Literal["shorter", "stretch", "pad"] | None = None
+    split_seed: int = 0
+    val_share: float = 0.1
+    max_bad_share: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit any data set."""
+        self.request()
+
+    def request(self) -> DataRequest:
+        """Return what to ask of the source. Raises ConfigError."""
+        fields = {key: value for key, value in self.to_dict().items() if key != "source" and value is not None}
+        return from_mapping(DataRequest, fields, "the recipe's [data]")
+
+
+class OptimSettings(Settings, frozen=True, kw_only=True):
+    """The optimizer; `lr` is the peak of the schedule.
+
+    `muon` takes the filters that are matrices (pointwise, stem); vectors, depthwise filters and
+    the classifier then go to SGD with `vector_lr` and `vector_decay`, since Muon's decay is
+    decoupled and its steps have another scale. `decay_on` "convs" leaves the classifier out.
+    """
+
+    name: Literal["sgd", "adamw", "muon"] = "sgd"
+    lr: float = 0.4
+    vector_lr: float = 0.1
+    vector_decay: float = 5e-4
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 5e-4
+    decay_on: Literal["weights", "convs"] = "weights"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot descend."""
+        if self.lr <= 0 or self.vector_lr <= 0 or not 0 <= self.momentum < 1:
+            raise ConfigError("optim: lr and vector_lr must be positive, momentum in 0..1")
+        if self.weight_decay < 0 or self.vector_decay < 0:
+            raise ConfigError("optim: weight_decay and vector_decay must not be negative")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"optim.betas {self.betas} must lie in 0 <= beta < 1")
+
+
+class ScheduleSettings(Settings, frozen=True, kw_only=True):
+    """Learning rate over the run, as a share of the peak.
+
+    `warmup`: share of the run spent rising; `final`: where cosine and one-cycle end;
+    `step`: times `gamma` at each of `milestones` (shares of the run).
+    """
+
+    name: Literal["cosine", "onecycle", "step"] = "onecycle"
+    warmup: float = 0.2
+    final: float = 0.0
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse shares outside the run."""
+        if not 0 <= self.warmup < 1 or not 0 <= self.final <= 1 or not 0 < self.gamma <= 1:
+            raise ConfigError("schedule: warmup in 0..1, final in 0..1, gamma in 0..1")
+        if list(self.milestones) != sorted(self.milestones):
+            raise ConfigError(f"schedule.milestones {self.milestones} must rise")
+
+
+class TrainSettings(Settings, frozen=True, kw_only=True):
+    """The loop. `sizes`: progressive image size, (from this share of the run, pixels) pairs."""
+
+    epochs: int = 30
+    batch_size: int = 128
+    accumulate: int = 1
+    seed: int = 0
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    patience: int | None = None
+    evaluate_every: int = 1
+    ema_decay: float = 0.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool | None = None
+    sizes: tuple[tuple[float, int], ...] = ()
+    save_minutes: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Refuse loops that do nothing or never end."""
+        if min(self.epochs, self.batch_size, self.accumulate, self.evaluate_every) < 1:
+            raise ConfigError("train: epochs, batch_size, accumulate and evaluate_every must be at least 1")
+        if self.epochs > 1_000_000 or self.batch_size > 1 << 20 or not 0 <= self.seed < 1 << 63:
+            raise ConfigError("train: at most 1,000,000 epochs, 1,048,576 images a batch, a seed in 0..2^63-1")
+        if self.patience is not None and self.patience < 1:
+            raise ConfigError(f"train.patience {self.patience} must be at least 1")
+        if not 0 <= self.label_smoothing < 1 or not 0 <= self.ema_decay < 1:
+            raise ConfigError("train: label_smoothing and ema_decay must lie in 0 <= x < 1")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ConfigError("train.clip_norm must be positive")
+        shares = [share for share, _ in self.sizes]
+        if shares != sorted(shares) or (shares and shares[0] != 0):
+            raise ConfigError("train.sizes must start at share 0 and rise")
+
+
+class DistillSettings(Settings, frozen=True, kw_only=True):
+    """Learning from a teacher on the same augmented view (Hinton et al. 2015, §2).
+
+    `mirror`: the teacher answers with the mean of its logits for the view and its mirror image.
+    """
+
+    teacher: str | None = None
+    mirror: bool = False
+    weight: float = 0.9
+    temperature: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Refuse weights outside 0..1."""
+        if not 0 <= self.weight <= 1 or self.temperature <= 0:
+            raise ConfigError("distill.weight must lie in 0..1, distill.temperature be positive")
+
+
+class Recipe(Settings, frozen=True, kw_only=True):
+    """Every setting of a run."""
+
+    name: str = "custom"
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    augment: AugmentSettings = AugmentSettings()
+    optim: OptimSettings = OptimSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    train: TrainSettings = TrainSettings()
+    distill: DistillSettings = DistillSettings()
+
+    def to_toml(self) -> str:
+        """Return the recipe with every setting written out (None is left out, since TOML cannot write it)."""
+        import tomli_w
+
+        return tomli_w.dumps(_without_none(self.to_dict()))
+
+    def sha256(self) -> str:
+        """Return the digest by which a card names the recipe; it does not depend on where the data lay."""
+        located = self.replace(data={**self.data.to_dict(), "source": ""})
+        return sha256_bytes(json.dumps(located.to_dict(), sort_keys=True).encode())
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return [_without_none(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def list_recipes() -> list[str]:
+    """Return the names of the recipes that come with QuickNet."""
+    folder = importlib.resources.files("quicknet.training") / "recipes"
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def default_recipe(source: str) -> str:
+    """Return the recipe for data that names none: `fast` for CIFAR by name, `photos` for a folder."""
+    return "fast" if source in CIFARS else "photos"
+
+
+def lower_rate(recipe: Recipe) -> str:
+    """Return `KEY=VALUE` to set after training diverged: a quarter of the learning rate.
+
+    Where even a quarter is above what the shipped recipes use with this optimizer (the recipe of
+    this name, if it is one of them), it is their value.
+    """
+    shipped = [load_recipe(name) for name in list_recipes()]
+    alike = [one for one in shipped if one.optim.name == recipe.optim.name]
+    alike = [one for one in alike if one.name == recipe.name] or alike
+    keys = ("vector_lr", "lr") if recipe.optim.name == "muon" else ("lr",)
+    for key in keys:
+        usual = max(getattr(one.optim, key) for one in alike)
+        if getattr(recipe.optim, key) / 4 > usual:
+            return f"optim.{key}={usual:g}"
+    return f"optim.lr={recipe.optim.lr / 4:g}"
+
+
+def load_recipe(name: str, changes: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Recipe:
+    """Return a shipped recipe by name, or one from a `.toml` file, with `KEY=VALUE` changes.
+
+    Keys are dotted (`train.epochs=10`), values are TOML (bare words are taken as strings);
+    `values` are keys with values that are taken as they are, such as a folder's name. With a
+    parent (`model.start_from`) a shipped recipe does not decide how images are prepared: what
+    `changes` and `values` leave out is the parent's. Raises ConfigError naming the nearest known
+    key or recipe.
+    """
+    if name.endswith(".toml") or "/" in name:
+        text, where = _read_text(Path(name)), name
+    elif name in list_recipes():
+        text = (importlib.resources.files("quicknet.training") / "recipes" / f"{name}.toml").read_text("utf-8")
+        where = f"recipe {name}"
+    else:
+        raise ConfigError(f"there is no recipe {name!r}{nearest(name, list_recipes())}, or name a .toml file")
+    try:
+        fields = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise ConfigError(f"the recipe is not TOML ({where}: {error}); mend that line") from error
+    fields.setdefault("name", Path(name).stem)
+    asked = [*map(_parsed, changes), *(values or {}).items()]
+    _put_all(fields, asked)
+    if name in list_recipes() and _table(fields, "model").get("start_from") is not None:
+        for key in INHERITED:
+            _table(fields, "data").pop(key, None)
+        _put_all(fields, asked)
+    return from_mapping(Recipe, fields, where)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return read_bounded(path, _LIMIT_BYTES, "the recipe").decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the recipe is not UTF-8 text ({path}: {error.reason}); save it as UTF-8") from error
+
+
+def _parsed(change: str) -> tuple[str, Any]:
+    """Return key and value of `a.b=value`."""
+    key, equals, value = change.partition("=")
+    if not equals:
+        raise ConfigError(f"setting {change!r} is not KEY=VALUE; for example --set train.epochs=10")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except RecursionError as error:
+        raise ConfigError(f"the value of setting {key!r} is nested too deeply; give a plain value") from error
+    except ValueError:  # not TOML: a bare word
+        parsed = value
+    return key.strip(), parsed
+
+
+def _table(fields: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a table of a recipe; an empty one where there is none (`from_mapping` refuses other values)."""
+    table = fields.get(name)
+    return table if isinstance(table, dict) else {}
+
+
+def _put_all(fields: dict[str, Any], settings: Iterable[tuple[str, Any]]) -> None:
+    for key, value in settings:
+        _put(fields, key, value)
+
+
+def _put(fields: dict[str, Any], key: str, value: Any) -> None:
+    """Set the value of a dotted key in nested tables."""
+    *tables, last = key.split(".")
+    for table in tables:
+        inner = fields.setdefault(table, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"setting {key!r}: {table!r} holds a value, not further settings")
+        fields = inner
+    fields[last] = value

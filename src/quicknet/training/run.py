@@ -1,0 +1,382 @@
+"""A run: everything the loop works on, built from a recipe or from a saved run.
+
+`Run` holds the data on its device, the networks, the optimizer and the counters; `start` and
+`resume` in `setup.py` are its two doors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shlex
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from quicknet import __version__
+from quicknet.core.card import Card, TrainingRecord, Vectors
+from quicknet.core.energy import EnergyMeter
+from quicknet.core.errors import CheckpointError, TrainingError
+from quicknet.core.machine import available_memory_bytes
+from quicknet.data.augment import Augmenter
+from quicknet.data.dataset import Dataset
+from quicknet.data.recorded import changes, read_recorded
+from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
+from quicknet.inference import metrics
+from quicknet.inference.evaluate import top1_metric
+from quicknet.models.registry import model_record
+from quicknet.training.checkpoint import RunFolder, load_weights
+from quicknet.training.distributed import World
+from quicknet.training.ema import Ema
+from quicknet.training.evaluate import predict_logits
+from quicknet.training.optim import Optimizer
+from quicknet.training.recipe import Recipe, lower_rate
+from quicknet.training.teacher import Teacher
+
+# of State, what last.json holds as it is
+_COUNTERS = ("epoch", "step", "seen", "seconds", "energy_joules", "best_accuracy", "best_epoch")
+
+
+@dataclasses.dataclass(slots=True)
+class State:
+    """How far a run is. `correct` and `loss_sum` stay on the device until an epoch ends."""
+
+    correct: Tensor
+    loss_sum: Tensor
+    epoch: int = 0  # finished ones
+    step: int = 0  # steps done of the epoch in progress
+    seen: int = 0
+    seconds: float = 0.0  # of the epoch in progress
+    energy_joules: float | None = None  # of the epoch in progress, where the machine measures it
+    best_accuracy: float = -1.0
+    best_epoch: int = 0
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Validation:
+    """Loss and accuracy of the weights to use, on the validation split."""
+
+    loss: float
+    accuracy: float
+    balanced_accuracy: float
+    n: int
+
+
+class Meter:
+    """What the live line reads while the loop goes on: written by `fit`, read by anyone."""
+
+    def __init__(self) -> None:
+        self.loss = 0.0
+        self.steps_done = 0  # since the process started
+        self.state: State | None = None
+
+    def show(self, loss: Tensor, state: State) -> None:
+        """Take note of a step."""
+        if loss.device.type == "cpu":
+            self.loss = float(loss)
+        self.steps_done += 1
+        self.state = state
+
+
+def resident(images: NDArray[np.uint8], device: torch.device, budget_bytes: int | None = None) -> Tensor:
+    """Return the images on the training device, or mapped from disk where they do not fit there.
+
+    They fit within half of what memory is free (or `budget_bytes`). Where they do not, batches
+    are read and augmented on the CPU, and the loop moves them.
+    """
+    if budget_bytes is None:
+        cuda = device.type == "cuda"
+        free = torch.cuda.mem_get_info(device)[0] if cuda else available_memory_bytes()
+        budget_bytes = images.nbytes if free is None else free // 2
+    if images.nbytes <= budget_bytes:
+        return torch.from_numpy(np.array(images)).to(device)
+    with warnings.catch_warnings():  # of memory that torch must not write to, and does not
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return torch.from_numpy(images)
+
+
+@dataclasses.dataclass(slots=True)
+class Parts:
+    """What `Run` is put together from (see `setup.py`)."""
+
+    recipe: Recipe
+    folder: RunFolder
+    data: Dataset
+    model: nn.Module
+    teacher: Teacher | None
+    device: torch.device
+    world: World
+    lineage: tuple[dict[str, Any], ...] = ()
+
+
+class Run:
+    """One training run on one device of one world."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.recipe, self.folder, self.data = parts.recipe, parts.folder, parts.data
+        self.device, self.world, self.lineage = parts.device, parts.world, parts.lineage
+        train = self.data.split("train")
+        self.train_size = len(train)
+        self.augmenter = Augmenter(
+            resident(train.images, self.device),
+            torch.from_numpy(np.array(train.labels)),
+            self.data.spec,
+            self.recipe.augment,
+            self.recipe.train.seed,
+            len(self.data.classes),
+        )
+        self.model = parts.model.to(self.device)
+        if self.device.type == "cuda":
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        compiled = self.recipe.train.compile
+        compiled = self.device.type == "cuda" if compiled is None else compiled
+        self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if compiled else self.model
+        self.optimizer = Optimizer(self.model, self.recipe.optim)
+        self.ema = Ema(self.model, self.recipe.train.ema_decay) if self.recipe.train.ema_decay else None
+        self.teacher = parts.teacher
+        self.state = State(self._zero(torch.int64), self._zero(torch.float32))
+        self.meter = Meter()
+        self._energy, self._joules_before = EnergyMeter(), 0.0
+        self.stop_requested = False
+        self._saved_at = time.monotonic()
+
+    def _zero(self, dtype: torch.dtype) -> Tensor:
+        return torch.zeros((), dtype=dtype, device=self.device)
+
+    # --- how far the run is ----------------------------------------------------------------
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch; they differ by one image at most, so that none is tiny."""
+        return max(1, round(self.train_size / self.recipe.train.batch_size))
+
+    def steps_done(self) -> int:
+        """Steps since the run began."""
+        return self.state.epoch * self.steps_per_epoch + self.state.step
+
+    def progress(self) -> float:
+        """Share of the run that is done."""
+        return min(1.0, self.steps_done() / (self.recipe.train.epochs * self.steps_per_epoch))
+
+    def image_size(self) -> int | None:
+        """Side in pixels of the images to train on now; None for the data's size."""
+        sizes = [size for share, size in self.recipe.train.sizes if share <= self.progress()]
+        return sizes[-1] if sizes else None
+
+    def step_seed(self) -> int:
+        """Seed of everything random in this step but augmentation, by (seed, epoch, step)."""
+        words = (self.recipe.train.seed, self.state.epoch, self.state.step)
+        return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def remaining_batches(self) -> Iterator[NDArray[np.int64]]:
+        """Yield what is left of this epoch's batches; the order depends on (seed, epoch) alone."""
+        key = np.random.SeedSequence((self.recipe.train.seed, self.state.epoch))
+        order = np.random.Generator(np.random.Philox(key)).permutation(self.train_size)
+        yield from np.array_split(order, self.steps_per_epoch)[self.state.step :]
+
+    def out_of_patience(self) -> bool:
+        """Return whether the best epoch (`is_best`) is `train.patience` epochs ago."""
+        patience = self.recipe.train.patience
+        return patience is not None and self.state.epoch - self.state.best_epoch >= patience
+
+    def wants_to_stop(self) -> bool:
+        """Return whether any process was asked to stop."""
+        return self.world.any(self.stop_requested)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """bfloat16 where the recipe or the device asks for it."""
+        precision = self.recipe.train.precision
+        if precision == "bf16" or (precision == "auto" and self.device.type == "cuda"):
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    # --- validation -----------------------------------------------------------------------
+
+    @property
+    def best_model(self) -> nn.Module:
+        """The weights to use: the average where there is one."""
+        return self.model if self.ema is None else self.ema.model
+
+    def validate(self) -> Validation:
+        """Measure the weights to use on the validation split, a share per process."""
+        split = self.data.split("val")
+        rows = self.world.part(np.arange(len(split)))
+        logits = predict_logits(self.best_model, split.images[rows], self.data.spec, self.device)
+        if not np.isfinite(logits).all():
+            raise self.diverged("the validation logits are not finite", self.state.step)
+        labels = split.labels[rows]
+        right = np.bincount(labels[logits.argmax(1) == labels], minlength=len(self.data.classes))
+        loss_sum = metrics.negative_log_likelihood(logits, labels) * len(rows)
+        sums = torch.tensor([loss_sum, *right.tolist()], dtype=torch.float64)
+        self.world.sum(sums)
+        right = sums[1:].numpy().astype(np.int64)  # (classes,), of all processes
+        return Validation(
+            loss=sums[0].item() / len(split),
+            accuracy=int(right.sum()) / len(split),
+            balanced_accuracy=metrics.balanced_accuracy(right, self.class_counts("val")),
+            n=len(split),
+        )
+
+    def class_counts(self, split: str) -> NDArray[np.int64]:
+        """Return the images of each class (classes,) in a split."""
+        return np.bincount(self.data.split(split).labels, minlength=len(self.data.classes)).astype(np.int64)
+
+    def unbalanced(self, split: str) -> bool:
+        """Return whether a split's classes differ by 5 to 1 or more, so that accuracy alone misleads."""
+        return metrics.unbalanced(self.class_counts(split))
+
+    def is_best(self, validation: Validation) -> bool:
+        """Return whether no epoch before was as good: accuracy decides, then loss.
+
+        A small split has few values of accuracy, which many epochs reach. The best loss is read
+        from the history, so that run folders of every age resume.
+        """
+        state = self.state
+        if validation.accuracy != state.best_accuracy or not state.best_epoch:
+            return validation.accuracy > state.best_accuracy
+        best_loss: float = state.history[state.best_epoch - 1]["val_loss"]
+        return validation.loss < best_loss
+
+    # --- saving ---------------------------------------------------------------------------
+
+    def save_best(self, validation: Validation) -> None:
+        """Write the weights to use and their card."""
+        if self.world.main:
+            self.folder.save_model(dict(self.best_model.state_dict()), self.card(validation))
+
+    def card(self, validation: Validation) -> Card:
+        """Return the card of the weights to use as they are now."""
+        state, recipe = self.state, self.recipe
+        vectors = draw_vectors(self.data.spec.size, self.data.spec.channels)
+        logits = predict_logits(self.best_model, vectors, self.data.spec, self.device)
+        return Card(
+            model=model_record(recipe.model.name, self.model),
+            classes=self.data.classes,
+            preprocess=self.data.spec,
+            data=self.data.record(),
+            training=TrainingRecord(
+                recipe_sha256=recipe.sha256(),
+                recipe_name=recipe.name,
+                seed=recipe.train.seed,
+                epochs=state.epoch + 1,
+                seconds=sum(r["seconds"] for r in state.history) + state.seconds,
+                best_epoch=state.best_epoch,
+            ),
+            metrics=(top1_metric(validation.accuracy, validation.n, "val", self.data.protocol, ""),),
+            vectors=Vectors(
+                generator=GENERATOR,
+                sha256=vectors_sha256(vectors),
+                logits=tuple(tuple(float(v) for v in row) for row in logits),
+            ),
+            lineage=self.lineage,
+            versions={"quicknet": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
+        )
+
+    def next_epoch(self, record: dict[str, Any]) -> None:
+        """Close the epoch: counters, a save, a line of the log."""
+        state = self.state
+        state.history.append(record)
+        state.epoch, state.step, state.seen, state.seconds, state.energy_joules = state.epoch + 1, 0, 0, 0.0, None
+        state.correct, state.loss_sum = self._zero(torch.int64), self._zero(torch.float32)
+        self.save()
+        if self.world.main:
+            self.folder.append_log(record)
+
+    def add_energy(self) -> None:
+        """Add to the epoch in progress what the processors used since the last call."""
+        joules = self._energy.joules()
+        if joules is not None:
+            self.state.energy_joules = (self.state.energy_joules or 0.0) + joules - self._joules_before
+            self._joules_before = joules
+
+    def save_if_due(self) -> None:
+        """Save if the last save is `save_minutes` ago."""
+        if time.monotonic() - self._saved_at > 60 * self.recipe.train.save_minutes:
+            self.save()
+
+    def diverged(self, what: str, step: int) -> TrainingError:
+        """Return the error for NaN or infinite numbers; `step` counts from 1 in the epoch in progress."""
+        return TrainingError(
+            f"{what} at epoch {self.state.epoch + 1}, step {step} ({self.folder.path}); what was saved "
+            f"before is whole: start anew with a lower rate (--set {lower_rate(self.recipe)}) or train.clip_norm=1"
+        )
+
+    def require_finite_weights(self) -> None:
+        """Raise TrainingError where a weight is NaN or infinite: such weights are never saved."""
+        for name, tensor in self.model.state_dict().items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise self.diverged(f"{name!r} is no longer finite", self.state.step)
+
+    def save(self) -> None:
+        """Save everything that resuming needs. Raises TrainingError rather than save NaN."""
+        self.require_finite_weights()
+        self._saved_at = time.monotonic()
+        if not self.world.main:
+            return
+        state = self.state
+        tensors = {
+            **{f"model.{name}": t for name, t in self.model.state_dict().items()},
+            **{f"optimizer.{name}": t for name, t in self.optimizer.state().items()},
+            "state.correct": state.correct,
+            "state.loss_sum": state.loss_sum,
+        }
+        if self.ema is not None:
+            tensors |= {f"ema.{name}": t for name, t in self.ema.model.state_dict().items()}
+        counters: dict[str, Any] = {name: getattr(state, name) for name in _COUNTERS}
+        counters |= {
+            "history": state.history,
+            "format": 1,
+            "data_sha256": self.data.sha256,
+            "threads": torch.get_num_threads(),
+            "model": model_record(self.recipe.model.name, self.model).to_dict(),
+            "classes": self.data.classes,
+            "preprocess": self.data.spec.to_dict(),
+            "lineage": self.lineage,
+        }
+        self.folder.save_last(tensors, counters)
+
+    def restore(self) -> None:
+        """Go on from where the run was saved.
+
+        Raises CheckpointError where the folder is damaged or the data is not the same.
+        """
+        counters, tensors = self.folder.load_counters(), self.folder.load_tensors()
+        if counters.data_sha256 != self.data.sha256:
+            recorded = read_recorded(self.folder.path, counters.data_sha256)
+            how = "the sha256 over content differs" if recorded is None else changes(self.data, recorded)
+            advice = (
+                f"name the folder where its data lies now, or train on this one from its weights: "
+                f"--from {shlex.quote(str(self.folder.path))}"
+            )
+            if self.data.unread:
+                advice = f"{self.data.unread} of its images cannot be read now: quicknet doctor says why"
+            raise CheckpointError(
+                f"{self.folder.path} was trained on other data than {self.data.name} ({how}); {advice}"
+            )
+        groups: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition(".")
+            groups.setdefault(group, {})[rest] = tensor
+        where = self.folder.path / "last.safetensors"
+        load_weights(self.model, groups.get("model", {}), where)
+        if self.ema is not None:
+            load_weights(self.ema.model, groups.get("ema", {}), where)
+        self.optimizer.load_state(groups.get("optimizer", {}))
+        try:
+            self.state.correct = groups["state"]["correct"].to(self.device)
+            self.state.loss_sum = groups["state"]["loss_sum"].to(self.device)
+        except KeyError as error:
+            raise CheckpointError(f"{where} lacks {error}; it was written by another version") from error
+        for name in _COUNTERS:
+            setattr(self.state, name, getattr(counters, name))
+        self.state.history = [record.to_dict() for record in counters.history]
+        if self.world.main:
+            self.folder.write_split(self.data)  # run folders of older versions have no record
+            self.folder.write_log(self.state.history)

@@ -1,0 +1,215 @@
+"""From a recipe, or from a saved run, to a `Run`: data, network, teacher, device, world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from quicknet.core.card import Card
+from quicknet.core.errors import CheckpointError, ConfigError, ToolError
+from quicknet.core.limits import MAX_IMAGE_SIZE
+from quicknet.data import DataRequest, load_data
+from quicknet.data.dataset import Dataset
+from quicknet.data.load import require_models_source
+from quicknet.inference.shipped import locate
+from quicknet.models import fused
+from quicknet.models.registry import base_config, create_model, model_from_record
+from quicknet.training.checkpoint import RunFolder, load_model, load_weights, require_fit
+from quicknet.training.distributed import join
+from quicknet.training.recipe import Recipe
+from quicknet.training.run import Parts, Run
+from quicknet.training.teacher import MirroredTeacher, Teacher, open_teacher
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device by name; `auto` is CUDA where there is one. Raises ToolError."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ToolError(f"cannot train on a device {name!r}; use cpu, cuda or cuda:1")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ToolError("this PyTorch does not see a CUDA device; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ToolError(f"there is no {name}; this PyTorch sees {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
+    """Return a fresh run. Raises QuickNetError for data, model or folder that cannot be used."""
+    run_folder = RunFolder(folder)
+    if run_folder.exists():
+        raise CheckpointError(
+            f"{folder} holds a run already; go on with --resume {folder}, or name another folder with --run"
+        )
+    _check_overrides(recipe)
+    world = join(device)
+    parent = load_model(locate(recipe.model.start_from, "run")) if recipe.model.start_from else None
+    if parent is not None:  # its network replaces the one that the recipe names
+        recipe = recipe.replace(model={**recipe.model.to_dict(), "name": parent[1].model.name})
+    else:
+        _check_model(recipe)
+    data = load_data(recipe.data.source, _request(recipe, parent))
+    torch.manual_seed(recipe.train.seed)
+    model = _fresh_model(recipe, data) if parent is None else _inherited_model(parent, recipe, data)
+    for _, size in recipe.train.sizes:
+        _config_at(cast(Any, model).config, size)
+    teacher = _teacher(recipe, data, device)
+    lineage = () if parent is None else (*parent[1].lineage, _descent("fine-tune", parent[1]))
+    if teacher is not None:
+        lineage = (*lineage, _descent("distill", teacher.card))
+    run = Run(Parts(recipe, run_folder, data, model, teacher, device, world, lineage))
+    if world.main:
+        run_folder.write_recipe(recipe)
+        run_folder.write_split(data)
+        run_folder.write_log([])
+    return run
+
+
+def resume(folder: Path, device: torch.device, source: str | None = None) -> Run:
+    """Return a saved run as it was, on its data, which may lie elsewhere (`source`) now.
+
+    Raises CheckpointError where the folder is damaged or the data is not the same.
+    """
+    run_folder = RunFolder(folder)
+    saved = run_folder.load_counters()
+    recipe = run_folder.read_recipe()
+    if source is not None:
+        recipe = recipe.replace(data={**recipe.data.to_dict(), "source": source})
+    else:
+        require_models_source(recipe.data.source, folder)
+    model = model_from_record(saved.model)
+    require_fit(model, saved.classes, saved.preprocess, folder / "last.json")
+    request = recipe.data.request().replace(spec=saved.preprocess.to_dict(), classes=saved.classes)
+    data = load_data(recipe.data.source, request)
+    run = Run(
+        Parts(recipe, run_folder, data, model, _teacher(recipe, data, device), device, join(device), saved.lineage)
+    )
+    run.restore()
+    return run
+
+
+def _descent(step: str, card: Card) -> dict[str, Any]:
+    """Return the entry of a card's lineage for what was learned from another network."""
+    return {"step": step, "from": card.model.name, "weights_sha256": card.weights_sha256}
+
+
+def _request(recipe: Recipe, parent: tuple[nn.Module, Card] | None) -> DataRequest:
+    """Return what to ask of the data: the parent's preprocessing, except for a size that was asked for.
+
+    Raises ConfigError for another mode or way to resize than the parent has learned with.
+    """
+    request = recipe.data.request()
+    if parent is None:
+        return request
+    spec = parent[1].preprocess
+    for key in ("mode", "resize"):
+        asked, learned = getattr(recipe.data, key), getattr(spec, key)
+        if asked not in (None, learned):
+            raise ConfigError(
+                f"data.{key} is {asked}, but {recipe.model.start_from} was trained with {learned}; leave it out"
+            )
+    if recipe.data.size is not None:
+        spec = spec.replace(size=recipe.data.size)
+    return request.replace(spec=spec.to_dict())
+
+
+# what the data decides of a network → how to have another
+_BY_DATA = {
+    "num_classes": "leave it out",
+    "image_size": "set data.size",
+    "in_channels": "set data.mode to L, RGB or RGBA",
+}
+
+
+def _check_overrides(recipe: Recipe) -> None:
+    """Raise ConfigError for an override that the data decides."""
+    decided = sorted(_BY_DATA.keys() & recipe.model.overrides.keys())
+    if decided:
+        raise ConfigError(f"model.overrides.{decided[0]} follows from the data; {_BY_DATA[decided[0]]}")
+
+
+def _check_model(recipe: Recipe) -> None:
+    """Raise ConfigError for an impossible network now, before the images are decoded."""
+    size = recipe.data.size or MAX_IMAGE_SIZE  # the size of the data is not known yet
+    base_config(recipe.model.name).replace(**{**recipe.model.overrides, "image_size": size})
+
+
+def _config_at(config: Any, size: int) -> Any:
+    """Return the config of a network at another image size. Raises ConfigError for a size that it cannot have.
+
+    The stride stays the one that the weights are learned with, whatever the size would suggest.
+    """
+    stride = {"stem_stride": config.stride} if hasattr(config, "stride") else {}
+    return config.replace(image_size=size, **stride)
+
+
+def _fresh_model(recipe: Recipe, data: Dataset) -> nn.Module:
+    decided = {"num_classes": len(data.classes), "image_size": data.spec.size, "in_channels": data.spec.channels}
+    return create_model(recipe.model.name, **recipe.model.overrides, **decided)
+
+
+def _inherited_model(parent: tuple[nn.Module, Card], recipe: Recipe, data: Dataset) -> nn.Module:
+    """Return the parent's network at the data's size, with the recipe's overrides (its dropout,
+    say); a fresh classifier for other classes.
+
+    Raises CheckpointError for an override that the parent's weights do not fit.
+    """
+    model, card = parent
+    config = _config_at(cast(Any, model).config, data.spec.size)
+    changed = {**config.to_dict(), **recipe.model.overrides}
+    resized = model_from_record(card.model.replace(config=changed))
+    load_weights(resized, model.state_dict(), Path(str(recipe.model.start_from)))
+    if data.classes != card.classes:
+        cast(Any, resized).reset_classifier(len(data.classes))
+    return resized
+
+
+def _teacher(recipe: Recipe, data: Dataset, device: torch.device) -> Teacher | None:
+    """Return the recipe's teacher, if it names one. Raises ConfigError where it does not fit the data."""
+    settings = recipe.distill
+    if settings.teacher is None:
+        return None
+    teacher = open_teacher(locate(settings.teacher, "any"), data, device)
+    return MirroredTeacher(teacher) if settings.mirror else teacher
+
+
+def _imbalance(run: Run) -> list[str]:
+    """Return what to say of classes that differ by 5 to 1 or more."""
+    if not run.unbalanced("train"):
+        return []
+    counts = run.class_counts("train")
+    most, least = int(counts.argmax()), int(counts.argmin())
+    return [
+        f"of {run.train_size:,} images to train on {counts[most]:,} are {run.data.classes[most]!r}, "
+        f"{counts[least]:,} {run.data.classes[least]!r}: compare the accuracy with "
+        f"{100 * counts[most] / run.train_size:.2f}%, which always answering {run.data.classes[most]!r} would score"
+    ]
+
+
+def describe(run: Run) -> list[str]:
+    """Return what a user should know before the first epoch, a line each."""
+    data, recipe = run.data, run.recipe
+    counts = ", ".join(f"{name} {len(split):,}" for name, split in data.splits.items())
+    size = sum(p.numel() for p in run.model.parameters())
+    lines = [
+        f"data     {data.name}: {len(data.classes)} classes, {counts}, "
+        f"{data.spec.size}x{data.spec.size} {data.spec.mode}, protocol {data.protocol}",
+        *(f"note     {note}" for note in (*data.notes, *_imbalance(run))),
+        f"model    {recipe.model.name}: {size:,} parameters",
+        f"recipe   {recipe.name}: {recipe.train.epochs} epochs of {run.steps_per_epoch} steps, "
+        f"{recipe.optim.name} {recipe.optim.lr:g}, {recipe.schedule.name}, seed {recipe.train.seed}",
+    ]
+    if run.device.type == "cpu":
+        lines.append(f"device   cpu, threads: {torch.get_num_threads()}; {fused.status()}")
+    else:
+        lines.append(f"device   {torch.cuda.get_device_name(run.device)}")
+    if run.world.size > 1:
+        lines.append(f"world    {run.world.size} processes")
+    return lines
