@@ -117,6 +117,10 @@ class Chosen:
     other: bool = False  # it shares no picture with the training data
 
 
+def _or_test(split: str | None) -> str:
+    return "test" if split is None else split
+
+
 def choose(data: Dataset, card: Card, recorded: Recorded | None, split: str | None, as_is: bool = False) -> Chosen:
     """Return what to measure of `data`, which was read and split by the model's card.
 
@@ -129,9 +133,9 @@ def choose(data: Dataset, card: Card, recorded: Recorded | None, split: str | No
     if card.data is not None and card.data.sha256 == data.sha256:
         trained = card.data.counts.get("train", 0)
         note = f"the model was trained on {trained:,} of these pictures, so the accuracy is too high"
-        return Chosen(data, split or "test", (note,) if split == "all" else ())
+        return Chosen(data, _or_test(split), (note,) if split == "all" else ())
     if any(part.content_ids is None for part in data.splits.values()):  # CIFAR, whose test is its own
-        return Chosen(data, split or "test")
+        return Chosen(data, _or_test(split))
     if recorded is None:
         return _unknown(data, card, split, as_is)
     if not np.isin(_ids(data), recorded.everything).any():
@@ -141,7 +145,7 @@ def choose(data: Dataset, card: Card, recorded: Recorded | None, split: str | No
     if still_there.sum() < _SAME_FOLDER_SHARE * len(still_there):
         return _overlapping(data, recorded, split, as_is)
     if as_is:
-        return Chosen(data, split or "test", (f"{_changed(data, recorded)}; the splits are today's (--as-is)",))
+        return Chosen(data, _or_test(split), (f"{_changed(data, recorded)}; the splits are today's (--as-is)",))
     return _recorded_splits(data, recorded, split)
 
 
@@ -159,14 +163,14 @@ def _unknown(data: Dataset, card: Card, split: str | None, as_is: bool) -> Chose
         return _other(data, split, as_is)
     text = f"{data.name} has changed since training, or is another folder of that name (its sha256 differs)"
     mend = "pictures of the training may be in it; --split all measures every picture"
-    return Chosen(data, split or "test", (f"{text}: {mend}",))
+    return Chosen(data, _or_test(split), (f"{text}: {mend}",))
 
 
 def _other(data: Dataset, split: str | None, as_is: bool) -> Chosen:
     """Choose from a folder that the model was not trained on."""
     count = len(_unique(data))
     if split is not None or as_is:
-        return Chosen(data, split or "test")
+        return Chosen(data, _or_test(split))
     text = f"{data.name} is not the data that the model was trained on"
     if "test" in data.splits and "test" not in data.drawn:
         n = len(data.splits["test"])
@@ -182,7 +186,7 @@ def _overlapping(data: Dataset, recorded: Recorded, split: str | None, as_is: bo
     count = int(np.isin(ids, trained).sum())
     text = f"the model was trained on {count:,} of the {len(ids):,} pictures of {data.name}"
     if as_is or split == "train":
-        return Chosen(data, split or "test", (f"{text}: they are measured too",) if count else ())
+        return Chosen(data, _or_test(split), (f"{text}: they are measured too",) if count else ())
     if count == len(ids):
         raise DataError(f"{text}, so nothing is left to measure; --split all --as-is measures them all the same")
     clean = replace(data, splits={name: _without(part, trained) for name, part in data.splits.items()})
@@ -193,7 +197,7 @@ def _overlapping(data: Dataset, recorded: Recorded, split: str | None, as_is: bo
 
 def _recorded_splits(data: Dataset, recorded: Recorded, split: str | None) -> Chosen:
     """Choose from the training's folder, which has changed since."""
-    split = split or "test"
+    split = _or_test(split)
     note = _changed(data, recorded)
     if split == "all":
         trained = int(np.isin(_unique(data), recorded.splits["train"]).sum())
