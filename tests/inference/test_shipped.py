@@ -14,9 +14,10 @@ from PIL import Image
 import quicknet
 from integers import data_for, receipted, small_network, write_qnz
 from quicknet.cli.main import run
-from quicknet.core import download, shipped
+from quicknet.core import download
 from quicknet.core.errors import DataError, FormatError, QuickNetError, ToolError
 from quicknet.core.files import sha256_file
+from quicknet.inference import shipped
 from quicknet.inference.shipped import RUN_FILES, list_weights, locate, read_index
 from quicknet.measure.facts import model_facts, model_files, read_model
 from quicknet.measure.subjects import find_subjects

@@ -25,10 +25,10 @@ from quicknet.core.errors import QuickNetError, ToolError
 from quicknet.core.files import sha256_bytes, write_atomically
 from quicknet.data import Dataset
 from quicknet.deploy.export import load_run_data
+from quicknet.inference import shipped
 from quicknet.inference.evaluate import evaluate_logits
 from quicknet.inference.receipt import recorded_predictions
 from quicknet.inference.shipped import (
-    PACKAGED,
     RUN_FILES,
     Artifact,
     Part,
@@ -125,12 +125,12 @@ def ship(run: Path, name: str, qnz: QnzFile | None, data: Dataset | None, releas
     weights = Weights(
         network=card.model.name, data=card.data.name, protocol=card.data.protocol, file=file, run=artifact
     )
-    path = PACKAGED / "index.json"
-    fields = read_index(PACKAGED).to_dict()
+    path = shipped.PACKAGED / "index.json"
+    fields = read_index(shipped.PACKAGED).to_dict()
     fields["weights"] = dict(sorted({**fields["weights"], name: weights.to_dict()}.items()))
     index_from_dict(fields, path)
     for place, blob in files.items():
-        write_atomically(PACKAGED / place if release is None else release / place.replace("/", "."), blob)
+        write_atomically(shipped.PACKAGED / place if release is None else release / place.replace("/", "."), blob)
     write_atomically(path, json.dumps(fields, indent=1) + "\n")
     return changed
 
@@ -157,7 +157,7 @@ def main() -> int:
     if data is not None:
         n, stored = len(data.split("val")), "fp32" if changed else "fp16"
         print(f"{changed} of {n:,} predicted classes change in fp16: {options.name} is stored in {stored}")
-    inside = sum(path.stat().st_size for path in PACKAGED.rglob("*") if path.is_file())
+    inside = sum(path.stat().st_size for path in shipped.PACKAGED.rglob("*") if path.is_file())
     print(f"weights in the package: {inside:,} bytes (the wheel stays under {_WHEEL_LIMIT_BYTES:,})")
     return 0
 
