@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quicknet.core.errors import FormatError
-from quicknet.qnz.container import MAGIC, REQUIRED, pack_sections, read_sections
+from quicknet.qnz.container import pack_sections, read_sections
+from quicknet.qnz.format import MAGIC, REQUIRED
 
 PARTS = {"CARD": b"card!", "NETW": b"", "TENS": b"tensors"}
 LETTERS = st.text("abcXYZ", min_size=4, max_size=4)

@@ -22,6 +22,7 @@ from quicknet.core.card import Card
 from quicknet.core.errors import FormatError
 from quicknet.deploy.fold import Array
 from quicknet.deploy.onnx import Nodes, assemble
+from quicknet.qnz.format import IMAGE_TOP, INT16_MAX
 from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
 
 # `onnxruntime`: PReLU between a Gemm (QGemm gives float32) and a QuantizeLinear, as Max(x, slope x);
@@ -32,9 +33,6 @@ from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem, 
 # Without VNNI, ONNX Runtime's check for AVX-512 patched out: 0.80 / 2.14 (fp32 0.80; two
 # convolutions 0.93 / 3.07); OpenVINO with ONEDNN_MAX_CPU_ISA=AVX2: 0.70 / 2.19.
 Form = Literal["onnxruntime", "openvino"]
-
-_LANE_SUM = 32767
-_IMAGE_TOP = 255
 
 
 class _Maps(NamedTuple):
@@ -195,7 +193,7 @@ def _any_pair_fits(weight: NDArray[np.int8]) -> bool:
     """Return whether any two weights of a filter over an image keep to 16 bits, in any order."""
     rows = np.sort(weight.reshape(len(weight), -1).astype(np.int64), axis=1)
     most = max(int(rows[:, -2:].clip(0).sum(1).max()), int((-rows[:, :2]).clip(0).sum(1).max()))
-    return most * _IMAGE_TOP <= _LANE_SUM
+    return most * IMAGE_TOP <= INT16_MAX
 
 
 def _shared_slope(output: Requantization) -> float | None:

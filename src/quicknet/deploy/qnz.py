@@ -30,13 +30,13 @@ from quicknet.deploy.quantize import (
     quantize,
     require_expressible,
 )
-from quicknet.deploy.quantize.widths import Bits
 from quicknet.image.vectors import draw_vectors
 from quicknet.inference.evaluate import top1_metric
 from quicknet.inference.receipt import Predictions, class_order_sha256, pack_classes
 from quicknet.inference.verify import receipt_split, verify_file
 from quicknet.qnz import reference
 from quicknet.qnz.file import QnzFile, assemble_qnz, parse_qnz
+from quicknet.qnz.format import Bits
 from quicknet.qnz.implementations import implementations
 from quicknet.training.checkpoint import RunFolder, TorchClassifier
 

@@ -20,13 +20,13 @@ from quicknet.core.errors import FormatError, ToolError
 from quicknet.core.files import read_json, sha256_bytes, sha256_file
 from quicknet.core.places import locked, user_cache
 from quicknet.core.settings import Settings
+from quicknet.qnz.format import MAX_FILE_BYTES
 
 PACKAGED = Path(__file__).resolve().parent.parent / "weights"
 # Nothing is released yet: until there is an address, a name that never resolves (RFC 2606).
 RELEASE_URL = "https://weights.quicknet.invalid/1"
 
 _LIMIT_INDEX_BYTES = 1 << 20
-_LIMIT_BYTES = 512 << 20  # as a .qnz's (FORMAT.md)
 _LONGEST_NAME = 100
 _NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
 RUN_FILES = ("card.json", "model.safetensors")
@@ -39,7 +39,7 @@ class Part(Settings, frozen=True, kw_only=True):
 
     file: str
     sha256: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-    size_bytes: Annotated[int, msgspec.Meta(ge=1, le=_LIMIT_BYTES)]
+    size_bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_FILE_BYTES)]
     url: _Name | None = None
 
 

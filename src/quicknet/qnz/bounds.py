@@ -13,6 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quicknet.core.errors import FormatError
+from quicknet.qnz.format import (
+    BLOCK,
+    CHANNELS,
+    CLASSES,
+    IMAGE_CHANNELS,
+    IMAGE_TOP,
+    INT16_MAX,
+    INT32_MAX,
+    INT32_MIN,
+    KERNELS,
+    LAYERS,
+    MAX_MAP,
+    MAX_WEIGHT,
+    MAX_WEIGHTS,
+    SHIFTS,
+    SIDES,
+    STEM_KERNELS,
+    STEM_STRIDES,
+    SUMS,
+    TOPS,
+)
 from quicknet.qnz.network import (
     IntegerNetwork,
     IntegerSeparable,
@@ -22,12 +43,6 @@ from quicknet.qnz.network import (
     Requantization,
 )
 
-MAX_LAYERS = 513
-_MAX_WEIGHTS = 1 << 28
-_MAX_MAP = 1 << 26
-_MAX_INT16, _MAX_INT32 = (1 << 15) - 1, (1 << 31) - 1
-_IMAGE_TOP = 255
-_BLOCK = 16  # inputs of a block, which FORMAT.md divides into groups
 _PIECE = 1 << 17  # weights that are checked together: temporaries stay in cache
 
 Matrix = NDArray[Any]
@@ -53,10 +68,10 @@ def check_network(network: IntegerNetwork, where: str = "integer network") -> No
 
 def check_shape(shape: NetworkShape, where: str) -> None:
     """Raise FormatError for sizes outside FORMAT.md's limits (those of NETW). Allocates nothing."""
-    _within("image side", shape.side, 16, 1024, where)
-    _within("image channels", shape.channels, 1, 4, where)
-    _within("number of layers", len(shape.layers), 1, MAX_LAYERS, where)
-    _within("number of classes", shape.classes, 1, 100_000, where)
+    _within("image side", shape.side, *SIDES, where)
+    _within("image channels", shape.channels, *IMAGE_CHANNELS, where)
+    _within("number of layers", len(shape.layers), *LAYERS, where)
+    _within("number of classes", shape.classes, *CLASSES, where)
     for index, layer in enumerate(shape.layers):
         _check_layer(layer, index, where)
     weights = 0
@@ -64,15 +79,15 @@ def check_shape(shape: NetworkShape, where: str) -> None:
     for index, (side, layer) in enumerate(zip(shape.sides(), shape.layers, strict=True)):
         if side < 1:
             raise FormatError(f"nothing is left of the image after {layer_name(index)} ({where}); {_ADVICE}")
-        if side * side * layer.channels > _MAX_MAP:
+        if side * side * layer.channels > MAX_MAP:
             raise FormatError(
-                f"the feature map of {layer_name(index)} has over {_MAX_MAP:,} values ({where}); {_ADVICE}"
+                f"the feature map of {layer_name(index)} has over {MAX_MAP:,} values ({where}); {_ADVICE}"
             )
         taps = layer.kernel**2
         weights += widths[index] * (taps + layer.channels if index else taps * layer.channels)
     weights += widths[-1] * shape.classes
-    if weights > _MAX_WEIGHTS:
-        raise FormatError(f"the network has over {_MAX_WEIGHTS:,} weights ({where}); {_ADVICE}")
+    if weights > MAX_WEIGHTS:
+        raise FormatError(f"the network has over {MAX_WEIGHTS:,} weights ({where}); {_ADVICE}")
 
 
 _ADVICE = "export the model again"
@@ -81,24 +96,24 @@ _ADVICE = "export the model again"
 def _check_layer(layer: LayerShape, index: int, where: str) -> None:
     name = layer_name(index)
     if index:
-        if layer.kernel not in (3, 5):
+        if layer.kernel not in KERNELS:
             raise FormatError(f"{name}'s kernel is {layer.kernel}, not 3 or 5 ({where}); {_ADVICE}")
         _within(f"{name}'s stride", layer.stride, 1, 1, where)
         _check_range(f"{name}'s depthwise output", layer.middle_zero, layer.middle_top, where)
     else:
-        _within(f"{name}'s kernel", layer.kernel, 1, 11, where)
-        _within(f"{name}'s stride", layer.stride, 1, 8, where)
+        _within(f"{name}'s kernel", layer.kernel, *STEM_KERNELS, where)
+        _within(f"{name}'s stride", layer.stride, *STEM_STRIDES, where)
         if layer.pool or layer.middle_zero or layer.middle_top:
             raise FormatError(f"{name} has a pool or a depthwise output, which a stem cannot have ({where}); {_ADVICE}")
-    _within(f"{name}'s output channels", layer.channels, 1, 8192, where)
-    if layer.sums not in (1, 2, 4):
+    _within(f"{name}'s output channels", layer.channels, *CHANNELS, where)
+    if layer.sums not in SUMS:
         raise FormatError(f"{name}'s sums are {layer.sums}, not 1, 2 or 4 ({where}); {_ADVICE}")
-    _within(f"{name}'s shift", layer.shift, 0, 30, where)
+    _within(f"{name}'s shift", layer.shift, *SHIFTS, where)
     _check_range(f"{name}'s output", layer.zero, layer.top, where)
 
 
 def _check_range(what: str, zero: int, top: int, where: str) -> None:
-    if top not in (127, 255):
+    if top not in TOPS:
         raise FormatError(f"the top of {what} is {top}, not 127 or 255 ({where}); {_ADVICE}")
     _within(f"zero point of {what}", zero, 0, top, where)
 
@@ -182,7 +197,7 @@ def check_numbers(network: IntegerNetwork, shape: NetworkShape, where: str) -> N
     stem = network.stem
     rows = stem.weight.reshape(-1, stem.weight.shape[1] * network.channels)  # (O k, k C): a kernel's rows
     weight = _in_blocks(rows).reshape(len(stem.weight), -1)
-    _check_layer_numbers(weight, stem, _IMAGE_TOP, "the stem", where)
+    _check_layer_numbers(weight, stem, IMAGE_TOP, "the stem", where)
     top = stem.output.top
     for index, block in enumerate(network.blocks, 1):
         name = layer_name(index)
@@ -197,7 +212,7 @@ def _check_depthwise(block: IntegerSeparable, top: int, name: str, where: str) -
     taps = block.depthwise.reshape(-1, block.depthwise.shape[2])  # (k k, C)
     _check_weights(taps, f"{name}'s depthwise weights", where)
     _check_multipliers(block.multiplier, 0, f"{name}'s depthwise multipliers", where)
-    limit = _MAX_INT16 // top
+    limit = INT16_MAX // top
     positive = np.maximum(taps, 0).sum(0, dtype=np.int64)
     negative = positive - taps.sum(0, dtype=np.int64)
     for sums, sign in ((positive, "positive"), (negative, "negative")):
@@ -214,10 +229,10 @@ def _check_layer_numbers(
     """Check a stem or pointwise by its weights (O, K), the sequence of each output channel."""
     _check_weights(weight, f"{name}'s weights", where)
     for multipliers, sign in ((layer.output.positive, "positive"), (layer.output.negative, "negative")):
-        _check_multipliers(multipliers, -_MAX_INT16, f"{name}'s {sign} multipliers", where)
+        _check_multipliers(multipliers, -INT16_MAX, f"{name}'s {sign} multipliers", where)
     largest = max(int(weight.max()), -int(weight.min()))
-    if 2 * layer.sums * largest * top > _MAX_INT16:  # else no group can pass it
-        _check_lanes(weight, layer.sums, _MAX_INT16 // top, name, where)
+    if 2 * layer.sums * largest * top > INT16_MAX:  # else no group can pass it
+        _check_lanes(weight, layer.sums, INT16_MAX // top, name, where)
     _check_sums(weight, layer.bias, top, name, where)
 
 
@@ -255,13 +270,13 @@ def lane_sums(magnitudes: Matrix, sums: int) -> NDArray[np.uint16]:
 def _check_sums(weight: Matrix, bias: Matrix, top: int, name: str, where: str) -> None:
     """Check that 32 bits hold bias + Σ weight·a for every a in 0..top."""
     largest = max(int(weight.max()), -int(weight.min()))
-    if weight.shape[1] * largest * top + max(int(bias.max()), -int(bias.min())) <= _MAX_INT32:
+    if weight.shape[1] * largest * top + max(int(bias.max()), -int(bias.min())) <= INT32_MAX:
         return
     for first, rows in _pieces(weight):
         positive = np.maximum(rows, 0).sum(1, dtype=np.int64)
         negative = positive - rows.sum(1, dtype=np.int64)
         part = bias[first : first + len(rows)].astype(np.int64)
-        bad = (part + positive * top > _MAX_INT32) | (part - negative * top < -_MAX_INT32 - 1)
+        bad = (part + positive * top > INT32_MAX) | (part - negative * top < INT32_MIN)
         if bad.any():
             channel = first + int(bad.argmax())
             raise FormatError(f"{name}'s sums of output {channel} can pass 32 bits ({where}); {_ADVICE}")
@@ -275,13 +290,13 @@ def _pieces(weight: Matrix) -> Iterator[tuple[int, Matrix]]:
 
 def _in_blocks(rows: Matrix) -> Matrix:
     """Return (.., K) filled up with zeros to whole blocks of 16."""
-    missing = -rows.shape[1] % _BLOCK
+    missing = -rows.shape[1] % BLOCK
     return np.pad(rows, ((0, 0), (0, missing))) if missing else rows
 
 
 def _check_weights(weight: Matrix, what: str, where: str) -> None:
-    if weight.min() < -127:
-        raise FormatError(f"{what} reach {int(weight.min())}, below -127 ({where}); {_ADVICE}")
+    if weight.min() < -MAX_WEIGHT:
+        raise FormatError(f"{what} reach {int(weight.min())}, below {-MAX_WEIGHT} ({where}); {_ADVICE}")
 
 
 def _check_multipliers(multipliers: Matrix, least: int, what: str, where: str) -> None:

@@ -6,22 +6,22 @@ FORMAT.md, "Bytes". This module knows bytes only; the reader of a section knows 
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from quicknet.core.errors import FormatError
-
-MAGIC = b"\x89QNZ\r\n\x1a\n"
-MAJOR, MINOR = 1, 0
-LIMIT_BYTES = 512 << 20
-REQUIRED = ("CARD", "NETW", "TENS")
-
-_HEADER = struct.Struct("<8sHHIQ8s")  # magic, major, minor, sections, length of the file, zeros
-_ENTRY = struct.Struct("<4sIQQ32s8s")  # kind, flags, offset, length, sha256, zeros
-_DIGEST_BYTES = 32
-_MAX_SECTIONS = 64
-_SKIPPABLE = 1
+from quicknet.qnz.format import (
+    DIGEST_BYTES,
+    ENTRY,
+    HEADER,
+    MAGIC,
+    MAJOR,
+    MAX_FILE_BYTES,
+    MAX_SECTIONS,
+    MINOR,
+    REQUIRED,
+    SKIPPABLE,
+)
 
 _DAMAGED = "it is damaged or was not written by QuickNet: export it again"
 
@@ -44,20 +44,20 @@ def pack_sections(sections: Mapping[str, bytes], skippable: Collection[str] = ()
     A reader may skip those named in `skippable` if it does not know them. Raises FormatError for
     sections that every reader refuses: by count, kind or size.
     """
-    offset = _HEADER.size + _ENTRY.size * len(sections)
-    length = offset + sum(map(len, sections.values())) + _DIGEST_BYTES
-    if not 1 <= len(sections) <= _MAX_SECTIONS or length > LIMIT_BYTES:
+    offset = HEADER.size + ENTRY.size * len(sections)
+    length = offset + sum(map(len, sections.values())) + DIGEST_BYTES
+    if not 1 <= len(sections) <= MAX_SECTIONS or length > MAX_FILE_BYTES:
         raise FormatError(
-            f"{len(sections)} sections of {length:,} bytes do not fit a .qnz file: at most {_MAX_SECTIONS} of "
-            f"{LIMIT_BYTES:,} bytes; use a smaller network"
+            f"{len(sections)} sections of {length:,} bytes do not fit a .qnz file: at most {MAX_SECTIONS} of "
+            f"{MAX_FILE_BYTES:,} bytes; use a smaller network"
         )
-    head = [_HEADER.pack(MAGIC, MAJOR, MINOR, len(sections), length, b"")]
+    head = [HEADER.pack(MAGIC, MAJOR, MINOR, len(sections), length, b"")]
     for kind, data in sections.items():
         letters = kind.encode("ascii", "replace")
         if not _is_kind(letters):
             raise FormatError(f"{kind!r} cannot name a section of a .qnz file; use four ASCII letters")
-        flags = _SKIPPABLE if kind in skippable else 0
-        head.append(_ENTRY.pack(letters, flags, offset, len(data), hashlib.sha256(data).digest(), b""))
+        flags = SKIPPABLE if kind in skippable else 0
+        head.append(ENTRY.pack(letters, flags, offset, len(data), hashlib.sha256(data).digest(), b""))
         offset += len(data)
     body = b"".join([*head, *sections.values()])
     return body + hashlib.sha256(body).digest()
@@ -84,7 +84,7 @@ def read_sections(blob: bytes, where: str, known: Collection[str] = REQUIRED) ->
     for section in sections.values():
         if hashlib.sha256(section.data).hexdigest() != section.sha256:
             raise FormatError(f"the sha256 of the section {section.kind} differs ({where}); {_DAMAGED}")
-    if hashlib.sha256(memoryview(blob)[:-_DIGEST_BYTES]).digest() != blob[-_DIGEST_BYTES:]:
+    if hashlib.sha256(memoryview(blob)[:-DIGEST_BYTES]).digest() != blob[-DIGEST_BYTES:]:
         raise FormatError(f"the sha256 of the whole file differs ({where}); {_DAMAGED}")
     return sections
 
@@ -93,18 +93,20 @@ def _check_header(blob: bytes, where: str) -> int:
     """Return the number of sections of a file whose table and digest fit into it."""
     if not blob.startswith(MAGIC):
         raise FormatError(f"the file does not begin as a .qnz file ({where}); use one that `quicknet export` wrote")
-    if len(blob) < _HEADER.size:
+    if len(blob) < HEADER.size:
         raise FormatError(f"the file is cut short after {len(blob)} bytes ({where}); copy or export it again")
-    _, major, _, count, length, zeros = _HEADER.unpack_from(blob)
+    _, major, _, count, length, zeros = HEADER.unpack_from(blob)
     if major > MAJOR:
         raise FormatError(f".qnz version {major} is newer than this QuickNet reads, {MAJOR} ({where}); update QuickNet")
     if major != MAJOR:
         raise FormatError(f".qnz version {major} does not exist ({where}); {_DAMAGED}")
-    if len(blob) > LIMIT_BYTES:
-        raise FormatError(f"the file has {len(blob):,} bytes, over the limit of {LIMIT_BYTES:,} ({where}); {_DAMAGED}")
+    if len(blob) > MAX_FILE_BYTES:
+        raise FormatError(
+            f"the file has {len(blob):,} bytes, over the limit of {MAX_FILE_BYTES:,} ({where}); {_DAMAGED}"
+        )
     if length != len(blob):
         raise FormatError(f"the file has {len(blob):,} bytes, its header says {length:,} ({where}); copy it again")
-    if not 1 <= count <= _MAX_SECTIONS or length < _HEADER.size + count * _ENTRY.size + _DIGEST_BYTES:
+    if not 1 <= count <= MAX_SECTIONS or length < HEADER.size + count * ENTRY.size + DIGEST_BYTES:
         raise FormatError(f"the file cannot hold the {count:,} sections that its header says ({where}); {_DAMAGED}")
     if any(zeros):
         raise FormatError(f"the header has bytes set that must be zero ({where}); {_DAMAGED}")
@@ -113,13 +115,13 @@ def _check_header(blob: bytes, where: str) -> int:
 
 def _entries(blob: bytes, count: int, where: str) -> Iterator[Section]:
     """Yield the sections of a table that covers the file without holes."""
-    offset, end = _HEADER.size + count * _ENTRY.size, len(blob) - _DIGEST_BYTES
+    offset, end = HEADER.size + count * ENTRY.size, len(blob) - DIGEST_BYTES
     for index in range(count):
-        letters, flags, begin, length, digest, zeros = _ENTRY.unpack_from(blob, _HEADER.size + index * _ENTRY.size)
+        letters, flags, begin, length, digest, zeros = ENTRY.unpack_from(blob, HEADER.size + index * ENTRY.size)
         if not _is_kind(letters):
             raise FormatError(f"the name of section {index + 1} is not four letters ({where}); {_DAMAGED}")
         kind = letters.decode()
-        if flags & ~_SKIPPABLE or any(zeros):
+        if flags & ~SKIPPABLE or any(zeros):
             raise FormatError(f"the table has bytes set for {kind} that must be zero ({where}); {_DAMAGED}")
         if begin != offset or length > end - offset:
             raise FormatError(
@@ -127,7 +129,7 @@ def _entries(blob: bytes, count: int, where: str) -> Iterator[Section]:
                 f"({where}); {_DAMAGED}"
             )
         data = memoryview(blob)[begin : begin + length]
-        yield Section(kind, begin, length, digest.hex(), bool(flags & _SKIPPABLE), data)
+        yield Section(kind, begin, length, digest.hex(), bool(flags & SKIPPABLE), data)
         offset += length
     if offset != end:
         raise FormatError(f"{end - offset:,} bytes do not belong to any section ({where}); {_DAMAGED}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quicknet.core.errors import FormatError
-from quicknet.qnz.bounds import MAX_LAYERS, check_numbers, check_shape, shape_of
+from quicknet.qnz.bounds import check_numbers, check_shape, shape_of
+from quicknet.qnz.format import LAYER, LAYERS, SEPARABLE, SHAPE, STEM
 from quicknet.qnz.network import (
     IntegerNetwork,
     IntegerSeparable,
@@ -21,9 +21,6 @@ from quicknet.qnz.network import (
     Requantization,
 )
 
-_HEAD = struct.Struct("<HBBHHII")  # side, channels, 0, layers, 0, classes, 0
-_LAYER = struct.Struct("<BBBBHBBBBBB4s")  # kind, kernel, stride, pool, channels, sums, shift, 2 zeros and tops, 0
-_STEM, _SEPARABLE = 1, 2
 _ADVICE = "export the model again"
 
 _I8, _I16, _I32 = (np.dtype(name) for name in ("<i1", "<i2", "<i4"))
@@ -59,31 +56,31 @@ def decode_network(netw: memoryview, tens: memoryview, where: str, bounds: bool 
 
 
 def _encode_shape(shape: NetworkShape) -> bytes:
-    parts = [_HEAD.pack(shape.side, shape.channels, 0, len(shape.layers), 0, shape.classes, 0)]
+    parts = [SHAPE.pack(shape.side, shape.channels, 0, len(shape.layers), 0, shape.classes, 0)]
     for index, layer in enumerate(shape.layers):
         fields = (layer.kernel, layer.stride, layer.pool, layer.channels, layer.sums, layer.shift)
         ranges = (layer.zero, layer.top, layer.middle_zero, layer.middle_top)
-        parts.append(_LAYER.pack(_SEPARABLE if index else _STEM, *fields, *ranges, b""))
+        parts.append(LAYER.pack(SEPARABLE if index else STEM, *fields, *ranges, b""))
     return b"".join(parts)
 
 
 def _decode_shape(netw: memoryview, where: str) -> NetworkShape:
-    if len(netw) < _HEAD.size:
+    if len(netw) < SHAPE.size:
         raise FormatError(f"the network's shape is cut short ({where}); {_ADVICE}")
-    side, channels, zero1, count, zero2, classes, zero3 = _HEAD.unpack_from(netw)
-    if not 1 <= count <= MAX_LAYERS or len(netw) != _HEAD.size + count * _LAYER.size:
+    side, channels, zero1, count, zero2, classes, zero3 = SHAPE.unpack_from(netw)
+    if not LAYERS[0] <= count <= LAYERS[1] or len(netw) != SHAPE.size + count * LAYER.size:
         raise FormatError(f"{len(netw):,} bytes cannot describe {count:,} layers ({where}); {_ADVICE}")
     if zero1 or zero2 or zero3:
         raise FormatError(f"bytes are set that must be zero ({where}); {_ADVICE}")
     layers = tuple(
-        _decode_layer(fields, index, where) for index, fields in enumerate(_LAYER.iter_unpack(netw[_HEAD.size :]))
+        _decode_layer(fields, index, where) for index, fields in enumerate(LAYER.iter_unpack(netw[SHAPE.size :]))
     )
     return NetworkShape(side, channels, classes, layers)
 
 
 def _decode_layer(fields: tuple[Any, ...], index: int, where: str) -> LayerShape:
     kind, kernel, stride, pool, channels, sums, shift, zero, top, middle_zero, middle_top, zeros = fields
-    if kind != (_SEPARABLE if index else _STEM):
+    if kind != (SEPARABLE if index else STEM):
         raise FormatError(
             f"layer {index} is of kind {kind}: the first is a stem (1), others are 2 ({where}); {_ADVICE}"
         )

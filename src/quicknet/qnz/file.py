@@ -22,8 +22,9 @@ from quicknet.core.options import QnzRuntime, checked_threads, environment_runti
 from quicknet.image.preprocess import check_images
 from quicknet.qnz import reference
 from quicknet.qnz.bounds import check_network
-from quicknet.qnz.container import LIMIT_BYTES, MAGIC, Section, pack_sections, read_sections
+from quicknet.qnz.container import Section, pack_sections, read_sections
 from quicknet.qnz.encoding import decode_network, encode_network
+from quicknet.qnz.format import CARD, MAGIC, MAX_FILE_BYTES, NETW, TENS
 from quicknet.qnz.network import IntegerNetwork
 
 Images = NDArray[np.uint8]
@@ -48,7 +49,7 @@ class QnzFile:
     @property
     def weights_sha256(self) -> str:
         """Return the digest over NETW and TENS: of the network without its card."""
-        return _weights_sha256(*(section.data for section in self.sections if section.kind in ("NETW", "TENS")))
+        return _weights_sha256(*(section.data for section in self.sections if section.kind in (NETW, TENS)))
 
     @property
     def record(self) -> IntegerRecord:
@@ -78,7 +79,7 @@ def assemble_qnz(network: IntegerNetwork, card: Card) -> bytes:
     netw, tens = encode_network(network)
     card = card.replace(weights_sha256=_weights_sha256(netw, tens))
     _check_card(card_from_dict(card.to_dict(), "the card to write"), network, "the card to write")
-    return pack_sections({"CARD": card.to_json().encode(), "NETW": netw, "TENS": tens})
+    return pack_sections({CARD: card.to_json().encode(), NETW: netw, TENS: tens})
 
 
 def read_qnz(path: Path, bounds: bool = True) -> QnzFile:
@@ -86,15 +87,15 @@ def read_qnz(path: Path, bounds: bool = True) -> QnzFile:
 
     `bounds` False leaves the bounds of the numbers to the engine, which checks them too.
     """
-    return parse_qnz(read_bounded(path, LIMIT_BYTES, "the model"), path, bounds)
+    return parse_qnz(read_bounded(path, MAX_FILE_BYTES, "the model"), path, bounds)
 
 
 def parse_qnz(blob: bytes, path: Path, bounds: bool = True) -> QnzFile:
     """Check a file's bytes; `path` is for messages. Raises FormatError as `read_qnz` does."""
     sections = read_sections(blob, str(path))
-    network = decode_network(sections["NETW"].data, sections["TENS"].data, str(path), bounds)
+    network = decode_network(sections[NETW].data, sections[TENS].data, str(path), bounds)
     where = f"{path}, section CARD"
-    card = parse_card(sections["CARD"].data, where)
+    card = parse_card(sections[CARD].data, where)
     _check_card(card, network, where)
     return QnzFile(path, card, network, blob, tuple(sections.values()))
 

@@ -14,6 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from quicknet.core.errors import DataError
+from quicknet.qnz.format import FRACTION_BITS, INT16_MAX, INT16_MIN
 from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
 
 Maps = NDArray[np.uint8]  # (N, side, side, channels)
@@ -110,10 +111,10 @@ def _product(values: NDArray[Any], weight: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _requantized(acc: NDArray[np.float64], output: Requantization) -> Maps:
-    t = np.clip(acc.astype(np.int32) >> output.shift, -32768, 32767)
+    t = np.clip(acc.astype(np.int32) >> output.shift, INT16_MIN, INT16_MAX)
     multiplier = np.where(t >= 0, output.positive, output.negative)
     return np.clip(_mulr(t, multiplier) + output.zero, 0, output.top).astype(np.uint8)
 
 
 def _mulr(t: Int32, multiplier: NDArray[np.int16]) -> Int32:
-    return (t * multiplier.astype(np.int32) + (1 << 14)) >> 15
+    return (t * multiplier.astype(np.int32) + (1 << FRACTION_BITS - 1)) >> FRACTION_BITS

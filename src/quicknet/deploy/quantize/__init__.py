@@ -6,7 +6,7 @@ build (layer after layer); simulate and student (the same arithmetic in torch) â
 
 from quicknet.deploy.quantize.build import Quantized, calibration_count, quantize, require_expressible
 from quicknet.deploy.quantize.qat import Lesson, QatSettings, Tuned, fine_tune
-from quicknet.deploy.quantize.widths import WIDTHS, Bits
+from quicknet.qnz.format import WIDTHS, Bits
 
 __all__ = [
     "WIDTHS",

@@ -25,7 +25,17 @@ from quicknet.deploy.quantize.calibrate import Feed
 from quicknet.deploy.quantize.outputs import Output, classifier, requantization
 from quicknet.deploy.quantize.ranges import choose_range
 from quicknet.deploy.quantize.rounding import Rounded, round_filters
-from quicknet.deploy.quantize.widths import WIDTHS, Bits, WidthClass, depthwise_lanes, pointwise_lanes, stem_lanes
+from quicknet.deploy.quantize.widths import depthwise_lanes, pointwise_lanes, stem_lanes
+from quicknet.qnz.format import (
+    IMAGE_CHANNELS,
+    INT16_MAX,
+    KERNELS,
+    MAX_MAP,
+    UNIT,
+    WIDTHS,
+    Bits,
+    WidthClass,
+)
 from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem
 
 MIN_IMAGES = 16
@@ -34,7 +44,6 @@ _CHUNK_VALUES = 1 << 21  # of a feature map of the images done together
 _RIDGE = 1e-2  # share of an input's variance by which a fitted filter is held to the float one
 _MAX_BIAS = 1_000_000_000  # with any weights and shift that FORMAT.md allows, 32 bits hold the sum
 _PATCH_IMAGES = 128
-_MAX_MAP = 1 << 26  # FORMAT.md's limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +119,10 @@ def require_expressible(net: Folded, side: int) -> tuple[Conv, list[_Block]]:
     stem, *rest = net.layers
     if net.scale is not None or not isinstance(stem, Conv) or stem.groups != 1 or stem.padding:
         raise ConfigError("only QuickNets become integers, since a .qnz holds no other network; use --format onnx")
-    if stem.weight.shape[1] > 4:
+    if stem.weight.shape[1] > IMAGE_CHANNELS[1]:
         raise ConfigError(f"images of {stem.weight.shape[1]} channels do not fit a .qnz, which takes 1 to 4")
-    if _largest_map(net, side) > _MAX_MAP:
-        raise ConfigError(f"a feature map of over {_MAX_MAP:,} values does not fit a .qnz; use --format onnx")
+    if _largest_map(net, side) > MAX_MAP:
+        raise ConfigError(f"a feature map of over {MAX_MAP:,} values does not fit a .qnz; use --format onnx")
     blocks, pool = [], False
     convolutions = iter(rest)
     for layer in convolutions:
@@ -123,7 +132,7 @@ def require_expressible(net: Folded, side: int) -> tuple[Conv, list[_Block]]:
         pointwise = next(convolutions)
         assert isinstance(pointwise, Conv)  # as `fold` lists a QuickNet
         kernel = layer.weight.shape[-1]
-        if kernel not in (3, 5):
+        if kernel not in KERNELS:
             raise ConfigError(
                 f"{layer.name} has a kernel of {kernel}, a .qnz takes 3 and 5; use --format onnx, or train with these"
             )
@@ -270,12 +279,12 @@ def _depthwise(block: _Block, feed: Feed, width: WidthClass) -> tuple[Tensor, Te
     importance = step.square() * _energy(block.pointwise.weight, 1)
     chosen = choose_range(calibrate.histogram(sums), width.top, importance)
     alive = (low < 0) | (high > 0)
-    multiplier = (32768 / chosen.scale).round().clamp(1, 32767) * alive
+    multiplier = (UNIT / chosen.scale).round().clamp(1, INT16_MAX) * alive
     ends = -chosen.zero, width.top - chosen.zero
     stored = [(simulate.mulr(total, multiplier, ends) + chosen.zero).to(torch.uint8) for total in sums()]
     kernels = _float32(block.depthwise.weight)
     floats = [F.conv2d(chunk, kernels, padding=kernel // 2, groups=channels) for chunk in feed.floats]
-    scale = step * 32768 / multiplier.clamp(min=1) * alive
+    scale = step * UNIT / multiplier.clamp(min=1) * alive
     return filters, multiplier, Feed(floats, stored, scale, chosen.zero, width.top)
 
 
@@ -296,7 +305,7 @@ def _outcome(
     real_bias = torch.from_numpy(conv.bias)
     # a filter of zeros gives its bias and no more: in steps fine enough for that
     empty = (rounded.weight == 0).all(1)
-    step = torch.where(empty, real_bias.abs().clamp(min=1e-6) / 32768, rounded.scale)
+    step = torch.where(empty, real_bias.abs().clamp(min=1e-6) / UNIT, rounded.scale)
     bias = (float_mean + real_bias) / step - rounded.weight @ mean
     bias = bias.round().clamp(-_MAX_BIAS, _MAX_BIAS)
     factor = step.float().view(1, -1, 1, 1)

@@ -12,12 +12,10 @@ from torch import Tensor
 from quicknet.deploy.fold import Array
 from quicknet.deploy.quantize.calibrate import Feed
 from quicknet.deploy.quantize.ranges import Range
+from quicknet.qnz.format import FRACTION_BITS, INT16_MAX, INT16_MIN, INT32_MAX, SHIFTS, UNIT
 from quicknet.qnz.network import Requantization
 
-_MAX_MULTIPLIER = 32767
-_MAX_SHIFT = 30
 _MARGIN = 1.25  # by which sums of other images may pass those seen, before 16 bits saturate
-_INT32_MAX = float((1 << 31) - 1)
 
 
 class Output(NamedTuple):
@@ -38,17 +36,17 @@ def requantization(chosen: Range, step: Tensor, slope: Tensor, sums: tuple[Tenso
     makes the output's scale another.
     """
     best: tuple[float, int, Tensor, Tensor] | None = None
-    for shift in range(_MAX_SHIFT + 1):
-        exact = step * 2.0 ** (15 + shift) / chosen.scale
-        limit = _MAX_MULTIPLIER / slope.abs().clamp(min=1)
+    for shift in range(SHIFTS[0], SHIFTS[1] + 1):
+        exact = step * 2.0 ** (FRACTION_BITS + shift) / chosen.scale
+        limit = INT16_MAX / slope.abs().clamp(min=1)
         positive = torch.minimum(exact, limit).round().clamp(min=1)
-        negative = (positive * slope).round().clamp(-_MAX_MULTIPLIER, _MAX_MULTIPLIER)
+        negative = (positive * slope).round().clamp(-INT16_MAX, INT16_MAX)
         least, largest = (-sums[0] / 2.0**shift).clamp(min=0), (sums[1] / 2.0**shift).clamp(min=0)
-        lost = (largest * _MARGIN > 32767) & (positive < top - chosen.zero)
-        lost |= (least * _MARGIN > 32768) & (negative.abs() < torch.where(slope > 0, chosen.zero, top))
+        lost = (largest * _MARGIN > INT16_MAX) & (positive < top - chosen.zero)
+        lost |= (least * _MARGIN > -INT16_MIN) & (negative.abs() < torch.where(slope > 0, chosen.zero, top))
         ratio = exact / positive  # of the scale that results to the exact one
-        granular = (torch.maximum(ratio, 1 / ratio) ** 2 + (positive / 32768) ** 2) / 12
-        slip = (positive * slope - negative) / 32768 * least.clamp(max=32768) / 2
+        granular = (torch.maximum(ratio, 1 / ratio) ** 2 + (positive / UNIT) ** 2) / 12
+        slip = (positive * slope - negative) / UNIT * least.clamp(max=-INT16_MIN) / 2
         error = float((granular + slip**2 + lost * 1e3).sum())
         if best is None or error < best[0]:
             best = error, shift, positive, negative
@@ -61,7 +59,7 @@ def requantization(chosen: Range, step: Tensor, slope: Tensor, sums: tuple[Tenso
         zero=chosen.zero,
         top=top,
     )
-    return Output(requantization, step * 2.0 ** (15 + shift) / positive)
+    return Output(requantization, step * 2.0 ** (FRACTION_BITS + shift) / positive)
 
 
 def classifier(weight: Array, bias: Array, feed: Feed) -> tuple[NDArray[np.int16], NDArray[np.int32], float]:
@@ -75,14 +73,14 @@ def classifier(weight: Array, bias: Array, feed: Feed) -> tuple[NDArray[np.int16
     sums = torch.cat([chunk.double().sum((2, 3)) for chunk in feed.centred()])
     features = torch.cat([chunk.double().mean((2, 3)) for chunk in feed.floats])
     real_bias = float_weight @ features.mean(0) + torch.from_numpy(bias) - real @ sums.mean(0)
-    scale = max(float(real.abs().max()) / _MAX_MULTIPLIER, 1e-30)
+    scale = max(float(real.abs().max()) / INT16_MAX, 1e-30)
     while True:
         whole = (real / scale).round()
         whole_bias = (real_bias / scale).round() - pixels * feed.zero * whole.sum(1)
         reach = _reach(whole, whole_bias, pixels * feed.top)
-        if reach <= _INT32_MAX:
+        if reach <= INT32_MAX:
             break
-        scale *= max(1.0001, reach / _INT32_MAX)
+        scale *= max(1.0001, reach / INT32_MAX)
     return whole.numpy().astype(np.int16), whole_bias.numpy().astype(np.int32), scale
 
 

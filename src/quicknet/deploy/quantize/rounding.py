@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from quicknet.deploy.quantize.widths import Lanes
+from quicknet.qnz.format import MAX_WEIGHT
 
-MAX_WEIGHT = 127
 # The largest weight as a share of what meets every lane unclipped: below 1 some are clipped, and
 # all others are finer.
 _SHARES = (1.0, 0.92, 0.85, 0.77, 0.7, 0.64, 0.58, 0.52, 0.47, 0.42, 0.37)

@@ -22,10 +22,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from quicknet.qnz.format import IMAGE_TOP, INT16_MAX, INT16_MIN, UNIT
 from quicknet.qnz.network import Requantization
 
 _EXACT = float(1 << 24)
-_ONE = 1 / 32768
+_ONE = 1 / UNIT
 
 
 def depthwise(maps: Tensor, weight: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ def pointwise(maps: Tensor, weight: Tensor, bias: Tensor, largest: int) -> Tenso
 
 def stem(pixels: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
     """Return bias + Σ pixels·weight (N, O, h, w) for `pixels` (N, C, H, W) of 0..255, exactly."""
-    dtype = exact_dtype(weight, bias, 255)
+    dtype = exact_dtype(weight, bias, IMAGE_TOP)
     return F.conv2d(pixels.to(dtype), weight.to(dtype), bias.to(dtype), stride=stride)
 
 
@@ -78,7 +79,7 @@ class _Shift(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, acc: Tensor, shift: int) -> Tensor:
         ctx.factor, ctx.dtype = 2.0**-shift, acc.dtype
-        return acc.detach().mul_(ctx.factor).floor_().clamp_(-32768, 32767).float()
+        return acc.detach().mul_(ctx.factor).floor_().clamp_(INT16_MIN, INT16_MAX).float()
 
     @staticmethod
     @once_differentiable

@@ -14,14 +14,13 @@ from torch.nn import functional as F
 from quicknet.deploy.quantize import simulate
 from quicknet.deploy.quantize.build import Quantized
 from quicknet.deploy.quantize.rounding import project
-from quicknet.deploy.quantize.widths import IMAGE_TOP, Lanes, depthwise_lanes, pointwise_lanes, stem_lanes
+from quicknet.deploy.quantize.widths import Lanes, depthwise_lanes, pointwise_lanes, stem_lanes
 from quicknet.qnz.bounds import shape_of
+from quicknet.qnz.format import IMAGE_TOP, INT16_MAX, INT32_MAX, INT32_MIN
 from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
 
 _MULTIPLIER_UNIT = 0.3  # of a multiplier
 _BIAS_UNIT = 10.0  # levels of the output
-_LIMIT = 32767
-_INT32 = float((1 << 31) - 1)
 _BATCH = 64
 
 
@@ -42,7 +41,7 @@ class _Number(nn.Module):
         """Return the number as it was learned, float64."""
         return self.start + self.unit * self.change
 
-    def whole(self, low: Tensor | float = -_LIMIT, high: Tensor | float = _LIMIT) -> Tensor:
+    def whole(self, low: Tensor | float = -INT16_MAX, high: Tensor | float = INT16_MAX) -> Tensor:
         """Return it as an integer within low..high, float64."""
         real = self.real()
         ends = (torch.as_tensor(end, dtype=real.dtype) for end in (low, high))
@@ -108,7 +107,7 @@ class _Product(nn.Module):
         fixed = weight.detach().double()
         positive, negative = fixed.clamp(min=0).sum(1), fixed.clamp(max=0).sum(1)
         carried = self.zero * (positive + negative)
-        room = carried - self.top * negative - _INT32 - 1, carried - self.top * positive + _INT32
+        room = carried - self.top * negative + INT32_MIN, carried - self.top * positive + INT32_MAX
         return weight, self.bias.whole(*room)
 
     def integers(self, shape: tuple[int, ...]) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
@@ -187,10 +186,10 @@ class _Classifier(nn.Module):
 
     def whole(self) -> tuple[Tensor, Tensor]:
         """Return weights (classes, F) and biases (classes,) float64."""
-        weight, bias = self.weight.whole(), self.bias.whole(-_INT32 - 1, _INT32)
+        weight, bias = self.weight.whole(), self.bias.whole(INT32_MIN, INT32_MAX)
         reach = self._reach(weight, bias)
-        if reach > _INT32:
-            share = (_INT32 - len(bias)) / reach
+        if reach > INT32_MAX:
+            share = (INT32_MAX - len(bias)) / reach
             weight = simulate.straight(weight, (weight.detach() * share).trunc())
             bias = simulate.straight(bias, (bias.detach() * share).trunc())
         return weight, bias

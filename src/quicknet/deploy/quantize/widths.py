@@ -1,41 +1,13 @@
-"""Width classes, and which weights share a 16-bit lane (FORMAT.md, "Bounds" and "Width classes")."""
+"""Which weights share a 16-bit lane (FORMAT.md, "Bounds")."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Bits = Literal["w7a8", "w7a7", "w6a7", "w5a8"]
-
-IMAGE_TOP = 255
-_LANE_SUM = 32767
-_BLOCK = 16
-# of a block of 16 weights in sequence, the indices that are added up in one lane, by sums N
-_GROUPS = {
-    1: ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10, 11), (12, 13), (14, 15)),
-    2: ((0, 1, 4, 5), (2, 3, 6, 7), (8, 9, 12, 13), (10, 11, 14, 15)),
-    4: ((0, 1, 4, 5, 8, 9, 12, 13), (2, 3, 6, 7, 10, 11, 14, 15)),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class WidthClass:
-    """What `--bits` chooses: the top of every map, and N of pointwise layers and of the stem."""
-
-    top: int
-    sums: int
-    stem_sums: int
-
-
-WIDTHS: dict[Bits, WidthClass] = {
-    "w7a8": WidthClass(top=255, sums=1, stem_sums=1),
-    "w7a7": WidthClass(top=127, sums=2, stem_sums=1),
-    "w6a7": WidthClass(top=127, sums=4, stem_sums=2),
-    "w5a8": WidthClass(top=255, sums=4, stem_sums=2),
-}
+from quicknet.qnz.format import BLOCK, IMAGE_TOP, INT16_MAX, LANES
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +30,7 @@ def pointwise_lanes(channels: int, sums: int, top: int) -> Lanes:
 def stem_lanes(kernel: int, channels: int, sums: int) -> Lanes:
     """Return the lanes of a stem's filter, flat in the order row, column, channel."""
     width = kernel * channels
-    padded = -(-width // _BLOCK) * _BLOCK
+    padded = -(-width // BLOCK) * BLOCK
     rows = np.full((kernel, padded), kernel * width)
     rows[:, :width] = np.arange(kernel * width).reshape(kernel, width)
     return _lanes(rows.ravel(), kernel * width, sums, IMAGE_TOP)
@@ -66,14 +38,14 @@ def stem_lanes(kernel: int, channels: int, sums: int) -> Lanes:
 
 def depthwise_lanes(taps: int, top: int) -> Lanes:
     """Return the one lane of a depthwise filter."""
-    return Lanes(np.arange(taps)[None], np.zeros(taps, np.int64), _LANE_SUM // top)
+    return Lanes(np.arange(taps)[None], np.zeros(taps, np.int64), INT16_MAX // top)
 
 
 def _lanes(sequence: NDArray[np.int64], columns: int, sums: int, top: int) -> Lanes:
     """Return the groups of a `sequence` of column numbers, in which `columns` stands for none."""
-    padded = np.full(-(-len(sequence) // _BLOCK) * _BLOCK, columns)
+    padded = np.full(-(-len(sequence) // BLOCK) * BLOCK, columns)
     padded[: len(sequence)] = sequence
-    groups = padded.reshape(-1, _BLOCK)[:, np.array(_GROUPS[sums])].reshape(-1, 2 * sums)
+    groups = padded.reshape(-1, BLOCK)[:, np.array(LANES[sums])].reshape(-1, 2 * sums)
     owner = np.zeros(columns + 1, np.int64)
     owner[groups.ravel()] = np.repeat(np.arange(len(groups)), 2 * sums)
-    return Lanes(groups, owner[:columns], _LANE_SUM // top)
+    return Lanes(groups, owner[:columns], INT16_MAX // top)
