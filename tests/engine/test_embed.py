@@ -93,7 +93,7 @@ def test_a_microcontroller_build_runs_a_model_in_an_array(tmp_path: Path) -> Non
     (tmp_path / "model.h").write_text(run(sys.executable, "-m", "quicknet.qnz.c_array", model))
     (tmp_path / "harness.c").write_text(HARNESS)
     image = random_images(rng, network, 1)
-    defines = ["-DQN_NO_THREADS", "-DQN_PORTABLE_ONLY", "-DQN_MAX_LAYERS=4", f"-I{tmp_path}", "-Os"]
+    defines = ["-DQN_NO_THREADS", "-DQN_PORTABLE_ONLY", f"-I{tmp_path}", "-Os"]
     defines += [f"-DPICTURE={image.size}", "-DCLASSES=3", "-DMEMORY=200000"]
     sources = [*engine_sources(), ENGINE / "example" / "microcontroller.c"]
     # the library and the example must do without a system's headers and calls; the harness is a PC's

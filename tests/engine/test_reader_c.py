@@ -20,6 +20,7 @@ from quicknet.qnz.container import pack_sections, read_sections
 from quicknet.qnz.encoding import decode_network, encode_network
 from quicknet.qnz.network import IntegerNetwork
 
+READER = ("read.c", "container.c", "shape.c", "bounds.c", "sha256.c")
 CODES = ("OK", "MAGIC", "VERSION", "LENGTH", "TABLE", "HASH", "SHAPE", "BOUNDS", "MEMORY", "ISA")
 SMALL = {"side": 16, "stem": 3, "blocks": (Block(20, sums=4, pool=True), Block(5, kernel=5, top=127)), "classes": 3}
 
@@ -49,7 +50,7 @@ class Reader:
 
 
 def build(folder: Path, *flags: str) -> Reader:
-    return Reader(compile_c(folder / "reader.so", ["read.c", "sha256.c"], "-O2", "-shared", "-fPIC", *flags))
+    return Reader(compile_c(folder / "reader.so", READER, "-O2", "-shared", "-fPIC", *flags))
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +230,7 @@ def test_the_largest_files_are_read_in_a_second(reader: Reader) -> None:
     assert time.perf_counter() - start < 1
 
 
-FUZZ = ("fuzz.c", "read.c", "sha256.c")
+FUZZ = ("fuzz.c", *READER)
 SANITIZE = ("-g", "-O1", "-fno-sanitize-recover=all")
 
 

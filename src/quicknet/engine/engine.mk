@@ -44,7 +44,7 @@ WASM_CLANG ?= clang
 WASM_LD ?= wasm-ld
 WASM_COMPILE := $(WASM_CLANG) --target=wasm32 -std=c11 -Wall -Wextra -msimd128 -mbulk-memory -nostdlib \
 	-I $(ENGINE_DIR)/js/include -I $(ENGINE_DIR)/csrc -DQN_NO_THREADS
-WASM_SMALL := engine isa plan read threads
+WASM_SMALL := bounds container engine isa plan read shape threads
 WASM_FAST := sha256 wasm
 WASM_OBJECTS := $(WASM_SMALL:%=$(ENGINE_OUT)/wasm/%.o) $(WASM_FAST:%=$(ENGINE_OUT)/wasm/%.o) $(ENGINE_OUT)/wasm/module.o
 WASM_EXPORTS := qn_check qn_read_to qn_strerror qn_memory qn_open qn_run
@@ -59,7 +59,7 @@ $(ENGINE_OUT)/wasm/module.o: $(ENGINE_DIR)/js/module.c | $(ENGINE_OUT)/wasm
 	$(WASM_COMPILE) -Oz -c $< -o $@
 $(WASM_OBJECTS): $(wildcard $(ENGINE_DIR)/csrc/*.h $(ENGINE_DIR)/js/include/*.h)
 
-# The checked network lies on the stack (43 KB), which is first in memory: too deep a call traps.
+# The stack is first in memory: too deep a call traps.
 $(ENGINE_OUT)/quicknet.wasm: $(WASM_OBJECTS)
 	$(WASM_LD) --no-entry --strip-all --gc-sections --stack-first -z stack-size=131072 \
 	  $(WASM_EXPORTS:%=--export=%) $^ -o $@

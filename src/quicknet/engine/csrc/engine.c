@@ -224,13 +224,12 @@ int qn_trace(qn_engine *engine, const uint8_t *image, int32_t layer, int32_t par
 /* ---- opening ------------------------------------------------------------------------------------ */
 
 size_t qn_memory(const void *file, size_t size, int threads) {
-    qn_engine engine;
     qn_net net;
     size_t most = 0;
     if (threads < 1 || qn_read_to(file, size, &net, NULL, QN_READ_SHAPE) != QN_OK) return 0;
     for (int isa = QN_PORTABLE; isa <= QN_WASM; isa++) {
         const qn_kernels *kernels = qn_find_kernels(isa);
-        size_t bytes = kernels ? qn_plan(&engine, &net, kernels, threads, NULL) : 0;
+        size_t bytes = kernels ? qn_plan_bytes(&net, kernels, threads) : 0;
         most = bytes > most ? bytes : most;
     }
     return most;
@@ -240,12 +239,15 @@ int qn_open(qn_engine **engine, const void *file, size_t size, void *memory, siz
     qn_engine plan;
     qn_net net;
     const qn_kernels *kernels = qn_find_kernels(isa);
-    int error = qn_read(file, size, &net, NULL);
+    int error = qn_read_to(file, size, &net, NULL, QN_READ_HASHES);
     if (error != QN_OK) return error;
-    if (!kernels) return QN_ISA;
-    size_t bytes = threads < 1 ? 0 : qn_plan(&plan, &net, kernels, threads, NULL);
-    if (bytes == 0 || memory_size < bytes || (uintptr_t)memory % QN_ALIGN != 0) return QN_MEMORY;
-    qn_plan(&plan, &net, kernels, threads, memory);
+    size_t bytes = kernels && threads >= 1 ? qn_plan_bytes(&net, kernels, threads) : 0;
+    if (bytes == 0 || memory_size < bytes || (uintptr_t)memory % QN_ALIGN != 0) {
+        error = qn_check(file, size, NULL); /* what is wrong with the file comes first */
+        return error != QN_OK ? error : kernels ? QN_MEMORY : QN_ISA;
+    }
+    error = qn_plan(&plan, &net, kernels, threads, memory);
+    if (error != QN_OK) return error;
     *engine = memory;
     **engine = plan;
     return qn_team_start(plan.team, threads) ? QN_THREADS : QN_OK;

@@ -56,9 +56,11 @@ struct qn_engine {
     qn_watch watch;
 };
 
-/* Lays the engine out in `memory` and packs the network's numbers; with memory = NULL nothing is written
- * but `engine`, and only the size is told: bytes, 0 where they pass this machine's addresses. */
-size_t qn_plan(qn_engine *engine, const qn_net *net, const qn_kernels *kernels, int threads, uint8_t *memory);
+/* How much memory the engine needs: bytes, 0 where they pass this machine's addresses. Looks at no numbers. */
+size_t qn_plan_bytes(const qn_net *net, const qn_kernels *kernels, int threads);
+/* Lays the engine out in `memory`, so many bytes, and packs the network's numbers, a layer at a time; QN_BOUNDS where
+ * they are outside FORMAT.md's. */
+int qn_plan(qn_engine *engine, const qn_net *net, const qn_kernels *kernels, int threads, uint8_t *memory);
 
 /* For tests and bindings. */
 

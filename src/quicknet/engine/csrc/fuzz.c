@@ -2,9 +2,11 @@
  * mutations get past SHA-256 to the shapes and numbers. What the reader accepts is read to its end.
  *
  * With -DQN_FUZZ_ENGINE and all other sources the engine then runs it, by every instruction set.
- * With clang: cc -fsanitize=fuzzer,address,undefined fuzz.c read.c sha256.c && ./a.out CORPUS
+ * With clang: cc -fsanitize=fuzzer,address,undefined fuzz.c read.c container.c shape.c bounds.c sha256.c
+ *     && ./a.out CORPUS
  * Without libFuzzer, with a mutator of its own: cc -DQN_FUZZ_MAIN -fsanitize=address,undefined ...
  *     && ./a.out SECONDS SEED FILE.qnz... */
+#include "format.h"
 #include "read.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,15 +20,16 @@ static void put_u64(uint8_t *p, uint64_t v) {
 
 /* Puts the header's length and every hash right, where there is a table to do it by. */
 static void seal(uint8_t *file, size_t size) {
-    if (size < 64) return;
-    put_u64(file + 16, size);
-    size_t count = (uint32_t)qn_i32(file + 12);
-    for (size_t i = 0; i < count && i < 64 && 96 + 64 * i + 32 <= size; i++) {
-        uint8_t *entry = file + 32 + 64 * i;
-        size_t offset = (uint32_t)qn_i32(entry + 8), length = (uint32_t)qn_i32(entry + 16);
-        if (offset <= size && length <= size - offset) qn_sha256(file + offset, length, entry + 24);
+    if (size < QNZ_HEADER_BYTES + QNZ_DIGEST_BYTES) return;
+    put_u64(file + QNZ_HEADER_LENGTH, size);
+    size_t count = qn_u32(file + QNZ_HEADER_SECTIONS), end = size - QNZ_DIGEST_BYTES;
+    for (size_t i = 0; i < count && i < QNZ_MAX_SECTIONS; i++) {
+        if (QNZ_HEADER_BYTES + (i + 1) * QNZ_ENTRY_BYTES > end) break;
+        uint8_t *entry = file + QNZ_HEADER_BYTES + i * QNZ_ENTRY_BYTES;
+        size_t offset = qn_u32(entry + QNZ_ENTRY_OFFSET), length = qn_u32(entry + QNZ_ENTRY_LENGTH);
+        if (offset <= size && length <= size - offset) qn_sha256(file + offset, length, entry + QNZ_ENTRY_SHA256);
     }
-    qn_sha256(file, size - 32, file + size - 32);
+    qn_sha256(file, end, file + end);
 }
 
 static uint64_t sum_bytes(const void *bytes, size_t size) {
@@ -35,19 +38,29 @@ static uint64_t sum_bytes(const void *bytes, size_t size) {
     return sum;
 }
 
+static uint64_t sum_layer(const qn_layer *layer) {
+    size_t in = (size_t)layer->in_channels, out = (size_t)layer->out_channels;
+    size_t taps = (size_t)(layer->kernel * layer->kernel);
+    uint64_t sum = 0;
+    if (!layer->is_stem) sum += sum_bytes(layer->depthwise, taps * in) + sum_bytes(layer->multiplier, 2 * in);
+    sum += sum_bytes(layer->weight, out * in * (layer->is_stem ? taps : 1)) + sum_bytes(layer->bias, 4 * out);
+    return sum + sum_bytes(layer->positive, 2 * out) + sum_bytes(layer->negative, 2 * out);
+}
+
 /* Touches every array that the reader hands out: AddressSanitizer sees one that passes the file's end. */
 static uint64_t read_everything(const qn_net *net) {
+    qn_numbers numbers = {net->numbers};
+    qn_classifier classifier = net->classifier;
+    qn_layer layer = {0}, before;
     uint64_t sum = 0;
-    for (int i = 0; i < net->layers; i++) {
-        const qn_layer *layer = &net->layer[i];
-        size_t in = (size_t)layer->in_channels, out = (size_t)layer->out_channels;
-        size_t taps = (size_t)(layer->kernel * layer->kernel);
-        if (i > 0) sum += sum_bytes(layer->depthwise, taps * in) + sum_bytes(layer->multiplier, 2 * in);
-        sum += sum_bytes(layer->weight, out * in * (i > 0 ? 1 : taps)) + sum_bytes(layer->bias, 4 * out);
-        sum += sum_bytes(layer->positive, 2 * out) + sum_bytes(layer->negative, 2 * out);
+    for (int32_t i = 0; i < net->layers; i++) {
+        before = layer;
+        if (qn_read_layer(net, i, &before, &layer) != QN_OK || qn_take_layer(&numbers, &layer) != QN_OK) abort();
+        sum += sum_layer(&layer);
     }
-    size_t classes = (size_t)net->classes, features = (size_t)net->features;
-    return sum + sum_bytes(net->head_weight, 2 * classes * features) + sum_bytes(net->head_bias, 4 * classes);
+    if (qn_take_classifier(&numbers, &classifier) != QN_OK) abort();
+    size_t classes = (size_t)classifier.classes, features = (size_t)classifier.features;
+    return sum + sum_bytes(classifier.weight, 2 * classes * features) + sum_bytes(classifier.bias, 4 * classes);
 }
 
 #ifdef QN_FUZZ_ENGINE
@@ -77,9 +90,9 @@ static void run_engines(const uint8_t *file, size_t size, const qn_info *info) {
 #endif
 
 static int try(const uint8_t *file, size_t size) {
-    static qn_net net;
+    qn_net net;
     qn_info info, again;
-    int error = qn_read(file, size, &net, &info);
+    int error = qn_read_to(file, size, &net, &info, QN_READ_ALL);
     if (qn_check(file, size, &again) != error || memcmp(info.section, again.section, 5) != 0) abort();
     if (strcmp(qn_strerror(error), "unknown error") == 0) abort();
     if (error == QN_OK) {

@@ -1,22 +1,19 @@
-/* A checked integer network, as read.c hands it to the engine: sizes, and pointers into the
- * file's bytes. FORMAT.md defines what they mean. Arrays of the file are not aligned: read
- * i16 and i32 through qn_i16 and qn_i32. */
+/* A checked integer network, as the reader hands it to the engine: sizes, then one layer's plain arrays after the
+ * other. FORMAT.md defines what they mean. Arrays of the file are not aligned: read i16 and i32 through qn_i16 and
+ * qn_i32. */
 #ifndef QN_NET_H
 #define QN_NET_H
 #include <stddef.h>
 #include <stdint.h>
 
-#ifndef QN_MAX_LAYERS
-#define QN_MAX_LAYERS 513 /* 112 bytes each in qn_net: a build for one small network may say less */
-#endif
-
 typedef struct {
-    int32_t kernel, stride, pool;           /* pool: 2x2 max pool on the way in */
+    int32_t is_stem, kernel, stride, pool;  /* pool: 2x2 max pool on the way in */
     int32_t in_channels, out_channels;
     int32_t in_side, side;                  /* in_side: after the pool; side: of the output */
     int32_t in_zero, in_top;                /* of what the layer takes; stem: 0, 255 */
     int32_t middle_zero, middle_top;        /* of the depthwise output */
     int32_t sums, shift, zero, top;
+    /* The arrays: NULL until qn_take_layer. */
     const int8_t *depthwise;                /* [k][k][in_channels]; NULL for the stem */
     const uint8_t *multiplier;              /* i16[in_channels]; NULL for the stem */
     const int8_t *weight;                   /* [out][in], stem [out][k][k][in] */
@@ -24,11 +21,18 @@ typedef struct {
     const uint8_t *positive, *negative;     /* i16[out] */
 } qn_layer;
 
+/* What comes last; `most` is the largest sum over a map. */
 typedef struct {
-    int32_t side, channels, classes, features, layers;
-    qn_layer layer[QN_MAX_LAYERS];          /* layer[0] is the stem */
-    const uint8_t *head_weight;             /* i16[classes][features] */
-    const uint8_t *head_bias;               /* i32[classes] */
+    int32_t classes, features;
+    int64_t most;
+    const uint8_t *weight;                  /* i16[classes][features]; NULL until qn_take_classifier */
+    const uint8_t *bias;                    /* i32[classes] */
+} qn_classifier;
+
+typedef struct {
+    int32_t side, channels, layers;
+    qn_classifier classifier;
+    const uint8_t *shapes, *numbers;        /* NETW's layers; TENS */
 } qn_net;
 
 static inline int16_t qn_i16(const uint8_t *p) { return (int16_t)(uint16_t)(p[0] | p[1] << 8); }

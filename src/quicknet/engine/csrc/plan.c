@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "engine.h"
+#include "read.h"
 
 /* Of a tile. More pixels load the weights less often and reread fewer rows for the depthwise, until they push them
  * out of the first cache: one thread is 1-2% faster with 84 than with 28. A team wants as many tiles as parts first. */
@@ -38,10 +39,9 @@ static int32_t rows_of_tile(int32_t side, int threads) {
     return rows < side ? rows : side;
 }
 
-/* The sizes of stage i: from the layer, and the next one's pool and kernel. */
-static void describe_stage(qn_stage *stage, const qn_net *net, int32_t i, int threads) {
-    const qn_layer *layer = &net->layer[i], *next = i + 1 < net->layers ? layer + 1 : NULL;
-    stage->is_stem = i == 0;
+/* The sizes of a stage: from its layer, and the next one's pool and kernel (NULL: it is the last). */
+static void describe_stage(qn_stage *stage, const qn_layer *layer, const qn_layer *next, int threads) {
+    stage->is_stem = layer->is_stem;
     stage->pool = next && next->pool;
     stage->side = layer->side, stage->kernel = layer->kernel, stage->stride = layer->stride;
     stage->in_channels = layer->in_channels, stage->out_channels = layer->out_channels;
@@ -107,18 +107,17 @@ static void place_offsets(arena *memory, qn_stage *stage) {
     }
 }
 
-static void place_head(arena *memory, qn_head *head, const qn_net *net) {
-    const qn_layer *last = &net->layer[net->layers - 1];
-    head->features = qn_round_up(net->features, QN_CHANNELS), head->classes = net->classes;
-    head->narrow = (int64_t)last->side * last->side * last->top <= INT16_MAX;
+static void place_head(arena *memory, qn_head *head, const qn_classifier *from) {
+    head->features = qn_round_up(from->features, QN_CHANNELS), head->classes = from->classes;
+    head->narrow = from->most <= INT16_MAX;
     head->weight = take(memory, (uint64_t)head->classes * (uint64_t)head->features * sizeof *head->weight);
     head->bias = take(memory, (uint64_t)head->classes * sizeof *head->bias);
     if (!memory->base) return;
     for (int32_t k = 0; k < head->classes; k++) {
-        const uint8_t *from = net->head_weight + 2 * (size_t)k * (size_t)net->features;
+        const uint8_t *row = from->weight + 2 * (size_t)k * (size_t)from->features;
         int16_t *to = head->weight + (size_t)k * (size_t)head->features;
-        for (int32_t c = 0; c < head->features; c++) to[c] = c < net->features ? qn_i16(from + 2 * (size_t)c) : 0;
-        head->bias[k] = qn_i32(net->head_bias + 4 * (size_t)k);
+        for (int32_t c = 0; c < head->features; c++) to[c] = c < from->features ? qn_i16(row + 2 * (size_t)c) : 0;
+        head->bias[k] = qn_i32(from->bias + 4 * (size_t)k);
     }
 }
 
@@ -156,30 +155,62 @@ static void place_workspaces(arena *memory, qn_engine *engine, const needs *all)
     }
 }
 
-size_t qn_plan(qn_engine *engine, const qn_net *net, const qn_kernels *kernels, int threads, uint8_t *memory) {
-    arena all = {memory, 0};
+/* Stage i, of a layer whose arrays are there where there is memory to pack them into. */
+static void place_stage(arena *memory, qn_engine *engine, int32_t i, const qn_layer *layer, const qn_layer *next,
+                        needs *all) {
+    qn_stage stage = {0};
+    describe_stage(&stage, layer, next, engine->threads);
+    stage.first_item = engine->items;
+    engine->items += share_stage(&stage, engine->kernels, engine->threads);
+    place_matrix(memory, &stage, layer, engine->kernels);
+    if (!stage.is_stem) place_depthwise(memory, &stage, layer, engine->kernels);
+    place_offsets(memory, &stage);
+    add_needs(all, &stage, engine->kernels);
+    engine->last_pixels = stage.side * stage.side;
+    if (memory->base) engine->stages[i] = stage;
+}
+
+/* One layer's arrays at a time: each is checked and packed before the next is taken. */
+static int place_layers(arena *memory, qn_engine *engine, const qn_net *net, needs *all) {
+    qn_numbers numbers = {net->numbers};
+    qn_classifier classifier = net->classifier;
+    qn_layer layer, next;
+    int error = qn_read_layer(net, 0, NULL, &next);
+    for (int32_t i = 0; error == QN_OK && i < net->layers; i++) {
+        int last = i + 1 == net->layers;
+        layer = next;
+        if (!last) error = qn_read_layer(net, i + 1, &layer, &next);
+        if (error == QN_OK && memory->base) error = qn_take_layer(&numbers, &layer);
+        if (error == QN_OK) place_stage(memory, engine, i, &layer, last ? NULL : &next, all);
+    }
+    if (error == QN_OK && memory->base) error = qn_take_classifier(&numbers, &classifier);
+    if (error != QN_OK) return error;
+    engine->items++; /* the head */
+    place_head(memory, &engine->head, &classifier);
+    return QN_OK;
+}
+
+static int place(arena *memory, qn_engine *engine, const qn_net *net, const qn_kernels *kernels, int threads) {
     needs need = {0, 0, 0, 0};
-    const qn_layer *last = &net->layer[net->layers - 1];
     memset(engine, 0, sizeof *engine);
     engine->kernels = kernels, engine->threads = threads, engine->layers = net->layers;
     engine->image_side = net->side, engine->image_channels = net->channels;
-    engine->last_pixels = last->side * last->side;
-    take(&all, sizeof *engine);
-    engine->team = take(&all, qn_team_bytes(threads));
-    engine->stages = take(&all, (uint64_t)net->layers * sizeof *engine->stages);
-    for (int32_t i = 0; i < net->layers; i++) {
-        qn_stage stage = {0};
-        describe_stage(&stage, net, i, threads);
-        stage.first_item = engine->items;
-        engine->items += share_stage(&stage, kernels, threads);
-        place_matrix(&all, &stage, &net->layer[i], kernels);
-        if (i > 0) place_depthwise(&all, &stage, &net->layer[i], kernels);
-        place_offsets(&all, &stage);
-        add_needs(&need, &stage, kernels);
-        if (memory) engine->stages[i] = stage;
-    }
-    engine->items++; /* the head */
-    place_head(&all, &engine->head, net);
-    place_workspaces(&all, engine, &need);
-    return all.used <= SIZE_MAX ? (size_t)all.used : 0;
+    take(memory, sizeof *engine);
+    engine->team = take(memory, qn_team_bytes(threads));
+    engine->stages = take(memory, (uint64_t)net->layers * sizeof *engine->stages);
+    int error = place_layers(memory, engine, net, &need);
+    if (error == QN_OK) place_workspaces(memory, engine, &need);
+    return error;
+}
+
+size_t qn_plan_bytes(const qn_net *net, const qn_kernels *kernels, int threads) {
+    qn_engine engine;
+    arena counted = {NULL, 0};
+    if (place(&counted, &engine, net, kernels, threads) != QN_OK) return 0;
+    return counted.used <= SIZE_MAX ? (size_t)counted.used : 0;
+}
+
+int qn_plan(qn_engine *engine, const qn_net *net, const qn_kernels *kernels, int threads, uint8_t *memory) {
+    arena all = {memory, 0};
+    return place(&all, engine, net, kernels, threads);
 }
