@@ -10,6 +10,12 @@
 const INFO_BYTES = 32;
 const SECTION_AT = 24;
 const READ_SHAPE = 0;
+// FORMAT.md: the header, and an entry of the table
+const HEADER_BYTES = 32;
+const HEADER_SECTIONS = 12;
+const ENTRY_BYTES = 64;
+const ENTRY_OFFSET = 8;
+const ENTRY_LENGTH = 16;
 const text = new TextDecoder();
 
 /** A .qnz file, checked and ready to run. One image at a time; a worker of one's own makes more. */
@@ -104,10 +110,11 @@ async function instantiate(wasm) {
 /** The card of a checked file: JSON in its section CARD (FORMAT.md). */
 function readCard(file) {
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
-  for (let entry = 32; entry < 32 + 64 * view.getUint32(12, true); entry += 64) {
+  const end = HEADER_BYTES + ENTRY_BYTES * view.getUint32(HEADER_SECTIONS, true);
+  for (let entry = HEADER_BYTES; entry < end; entry += ENTRY_BYTES) {
     if (text.decode(file.subarray(entry, entry + 4)) !== "CARD") continue;
-    const offset = Number(view.getBigUint64(entry + 8, true));
-    const length = Number(view.getBigUint64(entry + 16, true));
+    const offset = Number(view.getBigUint64(entry + ENTRY_OFFSET, true));
+    const length = Number(view.getBigUint64(entry + ENTRY_LENGTH, true));
     return JSON.parse(text.decode(file.subarray(offset, offset + length)));
   }
   return {};
