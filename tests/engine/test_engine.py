@@ -1,5 +1,6 @@
 """The engine is the reference bit for bit, by every instruction set of this CPU; and refuses what it cannot run."""
 
+import ctypes
 import subprocess
 import sys
 import time
@@ -15,8 +16,10 @@ from native import compile_c, engine_sources, run_all, write_cases
 from networks import Block, Shape, network_blob, networks, random_images, random_network
 from quicknet import engine
 from quicknet.core.errors import ConfigError, DataError, FormatError, ToolError
-from quicknet.engine import Engine
+from quicknet.engine import Engine, binding
 from quicknet.qnz import reference
+from quicknet.qnz.container import pack_sections
+from quicknet.qnz.encoding import encode_network
 from quicknet.qnz.network import IntegerNetwork
 
 pytestmark = pytest.mark.skipif(not engine.available(), reason=engine.status())
@@ -157,6 +160,35 @@ def test_the_best_instruction_set_is_the_last_named() -> None:
     for isa in engine.instruction_sets():
         assert Engine(blob, isa=isa).isa == isa
         assert engine.peak_rate(isa, 2, samples=1) > 1e8
+
+
+def open_codes(blob: bytes) -> dict[str, int]:
+    """Return the codes of qn_check, and of qn_open with enough memory, with none, and for no instruction set."""
+    library, handle, file = binding._library(), ctypes.c_void_p(), (blob, len(blob))
+    size = library.qn_memory(*file, 1)
+    memory = np.empty(size + 64, np.uint8)
+    address = -(-memory.ctypes.data // 64) * 64
+    codes = {"check": library.qn_check(*file, None)}
+    for name, room, isa in (("open", size, 0), ("no memory", 0, 0), ("no such instructions", size, 99)):
+        codes[name] = library.qn_open(ctypes.byref(handle), *file, address, room, 1, isa)
+        if codes[name] == 0:
+            library.qn_close(handle)
+    return codes
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(networks(), st.integers(0, 2**32 - 1))
+def test_opening_refuses_what_checking_refuses(network: IntegerNetwork, seed: int) -> None:
+    """Opening checks each layer as it packs it: it must find what the check of the whole file finds, and name it."""
+    rng = np.random.default_rng(seed)
+    netw, tens = encode_network(network)
+    changed = bytearray(tens)
+    for at in rng.integers(0, len(tens), rng.integers(1, 4)):
+        changed[at] = (changed[at] + rng.choice((-1, 1, 128))) % 256
+    codes = open_codes(pack_sections({"CARD": b"{}", "NETW": netw, "TENS": bytes(changed)}))
+    bad = codes["check"]
+    assert bad in (0, 7)  # QN_BOUNDS
+    assert codes == {"check": bad, "open": bad, "no memory": bad or 8, "no such instructions": bad or 9}
 
 
 def test_a_network_is_ready_within_20_ms() -> None:
