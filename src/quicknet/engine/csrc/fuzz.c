@@ -72,11 +72,13 @@ static void run_engines(const uint8_t *file, size_t size, const qn_info *info) {
         qn_close(engine);
         if (memcmp(logits, to, classes * sizeof *to) != 0) abort();
     }
-    free(logits), free(image), free(memory);
+    free(logits);
+    free(image);
+    free(memory);
 }
 #endif
 
-static int try(const uint8_t *file, size_t size) {
+static int read_input(const uint8_t *file, size_t size) {
     static qn_net net;
     qn_info info, again;
     int error = qn_read(file, size, &net, &info);
@@ -96,9 +98,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint8_t *copy = calloc(size > 0 ? size : 1, 1); /* of its own, so that AddressSanitizer knows its end */
     if (copy == NULL) return 0;
     if (size > 0) memcpy(copy, data, size);
-    try(copy, size);
+    read_input(copy, size);
     seal(copy, size);
-    try(copy, size);
+    read_input(copy, size);
     free(copy);
     return 0;
 }
@@ -107,7 +109,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 #include <time.h>
 
 static uint64_t next(uint64_t *state) { /* xorshift64 */
-    *state ^= *state << 13, *state ^= *state >> 7, *state ^= *state << 17;
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
     return *state;
 }
 
