@@ -1,5 +1,5 @@
 // The C interface that `native.py` calls: float and double forms of each function, and the
-// library's own check. Sizes travel as one array of int64 in the order of the structs.
+// library's own check. Arguments travel in the layers' own structs, which `native.py` mirrors.
 #include <cmath>
 #include <vector>
 
@@ -22,9 +22,6 @@ bool with_kernel(int64_t kernel, Body body) {
   }
 }
 
-Separable separable_shape(const int64_t* n) { return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8]}; }
-Stem stem_shape(const int64_t* n) { return {n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8]}; }
-
 // Calls body(E{}) with the elements that the products of a call run over.
 template <class T, class Body>
 bool with_elements(int64_t bf16, Body body) {
@@ -43,6 +40,63 @@ int guarded(Body body) {
   } catch (const std::bad_alloc&) {
     return 2;
   }
+}
+
+// Calls body(E{}, constant<K>) for a separable layer: 0, or what went wrong.
+template <class T, class Body>
+int with_separable(const Separable& s, Body body) {
+  return guarded([&] {
+    return with_elements<T>(s.bf16, [&](auto e) { return with_kernel(s.kernel, [&](auto k) { body(e, k); }); });
+  });
+}
+
+template <class T>
+int run_separable_forward(const Separable& s, const SeparableInput<T>& in, const LayerOutput<T>& out) {
+  return with_separable<T>(
+      s, [&](auto e, auto k) { separable_forward<T, decltype(e), decltype(k)::value>(s, in, out); });
+}
+
+template <class T>
+int run_separable_backward(const Separable& s, const SeparableInput<T>& in, const LayerKept<T>& kept,
+                           const SeparableGradients<T>& out) {
+  return with_separable<T>(
+      s, [&](auto e, auto k) { separable_backward<T, decltype(e), decltype(k)::value>(s, in, kept, out); });
+}
+
+template <class T>
+int run_stem_forward(const Stem& s, const StemInput<T>& in, const LayerOutput<T>& out) {
+  return guarded([&] {
+    return with_elements<T>(s.bf16, [&](auto e) {
+      stem_forward<T, decltype(e)>(s, in, out);
+      return true;
+    });
+  });
+}
+
+template <class T>
+int run_stem_backward(const Stem& s, const StemInput<T>& in, const LayerKept<T>& kept, const StemGradients<T>& out) {
+  return guarded([&] {
+    return with_elements<T>(s.bf16, [&](auto e) {
+      stem_backward<T, decltype(e)>(s, in, kept, out);
+      return true;
+    });
+  });
+}
+
+template <class T>
+int run_output_forward(const Output& s, const OutputInput<T>& in, const OutputResult<T>& out) {
+  return guarded([&] {
+    output_forward(s, in, out);
+    return true;
+  });
+}
+
+template <class T>
+int run_output_backward(const Output& s, const OutputInput<T>& in, const OutputGradients<T>& out) {
+  return guarded([&] {
+    output_backward(s, in, out);
+    return true;
+  });
 }
 
 template <class T, class E>
@@ -69,92 +123,74 @@ bool product_holds(int rows, int depth, int columns) {
 }  // namespace
 }  // namespace quicknet
 
-#define QUICKNET_NORM(T) const T *mean, const T *variance, const T *weight, const T *bias, const T *slope
-
-#define QUICKNET_FUNCTIONS(T, SUFFIX)                                                                          \
-  int quicknet_channel_unit_##SUFFIX() { return quicknet::kChannelUnit<T>; }                                   \
-  int quicknet_separable_forward_##SUFFIX(const int64_t* n, double epsilon, const T* z, QUICKNET_NORM(T),      \
-                                          const T* depthwise, const T* pointwise, T* out, T* out_mean,         \
-                                          T* out_variance) {                                                   \
-    const quicknet::NormInput<T> norm{mean, variance, weight, bias, slope, epsilon};                           \
-    return quicknet::guarded([&] {                                                                             \
-      return quicknet::with_elements<T>(n[7], [&](auto e) {                                                    \
-        return quicknet::with_kernel(n[5], [&](auto k) {                                                       \
-          quicknet::separable_forward<T, decltype(e), decltype(k)::value>(                                     \
-              quicknet::separable_shape(n), {z, norm, depthwise, pointwise}, out, out_mean, out_variance);     \
-        });                                                                                                    \
-      });                                                                                                      \
-    });                                                                                                        \
-  }                                                                                                            \
-  int quicknet_separable_backward_##SUFFIX(                                                                    \
-      const int64_t* n, double epsilon, const T* z, QUICKNET_NORM(T), const T* depthwise, const T* pointwise,  \
-      const T* g, const T* out, const T* out_mean, const T* d_mean, const T* d_variance, T* d_z, T* d_norm,    \
-      T* d_depthwise, T* d_pointwise) {                                                                        \
-    const quicknet::NormInput<T> norm{mean, variance, weight, bias, slope, epsilon};                           \
-    return quicknet::guarded([&] {                                                                             \
-      return quicknet::with_elements<T>(n[7], [&](auto e) {                                                    \
-        return quicknet::with_kernel(n[5], [&](auto k) {                                                       \
-          quicknet::separable_backward<T, decltype(e), decltype(k)::value>(                                    \
-              quicknet::separable_shape(n), {z, norm, depthwise, pointwise},                                   \
-              {g, out, out_mean, d_mean, d_variance}, {d_z, d_norm, d_depthwise, d_pointwise});                \
-        });                                                                                                    \
-      });                                                                                                      \
-    });                                                                                                        \
-  }                                                                                                            \
-  int quicknet_stem_forward_##SUFFIX(const int64_t* n, double, const T* x, const T* weight, T* out,            \
-                                     T* out_mean, T* out_variance) {                                           \
-    return quicknet::guarded([&] {                                                                             \
-      return quicknet::with_elements<T>(n[7], [&](auto e) {                                                    \
-        quicknet::stem_forward<T, decltype(e)>(quicknet::stem_shape(n), x, weight, out, out_mean, out_variance); \
-        return true;                                                                                           \
-      });                                                                                                      \
-    });                                                                                                        \
-  }                                                                                                            \
-  int quicknet_stem_backward_##SUFFIX(const int64_t* n, double, const T* x, const T* g, const T* out,          \
-                                      const T* out_mean, const T* d_mean, const T* d_variance, T* d_weight) {  \
-    return quicknet::guarded([&] {                                                                             \
-      return quicknet::with_elements<T>(n[7], [&](auto e) {                                                    \
-        quicknet::stem_backward<T, decltype(e)>(                                                               \
-            quicknet::stem_shape(n), x, g, out, out_mean, d_mean, d_variance, d_weight);                       \
-        return true;                                                                                           \
-      });                                                                                                      \
-    });                                                                                                        \
-  }                                                                                                            \
-  int quicknet_output_forward_##SUFFIX(const int64_t* n, double epsilon, const T* z, QUICKNET_NORM(T), T* y) { \
-    const quicknet::NormInput<T> norm{mean, variance, weight, bias, slope, epsilon};                           \
-    return quicknet::guarded([&] {                                                                             \
-      quicknet::output_forward<T>(n[0], int(n[1]), int(n[2]), z, norm, y);                                     \
-      return true;                                                                                             \
-    });                                                                                                        \
-  }                                                                                                            \
-  int quicknet_output_backward_##SUFFIX(const int64_t* n, double epsilon, const T* z, QUICKNET_NORM(T),        \
-                                        const T* dy, T* d_z, T* d_norm) {                                      \
-    const quicknet::NormInput<T> norm{mean, variance, weight, bias, slope, epsilon};                           \
-    return quicknet::guarded([&] {                                                                             \
-      quicknet::output_backward<T>(n[0], int(n[1]), int(n[2]), z, norm, dy, d_z, d_norm);                      \
-      return true;                                                                                             \
-    });                                                                                                        \
-  }
+using namespace quicknet;
 
 extern "C" {
 
-QUICKNET_FUNCTIONS(float, f32)
-QUICKNET_FUNCTIONS(double, f64)
+int quicknet_separable_forward_f32(const Separable* s, const SeparableInput<float>* in, const LayerOutput<float>* out) {
+  return run_separable_forward(*s, *in, *out);
+}
+int quicknet_separable_forward_f64(const Separable* s, const SeparableInput<double>* in,
+                                   const LayerOutput<double>* out) {
+  return run_separable_forward(*s, *in, *out);
+}
+
+int quicknet_separable_backward_f32(const Separable* s, const SeparableInput<float>* in,
+                                    const LayerKept<float>* kept, const SeparableGradients<float>* out) {
+  return run_separable_backward(*s, *in, *kept, *out);
+}
+int quicknet_separable_backward_f64(const Separable* s, const SeparableInput<double>* in,
+                                    const LayerKept<double>* kept, const SeparableGradients<double>* out) {
+  return run_separable_backward(*s, *in, *kept, *out);
+}
+
+int quicknet_stem_forward_f32(const Stem* s, const StemInput<float>* in, const LayerOutput<float>* out) {
+  return run_stem_forward(*s, *in, *out);
+}
+int quicknet_stem_forward_f64(const Stem* s, const StemInput<double>* in, const LayerOutput<double>* out) {
+  return run_stem_forward(*s, *in, *out);
+}
+
+int quicknet_stem_backward_f32(const Stem* s, const StemInput<float>* in, const LayerKept<float>* kept,
+                               const StemGradients<float>* out) {
+  return run_stem_backward(*s, *in, *kept, *out);
+}
+int quicknet_stem_backward_f64(const Stem* s, const StemInput<double>* in, const LayerKept<double>* kept,
+                               const StemGradients<double>* out) {
+  return run_stem_backward(*s, *in, *kept, *out);
+}
+
+int quicknet_output_forward_f32(const Output* s, const OutputInput<float>* in, const OutputResult<float>* out) {
+  return run_output_forward(*s, *in, *out);
+}
+int quicknet_output_forward_f64(const Output* s, const OutputInput<double>* in, const OutputResult<double>* out) {
+  return run_output_forward(*s, *in, *out);
+}
+
+int quicknet_output_backward_f32(const Output* s, const OutputInput<float>* in, const OutputGradients<float>* out) {
+  return run_output_backward(*s, *in, *out);
+}
+int quicknet_output_backward_f64(const Output* s, const OutputInput<double>* in, const OutputGradients<double>* out) {
+  return run_output_backward(*s, *in, *out);
+}
+
+// The multiple that stored channels are padded to.
+int quicknet_channel_unit_f32() { return kChannelUnit<float>; }
+int quicknet_channel_unit_f64() { return kChannelUnit<double>; }
 
 // Width of a vector in bits.
-int quicknet_vector_bits() { return 8 * quicknet::kVectorBytes; }
+int quicknet_vector_bits() { return 8 * kVectorBytes; }
 
 // Whether the products can run over pairs of bfloat16.
 int quicknet_bf16() { return QUICKNET_BF16; }
 
 // 0 where this machine runs what the compiler made of this source, and right.
 int quicknet_check() {
-  using quicknet::product_holds;
-  bool holds = product_holds<float, float>(37, 19, 3 * quicknet::kLanes<float>) &&
-               product_holds<double, double>(29, 23, 5 * quicknet::kLanes<double>);
+  bool holds = product_holds<float, float>(37, 19, 3 * kLanes<float>) &&
+               product_holds<double, double>(29, 23, 5 * kLanes<double>);
 #if QUICKNET_BF16
-  holds = holds && product_holds<float, quicknet::Pair>(37, 19, 3 * quicknet::kLanes<float>) &&
-          product_holds<float, quicknet::Pair>(29, 64, 2 * quicknet::kLanes<float>);
+  holds = holds && product_holds<float, Pair>(37, 19, 3 * kLanes<float>) &&
+          product_holds<float, Pair>(29, 64, 2 * kLanes<float>);
 #endif
   return holds ? 0 : 1;
 }

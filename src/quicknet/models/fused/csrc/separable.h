@@ -79,6 +79,18 @@ struct SeparableInput {
   const T *depthwise, *pointwise;
 };
 
+// A layer's kept output z (N, h, w, padded O) and its moments (O), or null where not wanted.
+template <class T>
+struct LayerOutput {
+  T *z, *mean, *variance;
+};
+
+// What backward of a layer gets: its kept output, and gradients of that and of its moments.
+template <class T>
+struct LayerKept {
+  const T *g, *z, *mean, *d_mean, *d_variance;  // g, z (N, h, w, padded O); the others (O)
+};
+
 inline Arena& shared_arena() {
   static thread_local Arena arena;
   return arena;
@@ -113,9 +125,8 @@ void separable_forward_images(const SeparablePlan<T, K>& plan, const Norm<T>& no
   }
 }
 
-// z (N, H, W, padded C) -> out (N, h, w, padded O); mean, variance (O) of it, or null where not wanted.
 template <class T, class E, int K>
-void separable_forward(const Separable& s, const SeparableInput<T>& in, T* out, T* mean, T* variance) {
+void separable_forward(const Separable& s, const SeparableInput<T>& in, const LayerOutput<T>& out) {
   const SeparablePlan<T, K> plan(s);
   const int c = plan.in_padded, o = plan.out_padded, pieces = plan.pieces();
   Norm<T> norm;
@@ -135,13 +146,13 @@ void separable_forward(const Separable& s, const SeparableInput<T>& in, T* out, 
   for_pieces(pieces, s.threads, [&](int i) {
     moments[size_t(i)] = {sums + int64_t(i) * 2 * o, sums + int64_t(i) * 2 * o + o, pivots + int64_t(i) * o, 0};
     moments[size_t(i)].clear(o);
-    separable_forward_images<T, E, K>(plan, norm, weights, in.z, share(s.images, i, pieces), out,
-                                   mean == nullptr ? nullptr : &moments[size_t(i)]);
+    separable_forward_images<T, E, K>(plan, norm, weights, in.z, share(s.images, i, pieces), out.z,
+                                      out.mean == nullptr ? nullptr : &moments[size_t(i)]);
   });
-  if (mean == nullptr) return;
+  if (out.mean == nullptr) return;
   join_moments(moments.data(), pieces, o, joined, joined + o);
-  std::copy(joined, joined + s.out_channels, mean);
-  std::copy(joined + o, joined + o + s.out_channels, variance);
+  std::copy(joined, joined + s.out_channels, out.mean);
+  std::copy(joined + o, joined + o + s.out_channels, out.variance);
 }
 
 }  // namespace quicknet

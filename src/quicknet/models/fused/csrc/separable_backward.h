@@ -5,11 +5,6 @@
 
 namespace quicknet {
 
-template <class T>
-struct SeparableKept {
-  const T *g, *z, *mean, *d_mean, *d_variance;  // g, z (N, h, w, padded O); the others (O)
-};
-
 // Null where not wanted, z and norm together: z (N, H, W, padded C); norm (5, C)
 // in the order of NormInput.
 template <class T>
@@ -178,7 +173,7 @@ void join_gradients(const SeparablePlan<T, K>& plan, const std::vector<Separable
 }
 
 template <class T, class E, int K>
-void separable_backward(const Separable& s, const SeparableInput<T>& in, const SeparableKept<T>& kept,
+void separable_backward(const Separable& s, const SeparableInput<T>& in, const LayerKept<T>& kept,
                         const SeparableGradients<T>& out) {
   const SeparablePlan<T, K> plan(s);
   const int c = plan.in_padded, o = plan.out_padded, pieces = plan.pieces();

@@ -17,6 +17,18 @@ struct Stem {
   int64_t depth() const { return kernel * kernel * in_channels; }
 };
 
+// x (N, H, W, C), weight (O, K, K, C).
+template <class T>
+struct StemInput {
+  const T *x, *weight;
+};
+
+// Of weight; the image needs none.
+template <class T>
+struct StemGradients {
+  T* weight;
+};
+
 // Copies `count` elements by whole vectors: up to a vector more is read and written.
 template <class T>
 inline void copy_run(const T* from, int count, T* to) {
@@ -64,9 +76,8 @@ struct StemPlan {
   }
 };
 
-// x (N, H, W, C), weight (O, K, K, C) -> out (N, h, w, padded O); mean, variance (O), or null.
 template <class T, class E>
-void stem_forward(const Stem& s, const T* x, const T* weight, T* out, T* mean, T* variance) {
+void stem_forward(const Stem& s, const StemInput<T>& in, const LayerOutput<T>& out) {
   const StemPlan<T> plan(s);
   const int o = plan.padded, pieces = plan.pieces();
   T *pivots, *sums_memory, *joined;
@@ -75,7 +86,7 @@ void stem_forward(const Stem& s, const T* x, const T* weight, T* out, T* mean, T
                           {&sums_memory, int64_t(pieces) * 2 * o * int64_t(sizeof(double) / sizeof(T))},
                           {&joined, 2 * o}});
   double* sums = reinterpret_cast<double*>(sums_memory);
-  pack_panels(weight, 1, plan.depth, plan.depth, o, int(s.out_channels), panels);
+  pack_panels(in.weight, 1, plan.depth, plan.depth, o, int(s.out_channels), panels);
   std::vector<Moments<T>> moments(static_cast<size_t>(pieces));
   for_pieces(pieces, s.threads, [&](int i) {
     Moments<T>& mine = moments[size_t(i)];
@@ -89,23 +100,21 @@ void stem_forward(const Stem& s, const T* x, const T* weight, T* out, T* mean, T
     for (int64_t n = images.begin; n < images.end; ++n)
       for (int64_t first = 0; first < plan.pixels; first += plan.chunk) {
         const int count = int(std::min(plan.chunk, plan.pixels - first));
-        T* z = out + (n * plan.pixels + first) * o;
-        plan.patches(x + n * s.in_height * s.in_width * s.in_channels, first, count, patches);
+        T* z = out.z + (n * plan.pixels + first) * o;
+        plan.patches(in.x + n * s.in_height * s.in_width * s.in_channels, first, count, patches);
         for (int p = 0; p < count; ++p) targets[size_t(p)] = z + int64_t(p) * o;
         product(count, plan.depth, o, patches, plan.pitch, panels, targets.data(), scratch);
-        if (mean != nullptr) mine.add(z, count, o);
+        if (out.mean != nullptr) mine.add(z, count, o);
       }
   });
-  if (mean == nullptr) return;
+  if (out.mean == nullptr) return;
   join_moments(moments.data(), pieces, o, joined, joined + o);
-  std::copy(joined, joined + s.out_channels, mean);
-  std::copy(joined + o, joined + o + s.out_channels, variance);
+  std::copy(joined, joined + s.out_channels, out.mean);
+  std::copy(joined + o, joined + o + s.out_channels, out.variance);
 }
 
-// g, z (N, h, w, padded O); mean, d_mean, d_variance (O) -> d_weight (O, K, K, C).
 template <class T, class E>
-void stem_backward(const Stem& s, const T* x, const T* g, const T* z, const T* mean, const T* d_mean,
-                   const T* d_variance, T* d_weight) {
+void stem_backward(const Stem& s, const StemInput<T>& in, const LayerKept<T>& kept, const StemGradients<T>& out) {
   const StemPlan<T> plan(s);
   const int o = plan.padded, pieces = plan.pieces();
   const int64_t part = int64_t(o) * plan.depth_padded;
@@ -113,7 +122,7 @@ void stem_backward(const Stem& s, const T* x, const T* g, const T* z, const T* m
   T* parts;
   shared_arena().take({{&moments.mean, o}, {&moments.per_mean, o}, {&moments.per_variance, o},
                           {&parts, pieces * part}});
-  moments.set(mean, d_mean, d_variance, double(s.images) * double(plan.pixels), int(s.out_channels), o);
+  moments.set(kept.mean, kept.d_mean, kept.d_variance, double(s.images) * double(plan.pixels), int(s.out_channels), o);
   std::memset(parts, 0, sizeof(T) * size_t(pieces * part));
   for_pieces(pieces, s.threads, [&](int i) {
     T *patches, *dz;
@@ -126,8 +135,8 @@ void stem_backward(const Stem& s, const T* x, const T* g, const T* z, const T* m
       for (int64_t first = 0; first < plan.pixels; first += plan.chunk) {
         const int count = int(std::min(plan.chunk, plan.pixels - first));
         const int64_t at = (n * plan.pixels + first) * o;
-        plan.patches(x + n * s.in_height * s.in_width * s.in_channels, first, count, patches);
-        moments.apply(z + at, g + at, count, o, dz, plan.out_pitch);
+        plan.patches(in.x + n * s.in_height * s.in_width * s.in_channels, first, count, patches);
+        moments.apply(kept.z + at, kept.g + at, count, o, dz, plan.out_pitch);
         outer_product(count, o, plan.depth_padded, dz, plan.out_pitch, patches, plan.pitch, parts + i * part,
                       scratch);
       }
@@ -136,7 +145,7 @@ void stem_backward(const Stem& s, const T* x, const T* g, const T* z, const T* m
     for (int64_t k = 0; k < plan.depth; ++k) {
       T sum = 0;
       for (int i = 0; i < pieces; ++i) sum += parts[i * part + m * plan.depth_padded + k];
-      d_weight[m * plan.depth + k] = sum;
+      out.weight[m * plan.depth + k] = sum;
     }
 }
 
