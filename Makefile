@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+C_SOURCES := $(wildcard $(addprefix src/quicknet/,engine/*/*.[ch] engine/js/include/*.h models/fused/csrc/*.[ch]*))
+
 .PHONY: setup check test test-all demo bench docs results clean
 
 # Redone only when what it installs has changed.
@@ -21,6 +23,7 @@ setup: $(VENV)/.done
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

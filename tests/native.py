@@ -16,7 +16,8 @@ from quicknet.qnz.network import IntegerNetwork
 
 ENGINE = Path(__file__).resolve().parent.parent / "src" / "quicknet" / "engine"
 CSRC = ENGINE / "csrc"
-STRICT = ("-std=c11", "-pedantic", "-Wall", "-Wextra", "-Werror")
+WARNINGS = ("-Wall", "-Wextra", "-Werror")
+STRICT = ("-std=c11", "-pedantic", *WARNINGS)
 
 
 def tool(*names: str) -> str:

@@ -72,7 +72,8 @@ static inline QN_INLINE __m256i widened(__m256i sum, __m256i acc) {
 static inline QN_INLINE __m256i step(__m256i acc, const __m256i a[4], const int8_t *w, const int sums) {
     __m256i p0 = product(a[0], w), p1 = product(a[1], w + 32), p2 = product(a[2], w + 64), p3 = product(a[3], w + 96);
     if (sums == 1) return widened(p3, widened(p2, widened(p1, widened(p0, acc))));
-    p0 = _mm256_add_epi16(p0, p1), p2 = _mm256_add_epi16(p2, p3);
+    p0 = _mm256_add_epi16(p0, p1);
+    p2 = _mm256_add_epi16(p2, p3);
     if (sums == 2) return widened(p2, widened(p0, acc));
     return widened(_mm256_add_epi16(p0, p2), acc);
 }

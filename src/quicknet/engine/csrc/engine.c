@@ -258,8 +258,10 @@ void qn_close(qn_engine *engine) { qn_team_stop(engine->team); }
 const char *qn_isa_name(const qn_engine *engine) { return engine->kernels->name; }
 
 void qn_describe(const qn_engine *engine, qn_info *info) {
-    info->side = (uint32_t)engine->image_side, info->channels = (uint32_t)engine->image_channels;
-    info->classes = (uint32_t)engine->head.classes, info->layers = (uint32_t)engine->layers;
+    info->side = (uint32_t)engine->image_side;
+    info->channels = (uint32_t)engine->image_channels;
+    info->classes = (uint32_t)engine->head.classes;
+    info->layers = (uint32_t)engine->layers;
 }
 
 int qn_has(int isa) { return qn_find_kernels(isa) != NULL; }

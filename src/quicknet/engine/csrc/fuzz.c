@@ -85,11 +85,13 @@ static void run_engines(const uint8_t *file, size_t size, const qn_info *info) {
         qn_close(engine);
         if (memcmp(logits, to, classes * sizeof *to) != 0) abort();
     }
-    free(logits), free(image), free(memory);
+    free(logits);
+    free(image);
+    free(memory);
 }
 #endif
 
-static int try(const uint8_t *file, size_t size) {
+static int read_input(const uint8_t *file, size_t size) {
     qn_net net;
     qn_info info, again;
     int error = qn_read_to(file, size, &net, &info, QN_READ_ALL);
@@ -109,9 +111,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     uint8_t *copy = calloc(size > 0 ? size : 1, 1); /* of its own, so that AddressSanitizer knows its end */
     if (copy == NULL) return 0;
     if (size > 0) memcpy(copy, data, size);
-    try(copy, size);
+    read_input(copy, size);
     seal(copy, size);
-    try(copy, size);
+    read_input(copy, size);
     free(copy);
     return 0;
 }
@@ -120,14 +122,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 #include <time.h>
 
 static uint64_t next(uint64_t *state) { /* xorshift64 */
-    *state ^= *state << 13, *state ^= *state >> 7, *state ^= *state << 17;
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
     return *state;
 }
 
 /* One change to `file`, which has room for `size` bytes; returns its new length. */
 static size_t mutate(uint8_t *file, size_t size, uint64_t *random) {
-    static const uint32_t edges[] = {0,     1,     2,     127,   128,   255,        256,
-                                     8192,  8193,  32767, 32768, 65535, 0x7fffffff, 0x80000000};
+    static const uint32_t edges[] = {0,    1,    2,     127,   128,   255,        256,
+                                     8192, 8193, 32767, 32768, 65535, 0x7fffffff, 0x80000000};
     if (size == 0) return 0;
     size_t at = next(random) % size, width = (size_t)1 << next(random) % 4;
     if (next(random) % 2 == 0) at %= size < 512 ? size : 512; /* header, table, shape */

@@ -96,7 +96,7 @@ extern const qn_kernels qn_avx2, qn_avx512vnni;
 #elif defined(__aarch64__)
 extern const qn_kernels qn_neon;
 /* Compilers that know the dot product's intrinsics, be it for a single function. */
-#if defined(__ARM_FEATURE_DOTPROD) || (defined(__GNUC__) && !defined(__clang__)) || \
+#if defined(__ARM_FEATURE_DOTPROD) || (defined(__GNUC__) && !defined(__clang__)) ||                                    \
     (defined(__clang_major__) && __clang_major__ >= 16)
 #define QN_HAS_NEON_DOT
 extern const qn_kernels qn_neon_dot;

@@ -56,19 +56,9 @@ static void pack(const qn_matrix *to, const qn_layer *layer, int32_t outs, int32
 
 static void pack_matrix(const qn_matrix *to, const qn_layer *layer) { pack(to, layer, 4, 16); }
 
-/* [k][k][channels] */
+/* The data is bytes less 128, and so is its zero point. */
 static void pack_depthwise(const qn_depthwise *to, const qn_layer *layer) {
-    for (int32_t c = 0; c < to->channels; c++) {
-        int32_t sum = 0;
-        for (int32_t t = 0; t < to->kernel * to->kernel; t++) {
-            size_t from = (size_t)t * (size_t)layer->in_channels + (size_t)c;
-            int8_t w = c < layer->in_channels ? layer->depthwise[from] : 0;
-            to->weight[(size_t)t * (size_t)to->channels + (size_t)c] = w;
-            sum += w;
-        }
-        to->bias[c] = (int16_t)((128 - layer->in_zero) * sum); /* within 128 * 516: wraps as the sums do */
-        to->multiplier[c] = c < layer->in_channels ? qn_i16(layer->multiplier + 2 * (size_t)c) : 0;
-    }
+    qn_plain_pack_depthwise(to, layer, layer->in_zero - 128);
 }
 
 static inline int8x16_t load_shifted(const uint8_t *in) {
@@ -89,8 +79,6 @@ static inline void store_outputs(const qn_matrix *m, const qn_span *span, int32_
     int16x8_t multiplier = vbslq_s16(vcltzq_s16(t), vld1q_s16(m->negative + o), vld1q_s16(m->positive + o));
     vst1_u8(span->out + span->out_at[p] + o, rounded(t, multiplier, m->zero, m->top));
 }
-
-static inline int32_t pixel_index(const qn_span *span, int32_t p) { return p < span->pixels ? p : span->pixels - 1; }
 
 /* Sums of 4 output channels for each of 4 pixels. */
 static inline void four_channels(const qn_matrix *m, int32_t o, const uint8_t *const in[PIXELS],
@@ -121,25 +109,16 @@ static void matrix(const qn_matrix *m, const qn_span *span, int32_t first, int32
         for (int32_t p = 0; p < span->pixels; p += PIXELS) {
             const uint8_t *in[PIXELS];
             int32x4_t low[PIXELS], high[PIXELS];
-            for (int i = 0; i < PIXELS; i++)
-                in[i] = span->in + (size_t)pixel_index(span, p + i) * (size_t)span->in_stride;
+            for (int i = 0; i < PIXELS; i++) in[i] = span->in + (size_t)qn_pixel(span, p + i) * (size_t)span->in_stride;
             four_channels(m, o, in, low);
             four_channels(m, o + 4, in, high);
-            for (int i = 0; i < PIXELS; i++)
-                store_outputs(m, span, pixel_index(span, p + i), o, low[i], high[i]);
+            for (int i = 0; i < PIXELS; i++) store_outputs(m, span, qn_pixel(span, p + i), o, low[i], high[i]);
         }
     }
 }
 
-/* Some pixels of a row, and where their channels begin. */
-typedef struct {
-    const uint8_t *in;
-    int32_t row_stride, channel;
-    uint8_t *out;
-} window;
-
 /* 16 channels of `columns` (1 or 2) neighbours; `kernel` and `columns` are constants of the caller. */
-static inline void depthwise_columns(const qn_depthwise *d, int kernel, int columns, const window *at) {
+static inline void depthwise_columns(const qn_depthwise *d, int kernel, int columns, const qn_window *at) {
     const size_t pixel = (size_t)d->channels;
     int16x8_t low[2], high[2];
     for (int i = 0; i < columns; i++) {
@@ -167,7 +146,7 @@ static inline void depthwise_columns(const qn_depthwise *d, int kernel, int colu
     }
 }
 
-static inline void depthwise_some(const qn_depthwise *d, int columns, const window *at) {
+static inline void depthwise_some(const qn_depthwise *d, int columns, const qn_window *at) {
     if (d->kernel == 3)
         depthwise_columns(d, 3, columns, at);
     else
@@ -179,7 +158,7 @@ static void depthwise(const qn_depthwise *d, const uint8_t *in, int32_t row_stri
     const size_t pixel = (size_t)d->channels;
     for (int32_t y = 0; y < rows; y++, in += row_stride, out += (size_t)width * pixel) {
         for (int32_t c = 0; c < d->channels; c += 16) {
-            window at = {in + c, row_stride, c, out + c};
+            qn_window at = {in + c, row_stride, c, out + c};
             for (int32_t x = 0; x + 1 < width; x += 2, at.in += 2 * pixel, at.out += 2 * pixel)
                 depthwise_some(d, 2, &at);
             if (width % 2) depthwise_some(d, 1, &at);
@@ -220,10 +199,10 @@ const qn_kernels qn_neon = {
 static void dot_pack_matrix(const qn_matrix *to, const qn_layer *layer) { pack(to, layer, 16, 4); }
 
 /* 16 channels by group `q` of the 4 pixels' bytes; q is a constant, as the instruction wants it. */
-#define QN_DOT_GROUP(q)                                                                                  \
-    for (int i = 0; i < 4; i++) {                                                                        \
-        int8x16_t w = vld1q_s8(weight + 64 * (q) + 16 * i);                                              \
-        for (int j = 0; j < PIXELS; j++) sums[j][i] = vdotq_laneq_s32(sums[j][i], w, a[j], q);           \
+#define QN_DOT_GROUP(q)                                                                                                \
+    for (int i = 0; i < 4; i++) {                                                                                      \
+        int8x16_t w = vld1q_s8(weight + 64 * (q) + 16 * i);                                                            \
+        for (int j = 0; j < PIXELS; j++) sums[j][i] = vdotq_laneq_s32(sums[j][i], w, a[j], q);                         \
     }
 
 QN_NEON_DOT_TARGET static void dot_matrix(const qn_matrix *m, const qn_span *span, int32_t first, int32_t last,
@@ -235,7 +214,7 @@ QN_NEON_DOT_TARGET static void dot_matrix(const qn_matrix *m, const qn_span *spa
             const uint8_t *in[PIXELS];
             int32x4_t sums[PIXELS][4];
             for (int j = 0; j < PIXELS; j++) {
-                in[j] = span->in + (size_t)pixel_index(span, p + j) * (size_t)span->in_stride;
+                in[j] = span->in + (size_t)qn_pixel(span, p + j) * (size_t)span->in_stride;
                 for (int i = 0; i < 4; i++) sums[j][i] = vld1q_s32(m->bias + o + 4 * i);
             }
             for (int32_t s = 0; s < m->steps; s++, weight += 256) {
@@ -244,8 +223,8 @@ QN_NEON_DOT_TARGET static void dot_matrix(const qn_matrix *m, const qn_span *spa
                 QN_DOT_GROUP(0) QN_DOT_GROUP(1) QN_DOT_GROUP(2) QN_DOT_GROUP(3)
             }
             for (int j = 0; j < PIXELS; j++) {
-                store_outputs(m, span, pixel_index(span, p + j), o, sums[j][0], sums[j][1]);
-                store_outputs(m, span, pixel_index(span, p + j), o + 8, sums[j][2], sums[j][3]);
+                store_outputs(m, span, qn_pixel(span, p + j), o, sums[j][0], sums[j][1]);
+                store_outputs(m, span, qn_pixel(span, p + j), o + 8, sums[j][2], sums[j][3]);
             }
         }
     }

@@ -1,5 +1,6 @@
-/* The small parts of an instruction set in plain C. Each .c file that includes this compiles them for
- * its own instructions, where compilers vectorize them well: they are under 1% of a network's time. */
+/* The small parts of an instruction set in plain C, and how weights are packed. Each .c file that includes this
+ * compiles them for its own instructions, where compilers vectorize them well: they are under 1% of a network's
+ * time. */
 #ifndef QN_PLAIN_H
 #define QN_PLAIN_H
 #include <string.h>
@@ -12,6 +13,17 @@ static inline int32_t qn_mulr(int32_t t, int32_t m) { return (t * m + (1 << 14))
 static inline int32_t qn_clamp(int32_t v, int32_t low, int32_t high) { return v < low ? low : v > high ? high : v; }
 
 static inline uint8_t qn_max(uint8_t a, uint8_t b) { return a > b ? a : b; }
+
+/* Pixel p of a span; past its end the last one again. */
+static inline int32_t qn_pixel(const qn_span *span, int32_t p) { return p < span->pixels ? p : span->pixels - 1; }
+
+/* Neighbouring pixels of a row: the first one's window in the map with its ring of padding. */
+typedef struct {
+    const uint8_t *in;
+    int32_t row_stride; /* bytes of one of the map's rows */
+    int32_t channel;    /* of the first channel */
+    uint8_t *out;
+} qn_window;
 
 static inline void qn_plain_pool(const uint8_t *above, const uint8_t *below, int32_t width, int32_t stride,
                                  int32_t channels, uint8_t *restrict out) {
@@ -48,6 +60,22 @@ static inline void qn_plain_pack_multipliers(const qn_matrix *to, const qn_layer
         int32_t own = o < layer->out_channels;
         to->positive[o] = own ? qn_i16(layer->positive + 2 * (size_t)o) : 0;
         to->negative[o] = own ? qn_i16(layer->negative + 2 * (size_t)o) : 0;
+    }
+}
+
+/* Depthwise weights as they are, [k][k][channels], 0 beyond the layer's own; multipliers; and biases that free the
+ * sums from the data's zero point. */
+static inline void qn_plain_pack_depthwise(const qn_depthwise *to, const qn_layer *layer, int32_t zero) {
+    for (int32_t c = 0; c < to->channels; c++) {
+        int32_t sum = 0;
+        for (int32_t t = 0; t < to->kernel * to->kernel; t++) {
+            size_t from = (size_t)t * (size_t)layer->in_channels + (size_t)c;
+            int8_t w = c < layer->in_channels ? layer->depthwise[from] : 0;
+            to->weight[(size_t)t * (size_t)to->channels + (size_t)c] = w;
+            sum += w;
+        }
+        to->bias[c] = (int16_t)(-zero * sum); /* modulo 2^16, as the sums are */
+        to->multiplier[c] = c < layer->in_channels ? qn_i16(layer->multiplier + 2 * (size_t)c) : 0;
     }
 }
 

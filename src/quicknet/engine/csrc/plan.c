@@ -43,8 +43,11 @@ static int32_t rows_of_tile(int32_t side, int threads) {
 static void describe_stage(qn_stage *stage, const qn_layer *layer, const qn_layer *next, int threads) {
     stage->is_stem = layer->is_stem;
     stage->pool = next && next->pool;
-    stage->side = layer->side, stage->kernel = layer->kernel, stage->stride = layer->stride;
-    stage->in_channels = layer->in_channels, stage->out_channels = layer->out_channels;
+    stage->side = layer->side;
+    stage->kernel = layer->kernel;
+    stage->stride = layer->stride;
+    stage->in_channels = layer->in_channels;
+    stage->out_channels = layer->out_channels;
     int32_t rows = rows_of_tile(layer->side, threads);
     if (stage->pool) rows = qn_round_up(rows, 2);
     stage->tile_rows = rows;
@@ -61,7 +64,10 @@ static void place_matrix(arena *memory, qn_stage *stage, const qn_layer *layer, 
     int32_t steps = (row + 15) / 16, row_bytes = layer->in_side * layer->in_channels;
     m->steps = rows * steps;
     m->out_channels = stage->out.channels;
-    m->sums = layer->sums, m->shift = layer->shift, m->zero = layer->zero, m->top = layer->top;
+    m->sums = layer->sums;
+    m->shift = layer->shift;
+    m->zero = layer->zero;
+    m->top = layer->top;
     uint64_t outs = (uint64_t)m->out_channels;
     int32_t *step_at = take(memory, (uint64_t)m->steps * sizeof *step_at);
     m->weight = take(memory, (uint64_t)m->steps * 16 * outs);
@@ -76,8 +82,10 @@ static void place_matrix(arena *memory, qn_stage *stage, const qn_layer *layer, 
 
 static void place_depthwise(arena *memory, qn_stage *stage, const qn_layer *layer, const qn_kernels *kernels) {
     qn_depthwise *d = &stage->depthwise;
-    d->kernel = layer->kernel, d->channels = stage->in.channels;
-    d->zero = layer->middle_zero, d->top = layer->middle_top;
+    d->kernel = layer->kernel;
+    d->channels = stage->in.channels;
+    d->zero = layer->middle_zero;
+    d->top = layer->middle_top;
     uint64_t channels = (uint64_t)d->channels;
     d->weight = take(memory, channels * (uint64_t)kernels->depthwise_bytes(layer->kernel));
     d->bias = take(memory, channels * sizeof *d->bias);
@@ -108,7 +116,8 @@ static void place_offsets(arena *memory, qn_stage *stage) {
 }
 
 static void place_head(arena *memory, qn_head *head, const qn_classifier *from) {
-    head->features = qn_round_up(from->features, QN_CHANNELS), head->classes = from->classes;
+    head->features = qn_round_up(from->features, QN_CHANNELS);
+    head->classes = from->classes;
     head->narrow = from->most <= INT16_MAX;
     head->weight = take(memory, (uint64_t)head->classes * (uint64_t)head->features * sizeof *head->weight);
     head->bias = take(memory, (uint64_t)head->classes * sizeof *head->bias);
@@ -193,8 +202,11 @@ static int place_layers(arena *memory, qn_engine *engine, const qn_net *net, nee
 static int place(arena *memory, qn_engine *engine, const qn_net *net, const qn_kernels *kernels, int threads) {
     needs need = {0, 0, 0, 0};
     memset(engine, 0, sizeof *engine);
-    engine->kernels = kernels, engine->threads = threads, engine->layers = net->layers;
-    engine->image_side = net->side, engine->image_channels = net->channels;
+    engine->kernels = kernels;
+    engine->threads = threads;
+    engine->layers = net->layers;
+    engine->image_side = net->side;
+    engine->image_channels = net->channels;
     take(memory, sizeof *engine);
     engine->team = take(memory, qn_team_bytes(threads));
     engine->stages = take(memory, (uint64_t)net->layers * sizeof *engine->stages);

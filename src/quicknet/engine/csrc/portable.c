@@ -27,20 +27,8 @@ static void pack_matrix(const qn_matrix *to, const qn_layer *layer) {
     qn_plain_pack_multipliers(to, layer);
 }
 
-/* [k][k][channels] */
 static void pack_depthwise(const qn_depthwise *to, const qn_layer *layer) {
-    int32_t taps = to->kernel * to->kernel;
-    for (int32_t c = 0; c < to->channels; c++) {
-        int32_t sum = 0;
-        for (int32_t t = 0; t < taps; t++) {
-            size_t from = (size_t)t * (size_t)layer->in_channels + (size_t)c;
-            int8_t w = c < layer->in_channels ? layer->depthwise[from] : 0;
-            to->weight[(size_t)t * (size_t)to->channels + (size_t)c] = w;
-            sum += w;
-        }
-        to->bias[c] = (int16_t)(-layer->in_zero * sum);
-        to->multiplier[c] = c < layer->in_channels ? qn_i16(layer->multiplier + 2 * (size_t)c) : 0;
-    }
+    qn_plain_pack_depthwise(to, layer, layer->in_zero);
 }
 
 static inline uint8_t requantized(const qn_matrix *m, int32_t o, int32_t acc) {
@@ -67,7 +55,10 @@ static void matrix(const qn_matrix *m, const qn_span *span, int32_t first, int32
             int32_t sum[PIXELS] = {0};
             for (int32_t i = 0; i < count; i++) {
                 int16_t w = weight[i];
-                sum[0] += w * a0[i], sum[1] += w * a1[i], sum[2] += w * a2[i], sum[3] += w * a3[i];
+                sum[0] += w * a0[i];
+                sum[1] += w * a1[i];
+                sum[2] += w * a2[i];
+                sum[3] += w * a3[i];
             }
             for (int32_t i = 0; i < PIXELS && p + i < span->pixels; i++)
                 span->out[span->out_at[p + i] + o] = requantized(m, o, m->bias[o] + sum[i]);
@@ -105,7 +96,10 @@ static uint64_t peak(int32_t sums, uint64_t rounds) {
     int16_t a[LENGTH], w[LENGTH];
     volatile int32_t sink = 0;
     (void)sums;
-    for (int32_t i = 0; i < LENGTH; i++) a[i] = (int16_t)i, w[i] = (int16_t)(i % 7 - 3);
+    for (int32_t i = 0; i < LENGTH; i++) {
+        a[i] = (int16_t)i;
+        w[i] = (int16_t)(i % 7 - 3);
+    }
     for (uint64_t r = 0; r < rounds; r++) {
         int32_t sum = sink;
         a[r % LENGTH] = (int16_t)(sum & 255);

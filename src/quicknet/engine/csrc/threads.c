@@ -192,7 +192,8 @@ static WORKER work(void *argument) {
 }
 
 void qn_team_run(qn_team *team, void (*job)(void *context, int member), void *context) {
-    team->job = job, team->context = context;
+    team->job = job;
+    team->context = context;
     atomic_store(&team->taken, 0);
     atomic_store(&team->done, 0);
     if (team->members == 1) {
@@ -226,7 +227,8 @@ int qn_team_start(qn_team *team, int members) {
     atomic_init(&team->done, 0);
     for (team->members = 1; team->members < members; team->members++) {
         worker *next = &team->workers[team->members - 1];
-        next->team = team, next->member = team->members;
+        next->team = team;
+        next->member = team->members;
         if (start(&next->thread, work, next) != 0) {
             qn_team_stop(team);
             return 1;

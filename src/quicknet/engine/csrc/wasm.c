@@ -38,20 +38,11 @@ static void pack_matrix(const qn_matrix *to, const qn_layer *layer) {
     qn_plain_pack_multipliers(to, layer);
 }
 
-/* [k][k][channels] int16 */
+/* As bytes, then widened in place from the end. */
 static void pack_depthwise(const qn_depthwise *to, const qn_layer *layer) {
     int16_t *wide = (int16_t *)(void *)to->weight;
-    for (int32_t c = 0; c < to->channels; c++) {
-        int32_t sum = 0;
-        for (int32_t t = 0; t < to->kernel * to->kernel; t++) {
-            size_t from = (size_t)t * (size_t)layer->in_channels + (size_t)c;
-            int8_t w = c < layer->in_channels ? layer->depthwise[from] : 0;
-            wide[(size_t)t * (size_t)to->channels + (size_t)c] = w;
-            sum += w;
-        }
-        to->bias[c] = (int16_t)(-layer->in_zero * sum);
-        to->multiplier[c] = c < layer->in_channels ? qn_i16(layer->multiplier + 2 * (size_t)c) : 0;
-    }
+    qn_plain_pack_depthwise(to, layer, layer->in_zero);
+    for (int32_t i = to->kernel * to->kernel * to->channels; i-- > 0;) wide[i] = to->weight[i];
 }
 
 /* FORMAT.md's mulr is q15mulr_sat; the addition of the zero point saturates before the clamp. */
@@ -64,8 +55,8 @@ static inline v128_t rounded(v128_t t, v128_t multiplier, int32_t zero, int32_t 
 static inline void store_outputs(const qn_matrix *m, int32_t o, v128_t low, v128_t high, uint8_t *out) {
     const uint32_t shift = (uint32_t)m->shift;
     v128_t t = wasm_i16x8_narrow_i32x4(wasm_i32x4_shr(low, shift), wasm_i32x4_shr(high, shift));
-    v128_t multiplier = wasm_v128_bitselect(wasm_v128_load(m->negative + o), wasm_v128_load(m->positive + o),
-                                            wasm_i16x8_shr(t, 15));
+    v128_t multiplier =
+        wasm_v128_bitselect(wasm_v128_load(m->negative + o), wasm_v128_load(m->positive + o), wasm_i16x8_shr(t, 15));
     wasm_v128_store64_lane(out, rounded(t, multiplier, m->zero, m->top), 0);
 }
 
@@ -80,8 +71,6 @@ static void widen(const qn_matrix *m, const qn_span *span, int16_t *to) {
     }
 }
 
-static inline int32_t pixel_index(const qn_span *span, int32_t p) { return p < span->pixels ? p : span->pixels - 1; }
-
 /* Four pixels from p on, of which missing ones repeat the last. */
 static inline void four_pixels(const qn_matrix *m, const qn_span *span, int32_t p, int32_t o, const int16_t *wide) {
     const size_t length = (size_t)m->steps * 16;
@@ -90,8 +79,9 @@ static inline void four_pixels(const qn_matrix *m, const qn_span *span, int32_t 
     v128_t low[PIXELS], high[PIXELS];
 #pragma clang loop unroll(full)
     for (int i = 0; i < PIXELS; i++) {
-        in[i] = wide + (size_t)pixel_index(span, p + i) * length;
-        low[i] = wasm_v128_load(m->bias + o), high[i] = wasm_v128_load(m->bias + o + 4);
+        in[i] = wide + (size_t)qn_pixel(span, p + i) * length;
+        low[i] = wasm_v128_load(m->bias + o);
+        high[i] = wasm_v128_load(m->bias + o + 4);
     }
     for (size_t k = 0; k < length; k += 2, weight += 2 * BLOCK) {
         v128_t w0 = wasm_i16x8_load8x8(weight), w1 = wasm_i16x8_load8x8(weight + BLOCK);
@@ -104,7 +94,7 @@ static inline void four_pixels(const qn_matrix *m, const qn_span *span, int32_t 
     }
 #pragma clang loop unroll(full)
     for (int i = 0; i < PIXELS; i++)
-        store_outputs(m, o, low[i], high[i], span->out + span->out_at[pixel_index(span, p + i)] + o);
+        store_outputs(m, o, low[i], high[i], span->out + span->out_at[qn_pixel(span, p + i)] + o);
 }
 
 static void matrix(const qn_matrix *m, const qn_span *span, int32_t first, int32_t last, void *scratch) {
@@ -113,22 +103,16 @@ static void matrix(const qn_matrix *m, const qn_span *span, int32_t first, int32
         for (int32_t p = 0; p < span->pixels; p += PIXELS) four_pixels(m, span, p, o, scratch);
 }
 
-/* A row of pixels, and where their channels begin. */
-typedef struct {
-    const uint8_t *in;
-    int32_t row_stride, width, channel;
-    uint8_t *out;
-} window;
-
 /* 8 channels; `kernel` is a constant of the caller. 9 weights stay in registers, of 25 some are loaded again. */
-static inline __attribute__((always_inline)) void depthwise_row(const qn_depthwise *d, const int kernel, window row) {
+static inline __attribute__((always_inline)) void depthwise_row(const qn_depthwise *d, const int kernel, int32_t width,
+                                                                qn_window row) {
     const int16_t *weight = (const int16_t *)(const void *)d->weight + row.channel;
     const size_t pixel = (size_t)d->channels;
     const v128_t bias = wasm_v128_load(d->bias + row.channel), multiplier = wasm_v128_load(d->multiplier + row.channel);
     v128_t w[25];
 #pragma clang loop unroll(full)
     for (int t = 0; t < kernel * kernel; t++) w[t] = wasm_v128_load(weight + (size_t)t * pixel);
-    for (int32_t x = 0; x < row.width; x++, row.in += pixel, row.out += pixel) {
+    for (int32_t x = 0; x < width; x++, row.in += pixel, row.out += pixel) {
         v128_t sum = bias;
 #pragma clang loop unroll(full)
         for (int t = 0; t < kernel * kernel; t++) {
@@ -143,11 +127,11 @@ static void depthwise(const qn_depthwise *d, const uint8_t *in, int32_t row_stri
                       uint8_t *out) {
     for (int32_t y = 0; y < rows; y++, in += row_stride, out += (size_t)width * (size_t)d->channels) {
         for (int32_t c = 0; c < d->channels; c += 8) {
-            window row = {in + c, row_stride, width, c, out + c};
+            qn_window row = {in + c, row_stride, c, out + c};
             if (d->kernel == 3)
-                depthwise_row(d, 3, row);
+                depthwise_row(d, 3, width, row);
             else
-                depthwise_row(d, 5, row);
+                depthwise_row(d, 5, width, row);
         }
     }
 }

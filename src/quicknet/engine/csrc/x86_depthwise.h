@@ -95,7 +95,8 @@ static inline QN_INLINE D_NAME(numbers) D_NAME(load_numbers)(const qn_depthwise 
         n.bias[half] = D_LOAD(d->bias + c + half * D_BYTES / 2);
         n.multiplier[half] = D_LOAD(d->multiplier + c + half * D_BYTES / 2);
     }
-    n.zero = D_SET16((int16_t)d->zero), n.top = D_SET8((char)d->top);
+    n.zero = D_SET16((int16_t)d->zero);
+    n.top = D_SET8((char)d->top);
     return n;
 }
 
@@ -148,7 +149,8 @@ static inline QN_INLINE void D_NAME(chunk)(const qn_depthwise *d, const uint8_t 
                                            const int32_t size[2], int32_t c, uint8_t *out, const int kernel) {
     const size_t stride = (size_t)d->channels;
     const D_NAME(numbers) n = D_NAME(load_numbers)(d, c, kernel);
-    in += c, out += c;
+    in += c;
+    out += c;
     for (int32_t y = 0; y < size[0]; y++, in += row_stride) {
         int32_t x = 0;
         for (; x + 2 <= size[1]; x += 2, out += 2 * stride)

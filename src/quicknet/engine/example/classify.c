@@ -9,8 +9,10 @@ static uint8_t *read_file(const char *path, size_t *size) {
     FILE *file = fopen(path, "rb");
     long length = file && fseek(file, 0, SEEK_END) == 0 ? ftell(file) : -1;
     uint8_t *bytes = length < 0 ? NULL : malloc((size_t)length + 1);
-    if (!bytes || fseek(file, 0, SEEK_SET) || fread(bytes, 1, (size_t)length, file) != (size_t)length)
-        fprintf(stderr, "%s: cannot be read\n", path), exit(2);
+    if (!bytes || fseek(file, 0, SEEK_SET) || fread(bytes, 1, (size_t)length, file) != (size_t)length) {
+        fprintf(stderr, "%s: cannot be read\n", path);
+        exit(2);
+    }
     fclose(file);
     *size = (size_t)length;
     return bytes;
@@ -40,6 +42,8 @@ int main(int argc, char **argv) {
         printf("\n");
     }
     qn_close(engine);
-    free(memory), free(images), free(model);
+    free(memory);
+    free(images);
+    free(model);
     return 0;
 }

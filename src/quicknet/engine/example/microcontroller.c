@@ -25,6 +25,4 @@ int classify(const uint8_t *picture, int32_t logits[MODEL_CLASSES]) {
     return best;
 }
 
-const char *class_name(int index) {
-    return index >= 0 && index < MODEL_CLASSES ? names[index] : "?";
-}
+const char *class_name(int index) { return index >= 0 && index < MODEL_CLASSES ? names[index] : "?"; }

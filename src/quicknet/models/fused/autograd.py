@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from quicknet.models.fused import native
-from quicknet.models.fused.native import Norm
+from quicknet.models.fused.native import Norm, norm_input, pointers
 
 Moments = tuple[Tensor | None, Tensor | None]
 
@@ -28,7 +28,7 @@ class Kept(NamedTuple):
 
 
 class SeparableShape(NamedTuple):
-    """Sizes that a tensor's shape does not say; the order is that of the kernel's struct."""
+    """Sizes that a tensor's shape does not say."""
 
     in_channels: int
     out_channels: int
@@ -45,6 +45,25 @@ def _moments(channels: int, dtype: torch.dtype, with_moments: bool) -> Moments:
     if not with_moments:
         return None, None
     return torch.empty(channels, dtype=dtype), torch.empty(channels, dtype=dtype)
+
+
+def _separable_input(z: Tensor, norm: Norm, depthwise: Tensor, pointwise: Tensor) -> native.SeparableInput:
+    given = pointers(z.dtype, z=z, depthwise=depthwise, pointwise=pointwise)
+    return native.SeparableInput(norm=norm_input(z.dtype, norm), **given)
+
+
+def _output_input(z: Tensor, norm: Norm) -> native.OutputInput:
+    return native.OutputInput(norm=norm_input(z.dtype, norm), **pointers(z.dtype, z=z))
+
+
+def _layer_output(z: Tensor, moments: Moments) -> native.LayerOutput:
+    return native.LayerOutput(**pointers(z.dtype, z=z, mean=moments[0], variance=moments[1]))
+
+
+def _layer_kept(out: Tensor, mean: Tensor | None, grads: tuple[Tensor, ...]) -> native.LayerKept:
+    g, d_mean, d_variance = grads
+    mean = d_mean if mean is None else mean  # not wanted, so that it counts for nothing
+    return native.LayerKept(**pointers(out.dtype, g=g, z=out, mean=mean, d_mean=d_mean, d_variance=d_variance))
 
 
 def _gradients(grads: tuple[Tensor | None, ...], out: Tensor, channels: int) -> tuple[Tensor, ...]:
@@ -66,36 +85,42 @@ class SeparableFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:  # noqa: D102
         *tensors, epsilon, depthwise, pointwise, shape, with_moments = arguments
-        inputs = _dense(*tensors, depthwise, pointwise)
-        z = inputs[0]
+        z, *vectors, depthwise, pointwise = _dense(*tensors, depthwise, pointwise)
+        norm = Norm._make((*vectors, epsilon))
         n, height, width, _ = z.shape
         h, w = (height // 2, width // 2) if shape.pool else (height, width)
         out = torch.empty(n, h, w, native.padded(shape.out_channels, z.dtype), dtype=z.dtype)
         moments = _moments(shape.out_channels, z.dtype, with_moments)
-        ctx.sizes = (n, height, width, *map(int, shape), torch.get_num_threads())
+        ctx.sizes = native.Separable(
+            images=n, in_height=height, in_width=width, threads=torch.get_num_threads(), **shape._asdict()
+        )
         ctx.epsilon = epsilon
-        native.call("separable_forward", ctx.sizes, epsilon, *inputs, out, *moments)
-        ctx.save_for_backward(*inputs, out, moments[0])
+        given = _separable_input(z, norm, depthwise, pointwise)
+        native.call("separable_forward", z.dtype, ctx.sizes, given, _layer_output(out, moments))
+        ctx.save_for_backward(z, *vectors, depthwise, pointwise, out, moments[0])
         ctx.set_materialize_grads(False)
         return out, *moments
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: D102
-        *inputs, out, out_mean = ctx.saved_tensors
-        z, mean, depthwise, pointwise = inputs[0], inputs[1], inputs[6], inputs[7]
-        g, d_mean, d_variance = _gradients(grads, out, pointwise.shape[0])
+        z, *vectors, depthwise, pointwise, out, out_mean = ctx.saved_tensors
+        norm = Norm._make((*vectors, ctx.epsilon))
+        came = _gradients(grads, out, pointwise.shape[0])
         needs = ctx.needs_input_grad
-        d_z, d_norm, vectors = None, None, (None,) * 5
+        d_z, d_norm = None, None
+        d_vectors: tuple[Tensor | None, ...] = (None,) * 5
         if any(needs[:6]):
-            d_z, d_norm = torch.empty_like(z), mean.new_empty(5, mean.numel())
-            vectors = d_norm.unbind(0)
+            d_z, d_norm = torch.empty_like(z), norm.mean.new_empty(5, norm.mean.numel())
+            d_vectors = d_norm.unbind(0)
         d_depthwise = torch.empty_like(depthwise) if needs[7] else None
         d_pointwise = torch.empty_like(pointwise) if needs[8] else None
-        kept = (g, out, d_mean if out_mean is None else out_mean, d_mean, d_variance)
-        results = (d_z, d_norm, d_depthwise, d_pointwise)
-        native.call("separable_backward", ctx.sizes, ctx.epsilon, *inputs, *kept, *results)
-        return (d_z, *vectors, None, d_depthwise, d_pointwise, None, None)
+        given, kept = _separable_input(z, norm, depthwise, pointwise), _layer_kept(out, out_mean, came)
+        wanted = native.SeparableGradients(
+            **pointers(z.dtype, z=d_z, norm=d_norm, depthwise=d_depthwise, pointwise=d_pointwise)
+        )
+        native.call("separable_backward", z.dtype, ctx.sizes, given, kept, wanted)
+        return (d_z, *d_vectors, None, d_depthwise, d_pointwise, None, None)
 
 
 class StemFunction(torch.autograd.Function):
@@ -115,8 +140,19 @@ class StemFunction(torch.autograd.Function):
         x, weight = _dense(x, weight)
         out = torch.empty(n, h, w, native.padded(outs, x.dtype), dtype=x.dtype)
         moments = _moments(outs, x.dtype, with_moments)
-        ctx.sizes = (n, height, width, channels, outs, kernel, stride, int(bf16), torch.get_num_threads())
-        native.call("stem_forward", ctx.sizes, 0.0, x, weight, out, *moments)
+        ctx.sizes = native.Stem(
+            images=n,
+            in_height=height,
+            in_width=width,
+            in_channels=channels,
+            out_channels=outs,
+            kernel=kernel,
+            stride=stride,
+            bf16=bf16,
+            threads=torch.get_num_threads(),
+        )
+        given = native.StemInput(**pointers(x.dtype, x=x, weight=weight))
+        native.call("stem_forward", x.dtype, ctx.sizes, given, _layer_output(out, moments))
         ctx.save_for_backward(x, weight, out, moments[0])
         ctx.set_materialize_grads(False)
         return out, *moments
@@ -125,10 +161,11 @@ class StemFunction(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: D102
         x, weight, out, out_mean = ctx.saved_tensors
-        g, d_mean, d_variance = _gradients(grads, out, weight.shape[0])
+        came = _gradients(grads, out, weight.shape[0])
         d_weight = torch.empty_like(weight)
-        mean = d_mean if out_mean is None else out_mean
-        native.call("stem_backward", ctx.sizes, 0.0, x, g, out, mean, d_mean, d_variance, d_weight)
+        given = native.StemInput(**pointers(x.dtype, x=x, weight=weight))
+        wanted = native.StemGradients(**pointers(x.dtype, weight=d_weight))
+        native.call("stem_backward", x.dtype, ctx.sizes, given, _layer_kept(out, out_mean, came), wanted)
         return None, d_weight, None, None, None
 
 
@@ -141,20 +178,24 @@ class OutputFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:  # noqa: D102
         *tensors, ctx.epsilon = arguments
-        inputs = _dense(*tensors)
-        z, channels = inputs[0], inputs[1].numel()
-        ctx.sizes = (z.numel() // z.shape[-1], channels, torch.get_num_threads())
+        z, *vectors = _dense(*tensors)
+        pixels, channels = z.numel() // z.shape[-1], vectors[0].numel()
+        ctx.sizes = native.Output(pixels=pixels, channels=channels, threads=torch.get_num_threads())
         y = torch.empty_like(z)
-        native.call("output_forward", ctx.sizes, ctx.epsilon, *inputs, y)
-        ctx.save_for_backward(*inputs)
+        given = _output_input(z, Norm._make((*vectors, ctx.epsilon)))
+        native.call("output_forward", z.dtype, ctx.sizes, given, native.OutputResult(**pointers(z.dtype, y=y)))
+        ctx.save_for_backward(z, *vectors)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
-        inputs = ctx.saved_tensors
-        d_z, d_norm = torch.empty_like(inputs[0]), grad.new_empty(5, inputs[1].numel())
-        native.call("output_backward", ctx.sizes, ctx.epsilon, *inputs, grad.contiguous(), d_z, d_norm)
+        z, *vectors = ctx.saved_tensors
+        grad = grad.contiguous()
+        d_z, d_norm = torch.empty_like(z), grad.new_empty(5, vectors[0].numel())
+        given = _output_input(z, Norm._make((*vectors, ctx.epsilon)))
+        wanted = native.OutputGradients(**pointers(z.dtype, dy=grad, z=d_z, norm=d_norm))
+        native.call("output_backward", z.dtype, ctx.sizes, given, wanted)
         return (d_z, *d_norm.unbind(0), None)
 
 

@@ -13,15 +13,6 @@ from quicknet.core.errors import ToolError
 from quicknet.models.fused.build import Built, ensure_built
 
 _SUFFIX = {torch.float32: "f32", torch.float64: "f64"}
-# name → number of pointers after the array of sizes and epsilon
-_POINTERS = {
-    "separable_forward": 11,
-    "separable_backward": 17,
-    "stem_forward": 5,
-    "stem_backward": 7,
-    "output_forward": 7,
-    "output_backward": 9,
-}
 # glibc's mallopt parameters
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
@@ -40,6 +31,111 @@ class Norm(NamedTuple):
     epsilon: float
 
 
+def _numbers(*names: str) -> list[tuple[str, type[ctypes.c_int64]]]:
+    return [(name, ctypes.c_int64) for name in names]
+
+
+def _pointers(*names: str) -> list[tuple[str, type[ctypes.c_void_p]]]:
+    return [(name, ctypes.c_void_p) for name in names]
+
+
+# The kernels' arguments: the structs of csrc, by the same names (a test compiles the comparison).
+# There each struct's comment says what shapes its arrays have.
+
+
+class Separable(ctypes.Structure):
+    """Sizes of a separable layer's call."""
+
+    _fields_ = _numbers(
+        "images", "in_height", "in_width", "in_channels", "out_channels", "kernel", "pool", "bf16", "threads"
+    )
+
+
+class Stem(ctypes.Structure):
+    """Sizes of a stem's call."""
+
+    _fields_ = _numbers(
+        "images", "in_height", "in_width", "in_channels", "out_channels", "kernel", "stride", "bf16", "threads"
+    )
+
+
+class Output(ctypes.Structure):
+    """Sizes of the last activation's call."""
+
+    _fields_ = _numbers("pixels", "channels", "threads")
+
+
+class NormInput(ctypes.Structure):
+    """`Norm` as the kernels take it."""
+
+    _fields_ = [*_pointers("mean", "variance", "weight", "bias", "slope"), ("epsilon", ctypes.c_double)]
+
+
+class SeparableInput(ctypes.Structure):
+    """The previous layer's kept output and what normalizes it; weights."""
+
+    _fields_ = [*_pointers("z"), ("norm", NormInput), *_pointers("depthwise", "pointwise")]
+
+
+class StemInput(ctypes.Structure):
+    """Image and weight."""
+
+    _fields_ = _pointers("x", "weight")
+
+
+class OutputInput(ctypes.Structure):
+    """The last kept output and what normalizes it."""
+
+    _fields_ = [*_pointers("z"), ("norm", NormInput)]
+
+
+class LayerOutput(ctypes.Structure):
+    """What a layer's forward writes; null moments are not wanted."""
+
+    _fields_ = _pointers("z", "mean", "variance")
+
+
+class LayerKept(ctypes.Structure):
+    """What a layer's backward gets: the kept output, gradients of it and of its moments."""
+
+    _fields_ = _pointers("g", "z", "mean", "d_mean", "d_variance")
+
+
+class SeparableGradients(ctypes.Structure):
+    """What it writes; null is not wanted."""
+
+    _fields_ = _pointers("z", "norm", "depthwise", "pointwise")
+
+
+class StemGradients(ctypes.Structure):
+    """What it writes for a stem."""
+
+    _fields_ = _pointers("weight")
+
+
+class OutputResult(ctypes.Structure):
+    """The activated features."""
+
+    _fields_ = _pointers("y")
+
+
+class OutputGradients(ctypes.Structure):
+    """Their gradient; and what is written, gradients of `OutputInput`."""
+
+    _fields_ = _pointers("dy", "z", "norm")
+
+
+# name → the structs that it takes
+FUNCTIONS: dict[str, tuple[type[ctypes.Structure], ...]] = {
+    "separable_forward": (Separable, SeparableInput, LayerOutput),
+    "separable_backward": (Separable, SeparableInput, LayerKept, SeparableGradients),
+    "stem_forward": (Stem, StemInput, LayerOutput),
+    "stem_backward": (Stem, StemInput, LayerKept, StemGradients),
+    "output_forward": (Output, OutputInput, OutputResult),
+    "output_backward": (Output, OutputInput, OutputGradients),
+}
+
+
 @functools.cache
 def _loaded() -> tuple[ctypes.CDLL | None, Built]:
     built = ensure_built()
@@ -47,10 +143,10 @@ def _loaded() -> tuple[ctypes.CDLL | None, Built]:
         return None, built
     try:
         library = ctypes.CDLL(str(built.library))
-        for name, pointers in _POINTERS.items():
+        for name, structs in FUNCTIONS.items():
             for suffix in _SUFFIX.values():
                 function = getattr(library, f"quicknet_{name}_{suffix}")
-                function.argtypes = [ctypes.c_void_p, ctypes.c_double, *[ctypes.c_void_p] * pointers]
+                function.argtypes = [ctypes.POINTER(struct) for struct in structs]
     except (OSError, AttributeError) as error:
         return None, Built(None, f"fused kernels: not loaded, the plain path is used ({error})")
     _keep_freed_memory()
@@ -100,18 +196,23 @@ def padded(channels: int, dtype: torch.dtype) -> int:
     return -(-channels // unit) * unit
 
 
-def call(name: str, sizes: tuple[int, ...], epsilon: float, *tensors: Tensor | None) -> None:
-    """Call a kernel of csrc/kernels.cpp; None is a null pointer.
+def pointers(dtype: torch.dtype, **tensors: Tensor | None) -> dict[str, int | None]:
+    """Return the fields of a struct; None is a null pointer. The tensors must outlive the struct."""
+    for name, tensor in tensors.items():
+        if tensor is not None and not (tensor.is_contiguous() and tensor.dtype == dtype):
+            raise AssertionError(f"{name}: must be contiguous {dtype}")
+    return {name: None if tensor is None else tensor.data_ptr() for name, tensor in tensors.items()}
 
-    Every tensor must be contiguous, of one dtype and of the shape that the kernel's comment
-    says. Raises ToolError where memory runs out.
-    """
-    first = next(t for t in tensors if t is not None)
-    function = getattr(_loaded()[0], f"quicknet_{name}_{_SUFFIX[first.dtype]}")
-    array = (ctypes.c_int64 * len(sizes))(*sizes)
-    for tensor in tensors:
-        if tensor is not None and not (tensor.is_contiguous() and tensor.dtype == first.dtype):
-            raise AssertionError(f"{name}: tensors must be contiguous {first.dtype}")
-    code = function(array, epsilon, *(None if t is None else t.data_ptr() for t in tensors))
+
+def norm_input(dtype: torch.dtype, norm: Norm) -> NormInput:
+    """Return `norm`, which must outlive it, as the kernels take it."""
+    *vectors, epsilon = norm
+    return NormInput(**pointers(dtype, **dict(zip(norm._fields, vectors, strict=False))), epsilon=epsilon)
+
+
+def call(name: str, dtype: torch.dtype, *structs: ctypes.Structure) -> None:
+    """Call a kernel of csrc/kernels.cpp with its structs of `FUNCTIONS`. Raises ToolError where memory runs out."""
+    function = getattr(_loaded()[0], f"quicknet_{name}_{_SUFFIX[dtype]}")
+    code = function(*structs)
     if code:
         raise ToolError(f"the fused kernels ran out of memory ({name}); use a smaller batch or QUICKNET_FUSED=0")
