@@ -7,7 +7,8 @@ this file says what each of them is.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -108,8 +109,8 @@ class QuickNet(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map (N, features, h, w), activated."""
-        if fused.usable(self, x):
-            return fused.forward_features(self, x)
+        if fused.usable((self.stem, *self.blocks), x):
+            return fused.forward_features(self.stem, cast("Iterable[Separable]", self.blocks), x)
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)

@@ -3,14 +3,14 @@
 Between a layer's pointwise output and the next one's nothing is kept: batch norm, activation,
 pooling and depthwise convolution happen on the way, while a few rows of pixels are in cache, and
 backward makes them again. Parameters and state dict stay those of the plain modules. Where the
-kernels cannot be built or do not apply, `models/quicknet.py` runs its plain path.
+kernels cannot be built or do not apply, the network runs its plain path.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,17 +21,32 @@ from quicknet.models.fused.autograd import Kept
 from quicknet.models.fused.native import Norm, available, has_bf16, status
 from quicknet.models.norm import BatchNorm2d
 
-if TYPE_CHECKING:
-    from quicknet.models.quicknet import QuickNet
-
-__all__ = ["available", "forward_features", "has_bf16", "status", "usable"]
+__all__ = ["SeparableLayer", "StemLayer", "available", "forward_features", "has_bf16", "status", "usable"]
 
 _ACTIVATIONS = (nn.PReLU, nn.LeakyReLU, nn.ReLU)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def usable(net: QuickNet, x: Tensor) -> bool:
-    """Return whether `forward_features` may stand in for the plain path.
+class StemLayer(Protocol):
+    """What the kernels read of the first layer: convolution without padding, batch norm, activation."""
+
+    conv: nn.Conv2d
+    bn: BatchNorm2d
+    act: nn.Module
+
+
+class SeparableLayer(Protocol):
+    """What they read of every other: 2x2 max pool or none, depthwise, pointwise, batch norm, activation."""
+
+    pool: bool
+    depthwise: nn.Conv2d
+    pointwise: nn.Conv2d
+    bn: BatchNorm2d
+    act: nn.Module
+
+
+def usable(layers: Iterable[nn.Module], x: Tensor) -> bool:
+    """Return whether `forward_features` may stand in for `layers` one after the other, the stem first.
 
     So it is on CPU in float32 or float64, outside tracing, compiling, function transforms and
     dispatch modes (a FLOP counter must see the operations), as long as no inner module has a hook or
@@ -47,7 +62,7 @@ def usable(net: QuickNet, x: Tensor) -> bool:
         and not (x.requires_grad and torch.is_grad_enabled())
         and not _observed()
         and (not torch.is_autocast_enabled("cpu") or _autocast_to_bf16(x.dtype))
-        and all(_plain(layer, x.dtype) for layer in (net.stem, *net.blocks))
+        and all(_plain(layer, x.dtype) for layer in layers)
         and available()
     )
 
@@ -96,9 +111,9 @@ def _slope(activation: Any, channels: int, like: Tensor) -> Tensor:
     return torch.full((channels,), slope, dtype=like.dtype)
 
 
-def _norm(layer: Any, kept: Kept, updates: list[Callable[[], None]]) -> Norm:
+def _norm(layer: StemLayer | SeparableLayer, kept: Kept, updates: list[Callable[[], None]]) -> Norm:
     """Return what normalizes a layer's kept output; adds the update of its running statistics."""
-    bn: BatchNorm2d = layer.bn
+    bn = layer.bn
     z, mean, variance = kept
     if mean is None or variance is None:
         mean, variance = bn.running_mean, bn.running_var
@@ -109,19 +124,18 @@ def _norm(layer: Any, kept: Kept, updates: list[Callable[[], None]]) -> Norm:
     return Norm(mean, variance, bn.weight, bn.bias, _slope(layer.act, mean.numel(), z), bn.eps)
 
 
-def forward_features(net: QuickNet, x: Tensor) -> Tensor:
+def forward_features(stem: StemLayer, blocks: Iterable[SeparableLayer], x: Tensor) -> Tensor:
     """Return the last feature map (N, C, h, w), activated, as the plain path does to rounding.
 
     Only where `usable`. Gradients reach every parameter; x gets none. The same input and
     number of threads give the same bits. Under autocast to bfloat16 the products of stem and
     pointwise layers round what they multiply, add up in float32 and give float32.
     """
-    stem, bf16 = net.stem, _autocast_to_bf16(x.dtype)
+    bf16 = _autocast_to_bf16(x.dtype)
     kept = autograd.stem(x, stem.conv.weight, stem.conv.stride[0], bf16, stem.bn.uses_batch)
     updates: list[Callable[[], None]] = []
     norm = _norm(stem, kept, updates)
-    block: Any
-    for block in net.blocks:
+    for block in blocks:
         weights = (block.depthwise.weight, block.pointwise.weight)
         kept = autograd.separable(kept.z, norm, weights, block.pool, bf16, block.bn.uses_batch)
         norm = _norm(block, kept, updates)
