@@ -30,6 +30,7 @@ from quicknet.data.recorded import changes, read_recorded
 from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
 from quicknet.inference import metrics
 from quicknet.inference.evaluate import top1_metric
+from quicknet.models.network import Network
 from quicknet.models.registry import model_record
 from quicknet.training.checkpoint import RunFolder, load_weights
 from quicknet.training.distributed import World
@@ -109,7 +110,7 @@ class Parts:
     recipe: Recipe
     folder: RunFolder
     data: Dataset
-    model: nn.Module
+    model: Network
     teacher: Teacher | None
     device: torch.device
     world: World
