@@ -53,11 +53,11 @@ from quicknet.data.augment import normalize
 from quicknet.deploy.export import export
 from quicknet.image.vectors import draw_vectors
 from quicknet.inference.evaluate import classify
-from quicknet.measure.costs import costs
 from quicknet.measure.peak import MACS, library, matrix_product
 from quicknet.measure.timing import burst, percentile
 from quicknet.models.config import plan
-from quicknet.models.registry import create_model, model_record
+from quicknet.models.costs import count_costs
+from quicknet.models.registry import create_model, model_from_record, model_record
 from quicknet.onnx.runtime import OnnxClassifier, import_onnxruntime, present
 from quicknet.study.records import write_record
 from quicknet.training.checkpoint import RunFolder, TorchClassifier
@@ -192,8 +192,8 @@ def speed(run: Path, data: Dataset | None, rounds: int) -> dict[str, Any]:
         }
         for name, values in seconds.items()
     }
-    config: Any = TorchClassifier(run).model.config
-    ours, macs = rows["quicknet onnxruntime"], costs(config).macs
+    record = TorchClassifier(run).card.model
+    ours, macs = rows["quicknet onnxruntime"], count_costs(lambda: model_from_record(record)).macs
     peak = rows.pop("peak")
     return {
         "exporter": exporter,

@@ -162,8 +162,11 @@ def _type(field: dict[str, Any]) -> str:
 def _settings(cls: type[msgspec.Struct]) -> str:
     """The docstring of a settings class and a table of its fields."""
     rows = []
-    for field in msgspec.structs.fields(cls):
-        kind = cls.__annotations__[field.name]  # as written in the source
+    # as written in the source, a class's own before those of its base
+    kinds = {name: kind for base in cls.__mro__ for name, kind in vars(base).get("__annotations__", {}).items()}
+    fields = {field.name: field for field in msgspec.structs.fields(cls)}
+    for field in (fields[name] for name in kinds if name in fields):
+        kind = kinds[field.name]
         rows.append((f"`{field.name}`", f"`{kind}`", _default(field)))
     return f"\n{inspect.getdoc(cls)}\n\n{tables.markdown(('setting', 'type', 'default'), rows)}\n"
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from figure import Curve, Point
 
+from quicknet.core.card import Costs
 from quicknet.core.errors import ConfigError
 from quicknet.inference.shipped import PACKAGED, Artifact, list_weights, read_index
-from quicknet.measure.costs import costs
-from quicknet.models.registry import base_config
+from quicknet.models.costs import count_costs
+from quicknet.models.registry import create_model
 from quicknet.study.records import read_records
 from quicknet.study.sources import SOURCES
 
@@ -99,7 +100,7 @@ def summary(records: Records) -> str:
         [take(records, name) for name in _NETWORKS] for take in (_accuracy, _bytes, _latency)
     )
     rows = [
-        ("parameters", *(f"{costs(base_config(name)).parameters:,}" for name in _NETWORKS), "3.56 million"),
+        ("parameters", *(f"{_costs(name).parameters:,}" for name in _NETWORKS), "3.56 million"),
         ("CIFAR-10 accuracy, %", *(figure for figure, _ in accuracies), "95.7"),
         ("file, bytes", *(figure for figure, _ in files), "14.24 million"),
         ("one image, ms", *(figure for figure, _ in latencies), "67"),
@@ -198,13 +199,17 @@ def curves(results: Path) -> list[Curve]:
 # --- docs ---------------------------------------------------------------------------------
 
 
+def _costs(name: str, **overrides: int) -> Costs:
+    return count_costs(lambda: create_model(name, **overrides))
+
+
 def network_costs(sizes: Sequence[int]) -> str:
     """Costs of one image for every network and size."""
     rows = []
     for name in (*_NETWORKS, "darknet_32", "darknet"):
         for size in sizes:
             try:
-                found = costs(base_config(name), size)
+                found = _costs(name, image_size=size)
             except ConfigError:
                 continue  # six poolings reduce 32 pixels to nothing
             memory = (f"{count / 1024:,.0f}" for count in (found.activation_bytes, found.peak_activation_bytes))

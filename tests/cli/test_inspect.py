@@ -11,7 +11,7 @@ from integers import data_for, receipted, small_network, write_qnz
 from quicknet import __version__
 from quicknet.cli.lineage import lineage_lines
 from quicknet.cli.main import run
-from quicknet.core.card import Metric, card_from_dict, read_card
+from quicknet.core.card import Costs, Metric, card_from_dict, read_card
 from quicknet.models.registry import model_from_record
 from schema import follows
 from timed import write_onnx, write_run
@@ -152,6 +152,17 @@ def test_another_familys_card_is_shown_without_layers(tmp_path: Path, capfd: pyt
     assert (found["layers"], found["parameters"]) == ([], None)
     assert run(["inspect", str(path)]) == 0
     assert "family darknet" in capfd.readouterr().out
+
+
+def test_what_the_card_counted_is_shown_for_every_family(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_run(tmp_path / "darknet", "darknet_32", widths=[8, 12, 16], pools=2, num_classes=4)
+    card = read_card(path / "card.json")
+    costs = Costs(parameters=3_000, macs=9_000, activation_bytes=40, peak_activation_bytes=12)
+    (path / "card.json").write_text(card.replace(costs=costs).to_json())
+    found = inspected(path, capfd)
+    assert (found["parameters"], found["macs"]) == (3_000, 9_000)
+    assert run(["inspect", str(path)]) == 0
+    assert "3,000 parameters, 9,000 MACs an image" in capfd.readouterr().out
 
 
 def test_it_loads_neither_torch_nor_a_runtime(run_dir: Path) -> None:

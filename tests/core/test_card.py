@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from quicknet.core.card import (
     Card,
+    Costs,
     DataRecord,
     IntegerRecord,
     Metric,
@@ -54,6 +55,16 @@ def test_a_card_from_before_integer_networks_is_read():
     assert read.integer is None
     assert read.vectors.integers is None
     assert read.vectors.logits == ((0.5, 1.0),)
+
+
+def test_costs_survive_json_and_a_card_without_them_is_written_as_it_was():
+    costs = Costs(parameters=3, macs=9, activation_bytes=40, peak_activation_bytes=12)
+    written = card(costs=costs)
+    assert card_from_dict(json.loads(written.to_json()), "test") == written
+    older = {name: value for name, value in written.to_dict().items() if name != "costs"}
+    assert card_from_dict(older, "old").to_dict() == older
+    with pytest.raises(FormatError, match="costs must not be negative"):
+        card_from_dict({**older, "costs": {**costs.to_dict(), "macs": -1}}, "bad")
 
 
 def test_unknown_fields_of_a_newer_minor_version_are_passed_on(tmp_path):

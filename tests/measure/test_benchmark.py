@@ -22,13 +22,14 @@ from quicknet.inference.classifier import load
 from quicknet.inference.predict import predict
 from quicknet.measure.benchmark import BenchmarkSettings, benchmark, count_steps
 from quicknet.measure.child import Child
-from quicknet.measure.costs import costs
 from quicknet.measure.facts import read_model
 from quicknet.measure.layers import layer_facts
 from quicknet.measure.subjects import Subject, draw_jpegs, find_subjects, open_subject, thread_counts
 from quicknet.measure.timing import BURST_CALLS, BURST_S, burst, percentile, summarize
 from quicknet.measure.worker import ModelSession, Session, serve
 from quicknet.models.config import QuickNetConfig
+from quicknet.models.costs import count_costs
+from quicknet.models.registry import model_from_record
 from quicknet.onnx.runtime import present
 
 floats = st.floats(1e-6, 1e3)
@@ -102,7 +103,7 @@ def test_layer_counts_add_up_to_the_networks_costs(size, activation):
     config = config.replace(image_size=size)
     record = ModelRecord(family="quicknet", name="x", config=config.to_dict())
     card = Card(model=record, classes=("a", "b"), preprocess=PreprocessSpec(size=size))
-    layers, whole = layer_facts(card), costs(config)
+    layers, whole = layer_facts(card), count_costs(lambda: model_from_record(record))
     assert sum(layer.parameters for layer in layers) == whole.parameters
     assert sum(layer.macs for layer in layers) == whole.macs
 
@@ -261,7 +262,7 @@ def test_a_benchmark_has_every_case_with_ratios_and_shares_of_the_same_run(tiny_
     cases = {(r.runtime, r.threads, r.path, r.batch) for r in found.rows}
     assert cases == set(itertools.product(present(), settings.threads, ("network", "whole"), (1, 4)))
     assert len(cases) == len(found.rows)
-    macs = costs(QuickNetConfig(**read_model(tiny_onnx)[0].model.config)).macs
+    macs = count_costs(lambda: model_from_record(read_model(tiny_onnx)[0].model)).macs
     (core,) = [peak.gmacs_per_core_second for peak in found.peaks if peak.threads == 1]
     for row in found.rows:
         first = next(r for r in found.rows if (r.threads, r.path, r.batch) == (row.threads, row.path, row.batch))

@@ -14,6 +14,8 @@ from quicknet.core.card import read_card
 from quicknet.core.errors import CheckpointError, ConfigError, DataError, ToolError, TrainingError
 from quicknet.core.files import sha256_file
 from quicknet.deploy.export import export
+from quicknet.models.costs import count_costs
+from quicknet.models.registry import model_from_record
 from quicknet.training.checkpoint import load_classifier, load_model
 from quicknet.training.run import Validation, resident
 
@@ -74,6 +76,9 @@ def test_the_folder_holds_what_it_should(finished):
     top1 = next(m for m in card.metrics if m.name == "top1" and m.split == "test")
     assert (top1.n, top1.protocol, top1.file_sha256) == (40, "standard", card.weights_sha256)
     assert card.data.counts == {"train": 180, "val": 20, "test": 40}
+    model, _ = load_model(finished)
+    assert card.costs.parameters == sum(p.numel() for p in model.parameters())
+    assert card.costs == count_costs(lambda: model_from_record(card.model))
 
 
 def test_the_classifier_answers_as_the_card_says(finished):

@@ -248,8 +248,8 @@ _FACTS = {
     "model": _text("The model as it was named."),
     "name": _text("The name of the network."),
     "input": _text("Channels, height and width of the input, such as 3x32x32."),
-    "parameters": _or_null(_integer("The number of parameters; null where the family is not known.")),
-    "macs": _or_null(_integer("Multiply-adds per image; null where the family is not known.")),
+    "parameters": _or_null(_integer("The number of parameters; null where the card does not tell.")),
+    "macs": _or_null(_integer("Multiply-adds per image; null where the card does not tell.")),
     "size_bytes": _integer("The size of the file, or of a run folder's weights, in bytes."),
 }
 _PEAK = _record(

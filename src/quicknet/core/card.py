@@ -65,6 +65,25 @@ class ModelRecord(Settings, frozen=True, kw_only=True):
     config: dict[str, Any]
 
 
+class Costs(Settings, frozen=True, kw_only=True):
+    """What one image costs a float32 network at the card's size: parameters, multiply-adds, memory.
+
+    `activation_bytes`: the feature maps that leave the layers, all together: what the fused
+    kernels keep of an image while training. `peak_activation_bytes`: the largest input and
+    output of one layer together: what inference needs at least.
+    """
+
+    parameters: int
+    macs: int
+    activation_bytes: int
+    peak_activation_bytes: int
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot have been counted."""
+        if min(self.parameters, self.macs, self.activation_bytes, self.peak_activation_bytes) < 0:
+            raise FormatError("costs must not be negative")
+
+
 class DataRecord(Settings, frozen=True, kw_only=True):
     """The data that it was trained on: name, images per split, sha256 over content."""
 
@@ -120,12 +139,14 @@ class IntegerRecord(Settings, frozen=True, kw_only=True):
 class Card(msgspec.Struct, kw_only=True, frozen=True):
     """What a model is and what was measured of it: one schema in run folders and exported files.
 
+    `costs` are the float network's, counted when it was trained; older cards have none.
     `extra` holds fields that a newer minor version added; they are kept and written again.
     """
 
     format: int = FORMAT
     minor: int = 0
     model: ModelRecord
+    costs: Costs | None = None
     classes: tuple[str, ...]
     preprocess: PreprocessSpec
     data: DataRecord | None = None
@@ -148,6 +169,8 @@ class Card(msgspec.Struct, kw_only=True, frozen=True):
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object, with the unknown fields where they came from."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
+        if self.costs is None:  # an older card is written again as it was
+            del fields["costs"]
         return {**fields.pop("extra"), **fields}
 
     def to_json(self) -> str:

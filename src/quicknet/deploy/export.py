@@ -25,6 +25,7 @@ from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
 from quicknet.inference.evaluate import LabelledData, classify, top1_metric
 from quicknet.inference.receipt import SPLIT_SETTINGS, Predictions, class_order_sha256, pack_classes
 from quicknet.inference.verify import Verification, receipt_split, verify_file
+from quicknet.models import fused
 from quicknet.onnx.file import parse_onnx
 from quicknet.training.checkpoint import RunFolder, TorchClassifier
 from quicknet.training.recipe import DataSettings
@@ -171,7 +172,8 @@ def reference_logits(model: nn.Module, images: NDArray[np.uint8], spec: Preproce
     network = copy.deepcopy(model).double().eval()
     pixels = images.astype(np.float64) / 255  # (N, H, W, C)
     normalized = (pixels - np.array(spec.mean)) / np.array(spec.std)
-    logits = network(torch.from_numpy(np.ascontiguousarray(normalized.transpose(0, 3, 1, 2))))
+    with fused.disabled():  # this is what they, too, are held to
+        logits = network(torch.from_numpy(np.ascontiguousarray(normalized.transpose(0, 3, 1, 2))))
     return np.asarray(logits.numpy(), np.float64)
 
 

@@ -37,7 +37,7 @@ def read_model(path: str | Path) -> tuple[Card, bool]:
 
 
 class ModelFacts(Settings, frozen=True, kw_only=True):
-    """A model's counts: parameters and multiply-adds an image, None where its family is not known here.
+    """A model's counts: parameters and multiply-adds an image, None where its card does not tell them.
 
     `size_bytes` is that of what is kept: the file, or a run folder's weights.
     """
@@ -61,12 +61,14 @@ def model_layers(model: str, card: Card) -> tuple[LayerFacts, ...]:
 def model_facts(model: str, card: Card) -> ModelFacts:
     """Return the counts of a model. Raises CheckpointError where it has no weights."""
     layers, spec = model_layers(model, card), card.preprocess
+    # an older card has no costs: then its layers tell, as an integer network's do in any case
+    kept = None if layers else card.costs
     return ModelFacts(
         model=model,
         name=card.model.name,
         input=f"{spec.channels}x{spec.size}x{spec.size}",
-        parameters=sum(layer.parameters for layer in layers) or None,
-        macs=sum(layer.macs for layer in layers) or None,
+        parameters=kept.parameters if kept else sum(layer.parameters for layer in layers) or None,
+        macs=kept.macs if kept else sum(layer.macs for layer in layers) or None,
         size_bytes=_size_bytes(locate(model, "file")),
     )
 

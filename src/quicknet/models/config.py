@@ -1,4 +1,5 @@
-"""One config describes the whole QuickNet family, and `plan` says layer by layer what it means.
+"""What every network's config has; the config of the whole QuickNet family; and `plan`, which says layer by layer
+what that means.
 
 Source: Ghosh 2017 (arXiv:1701.02291), §3 and §4; the widths and depths are the round ones
 that give the paper's 3.56 million parameters, since its layer table is lost.
@@ -6,7 +7,7 @@ that give the paper's 3.56 million parameters, since its layer table is lost.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from quicknet.core.errors import ConfigError
 from quicknet.core.limits import MAX_IMAGE_SIZE, MAX_WEIGHTS, MIN_IMAGE_SIZE
@@ -18,7 +19,45 @@ Activation = Literal["prelu", "prelu_shared", "leaky_relu", "relu"]
 _STRIDES = ((48, 1), (112, 2), (MAX_IMAGE_SIZE + 1, 4))
 
 
-class QuickNetConfig(Settings, frozen=True, kw_only=True):
+class NetworkConfig(Settings, frozen=True, kw_only=True):
+    """Base of every network's config: what all of them are rebuilt from, with its checks.
+
+    A family adds its own fields and, in its own `__post_init__`, their checks.
+    """
+
+    dropout: float = 0.0
+    in_channels: int = 3
+    num_classes: int = 10
+    image_size: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot make a network, before anything is allocated."""
+        if not 1 <= self.in_channels <= 16 or not 1 <= self.num_classes <= 100_000:
+            raise ConfigError("1 to 16 input channels, and at least 1 and at most 100,000 classes")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout {self.dropout} must lie in 0 <= dropout < 1")
+        check_image_range(self.image_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values; the family's own fields come first."""
+        fields = super().to_dict()
+        shared = {name: fields.pop(name) for name in NetworkConfig.__struct_fields__}
+        return {**fields, **shared}
+
+
+def check_image_range(size: int) -> None:
+    """Raise ConfigError for an image size that no network takes."""
+    if not MIN_IMAGE_SIZE <= size <= MAX_IMAGE_SIZE:
+        raise ConfigError(f"image size {size} must lie in {MIN_IMAGE_SIZE}..{MAX_IMAGE_SIZE} pixels")
+
+
+def check_weights(what: str, weights: int) -> None:
+    """Raise ConfigError where the settings named by `what` make more weights than a network may have."""
+    if weights > MAX_WEIGHTS:
+        raise ConfigError(f"{what} make {weights:,} weights, over the limit of {MAX_WEIGHTS:,}; choose smaller ones")
+
+
+class QuickNetConfig(NetworkConfig, frozen=True, kw_only=True):
     """Everything a QuickNet is rebuilt from.
 
     `stem_stride` None is chosen by `image_size`: 1 under 48 pixels, 2 under 112, 4 from there.
@@ -35,33 +74,25 @@ class QuickNetConfig(Settings, frozen=True, kw_only=True):
     activation: Activation = "prelu"
     negative_slope: float = 0.25
     dropout: float = 0.5
-    in_channels: int = 3
-    num_classes: int = 10
-    image_size: int = 32
 
     def __post_init__(self) -> None:
         """Refuse values that cannot make a network, before anything is allocated."""
+        NetworkConfig.__post_init__(self)
         stages = len(self.widths)
-        numbers = (*self.widths, *self.depths, self.stem_width, self.stem_kernel, self.num_classes)
+        numbers = (*self.widths, *self.depths, self.stem_width, self.stem_kernel)
         if not 1 <= stages <= 8 or len(self.depths) != stages or len(self.kernel_sizes) != stages:
             raise ConfigError("widths, depths and kernel_sizes need one entry for each of 1 to 8 stages")
         if min(numbers) < 1 or max(*self.widths, self.stem_width) > 8192 or max(self.depths) > 64:
-            raise ConfigError("widths must lie in 1..8192, depths in 1..64, classes from 1")
-        if self.num_classes > 100_000 or not 1 <= self.in_channels <= 16 or self.stem_kernel > 11:
-            raise ConfigError("at most 100,000 classes, 16 input channels, an 11x11 stem")
+            raise ConfigError("widths must lie in 1..8192, depths in 1..64, the stem from 1")
+        if self.stem_kernel > 11:
+            raise ConfigError("at most an 11x11 stem")
         if any(k not in (3, 5, 7) for k in self.kernel_sizes):
             raise ConfigError(f"kernel_sizes {self.kernel_sizes} must each be 3, 5 or 7")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout {self.dropout} must lie in 0 <= dropout < 1")
         if self.stem_stride is not None and not 1 <= self.stem_stride <= 8:
             raise ConfigError(f"stem_stride {self.stem_stride} must lie in 1..8")
         check_image_size(self, self.image_size)
         weights = sum(layer.weights for layer in plan(self)) + self.widths[-1] * self.num_classes
-        if weights > MAX_WEIGHTS:
-            raise ConfigError(
-                f"widths {self.widths} and depths {self.depths} make {weights:,} weights, "
-                f"over the limit of {MAX_WEIGHTS:,}; choose smaller ones"
-            )
+        check_weights(f"widths {self.widths} and depths {self.depths}", weights)
 
     @property
     def stride(self) -> int:
@@ -73,8 +104,7 @@ class QuickNetConfig(Settings, frozen=True, kw_only=True):
 
 def check_image_size(config: QuickNetConfig, size: int) -> None:
     """Raise ConfigError where the network has nothing left of a size x size image."""
-    if not MIN_IMAGE_SIZE <= size <= MAX_IMAGE_SIZE:
-        raise ConfigError(f"image size {size} must lie in {MIN_IMAGE_SIZE}..{MAX_IMAGE_SIZE} pixels")
+    check_image_range(size)
     side = ((size - config.stem_kernel) // config.stride + 1) >> (len(config.widths) - 1)
     if side < 1:
         raise ConfigError(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
-from typing import Any, cast
-
-from torch import nn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from quicknet.core.card import ModelRecord
 from quicknet.core.errors import ConfigError, nearest
-from quicknet.core.settings import Settings
+from quicknet.core.settings import from_mapping
+from quicknet.models.config import NetworkConfig
 
-# name → module of its family and the variant's config in it
+if TYPE_CHECKING:
+    from quicknet.models.network import Network
+
+# name → module of its family, whose NETWORK is the class, and the variant's config in it
 MODELS = {
     "quicknet": "quicknet.models.quicknet:quicknet",
     "quicknet_s": "quicknet.models.quicknet:quicknet_s",
@@ -29,35 +32,39 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(MODELS, pattern))
 
 
-def base_config(name: str) -> Settings:
+def base_config(name: str) -> NetworkConfig:
     """Return a variant's config. Raises ConfigError naming the nearest known name."""
     if name not in MODELS:
         raise ConfigError(f"no model is called {name!r}{nearest(name, MODELS)}")
     module, _, attribute = MODELS[name].partition(":")
-    return cast(Settings, getattr(importlib.import_module(module), attribute))
+    return cast(NetworkConfig, getattr(importlib.import_module(module), attribute))
 
 
-def create_model(name: str, **overrides: Any) -> nn.Module:
+def create_model(name: str, **overrides: Any) -> Network:
     """Return a freshly initialized network of the registry, its config changed by `overrides`.
 
     Raises ConfigError for an unknown name or setting.
     """
+    return _build(name, overrides)
+
+
+def _build(name: str, overrides: Mapping[str, Any]) -> Network:
     base = base_config(name)
-    module = importlib.import_module(MODELS[name].partition(":")[0])
-    return cast(nn.Module, module.build(base, overrides))
+    config = from_mapping(type(base), {**base.to_dict(), **overrides}, "model settings")
+    family = importlib.import_module(MODELS[name].partition(":")[0])
+    return cast("Network", family.NETWORK(config))
 
 
-def model_record(name: str, model: nn.Module) -> ModelRecord:
+def model_record(name: str, model: Network) -> ModelRecord:
     """Return what a card says of a network: enough to rebuild it."""
     family = type(model).__module__.rpartition(".")[2]
-    return ModelRecord(family=family, name=name, config=cast(Any, model).config.to_dict())
+    return ModelRecord(family=family, name=name, config=model.config.to_dict())
 
 
-def model_from_record(record: ModelRecord) -> nn.Module:
+def model_from_record(record: ModelRecord) -> Network:
     """Rebuild a network from its card and from nothing else. Raises ConfigError."""
     families = {path.partition(":")[0].rpartition(".")[2] for path in MODELS.values()}
     if record.family not in families:
         raise ConfigError(f"unknown model family {record.family!r}{nearest(record.family, families)}")
-    module = importlib.import_module(f"quicknet.models.{record.family}")
-    base = next(base_config(n) for n, path in MODELS.items() if f".{record.family}:" in path)
-    return cast(nn.Module, module.build(base, dict(record.config)))
+    first = next(name for name, path in MODELS.items() if f".{record.family}:" in path)
+    return _build(first, record.config)

@@ -14,7 +14,7 @@ import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -40,6 +40,7 @@ from quicknet.data.recorded import FILE as RECORD
 from quicknet.data.recorded import record_text
 from quicknet.image.preprocess import check_images
 from quicknet.inference.shipped import did_you_mean, names_with_run, or_names_with_run
+from quicknet.models.network import Network
 from quicknet.models.registry import model_from_record
 from quicknet.training.recipe import Recipe, load_recipe
 
@@ -237,9 +238,9 @@ def load_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> N
     model.load_state_dict(tensors)
 
 
-def require_fit(model: nn.Module, classes: tuple[str, ...], spec: PreprocessSpec, where: Path) -> None:
+def require_fit(model: Network, classes: tuple[str, ...], spec: PreprocessSpec, where: Path) -> None:
     """Raise CheckpointError where a network is of other classes or images than its file says."""
-    config = cast(Any, model).config
+    config = model.config
     if config.num_classes != len(classes):
         raise CheckpointError(
             f"{where} names {len(classes)} classes, its network has {config.num_classes}; restore it from a copy"
@@ -258,7 +259,7 @@ def _is_file(path: Path, needs: str, otherwise: str = "") -> CheckpointError:
     return CheckpointError(f"{path} is a file, and {needs}; name the run folder that it was exported from{otherwise}")
 
 
-def load_model(path: Path) -> tuple[nn.Module, Card]:
+def load_model(path: Path) -> tuple[Network, Card]:
     """Return the network of a run folder, in eval mode, and its card; weights kept in fp16 become float32.
 
     Raises FormatError or CheckpointError where card and weights do not belong together.

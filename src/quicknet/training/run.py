@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import shlex
 import time
 import warnings
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from quicknet import __version__
-from quicknet.core.card import Card, TrainingRecord, Vectors
+from quicknet.core.card import Card, Costs, TrainingRecord, Vectors
 from quicknet.core.energy import EnergyMeter
 from quicknet.core.errors import CheckpointError, TrainingError
 from quicknet.core.machine import available_memory_bytes
@@ -30,7 +31,9 @@ from quicknet.data.recorded import changes, read_recorded
 from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
 from quicknet.inference import metrics
 from quicknet.inference.evaluate import top1_metric
-from quicknet.models.registry import model_record
+from quicknet.models.costs import count_costs
+from quicknet.models.network import Network
+from quicknet.models.registry import model_from_record, model_record
 from quicknet.training.checkpoint import RunFolder, load_weights
 from quicknet.training.distributed import World
 from quicknet.training.ema import Ema
@@ -109,7 +112,7 @@ class Parts:
     recipe: Recipe
     folder: RunFolder
     data: Dataset
-    model: nn.Module
+    model: Network
     teacher: Teacher | None
     device: torch.device
     world: World
@@ -251,6 +254,12 @@ class Run:
         if self.world.main:
             self.folder.save_model(dict(self.best_model.state_dict()), self.card(validation))
 
+    @functools.cached_property
+    def costs(self) -> Costs:
+        """What an image costs the network: counted once, kept in every card."""
+        record = model_record(self.recipe.model.name, self.model)
+        return count_costs(lambda: model_from_record(record))
+
     def card(self, validation: Validation) -> Card:
         """Return the card of the weights to use as they are now."""
         state, recipe = self.state, self.recipe
@@ -258,6 +267,7 @@ class Run:
         logits = predict_logits(self.best_model, vectors, self.data.spec, self.device)
         return Card(
             model=model_record(recipe.model.name, self.model),
+            costs=self.costs,
             classes=self.data.classes,
             preprocess=self.data.spec,
             data=self.data.record(),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import nn
 
 from quicknet.core.card import Card
 from quicknet.core.errors import CheckpointError, ConfigError, ToolError
@@ -16,6 +15,7 @@ from quicknet.data.dataset import Dataset
 from quicknet.data.load import require_models_source
 from quicknet.inference.shipped import locate
 from quicknet.models import fused
+from quicknet.models.network import Network
 from quicknet.models.registry import base_config, create_model, model_from_record
 from quicknet.training.checkpoint import RunFolder, load_model, load_weights, require_fit
 from quicknet.training.distributed import join
@@ -59,7 +59,7 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     torch.manual_seed(recipe.train.seed)
     model = _fresh_model(recipe, data) if parent is None else _inherited_model(parent, recipe, data)
     for _, size in recipe.train.sizes:
-        _config_at(cast(Any, model).config, size)
+        _config_at(model.config, size)
     teacher = _teacher(recipe, data, device)
     lineage = () if parent is None else (*parent[1].lineage, _descent("fine-tune", parent[1]))
     if teacher is not None:
@@ -100,7 +100,7 @@ def _descent(step: str, card: Card) -> dict[str, Any]:
     return {"step": step, "from": card.model.name, "weights_sha256": card.weights_sha256}
 
 
-def _request(recipe: Recipe, parent: tuple[nn.Module, Card] | None) -> DataRequest:
+def _request(recipe: Recipe, parent: tuple[Network, Card] | None) -> DataRequest:
     """Return what to ask of the data: the parent's preprocessing, except for a size that was asked for.
 
     Raises ConfigError for another mode or way to resize than the parent has learned with.
@@ -150,24 +150,24 @@ def _config_at(config: Any, size: int) -> Any:
     return config.replace(image_size=size, **stride)
 
 
-def _fresh_model(recipe: Recipe, data: Dataset) -> nn.Module:
+def _fresh_model(recipe: Recipe, data: Dataset) -> Network:
     decided = {"num_classes": len(data.classes), "image_size": data.spec.size, "in_channels": data.spec.channels}
     return create_model(recipe.model.name, **recipe.model.overrides, **decided)
 
 
-def _inherited_model(parent: tuple[nn.Module, Card], recipe: Recipe, data: Dataset) -> nn.Module:
+def _inherited_model(parent: tuple[Network, Card], recipe: Recipe, data: Dataset) -> Network:
     """Return the parent's network at the data's size, with the recipe's overrides (its dropout,
     say); a fresh classifier for other classes.
 
     Raises CheckpointError for an override that the parent's weights do not fit.
     """
     model, card = parent
-    config = _config_at(cast(Any, model).config, data.spec.size)
+    config = _config_at(model.config, data.spec.size)
     changed = {**config.to_dict(), **recipe.model.overrides}
     resized = model_from_record(card.model.replace(config=changed))
     load_weights(resized, model.state_dict(), Path(str(recipe.model.start_from)))
     if data.classes != card.classes:
-        cast(Any, resized).reset_classifier(len(data.classes))
+        resized.reset_classifier(len(data.classes))
     return resized
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -117,28 +117,55 @@ def require_expressible(net: Folded, side: int) -> tuple[Conv, list[_Block]]:
     Raises ConfigError, naming the layer, for what FORMAT.md has no place for.
     """
     stem, *rest = net.layers
-    if net.scale is not None or not isinstance(stem, Conv) or stem.groups != 1 or stem.padding:
+    if (
+        net.scale is not None
+        or not isinstance(stem, Conv)
+        or stem.groups != 1
+        or stem.padding
+        or not _is_activated(stem)
+    ):
         raise ConfigError("only QuickNets become integers, since a .qnz holds no other network; use --format onnx")
     if stem.weight.shape[1] > IMAGE_CHANNELS[1]:
         raise ConfigError(f"images of {stem.weight.shape[1]} channels do not fit a .qnz, which takes 1 to 4")
     if _largest_map(net, side) > MAX_MAP:
         raise ConfigError(f"a feature map of over {MAX_MAP:,} values does not fit a .qnz; use --format onnx")
-    blocks, pool = [], False
-    convolutions = iter(rest)
-    for layer in convolutions:
-        if isinstance(layer, Pool):
-            pool = True
-            continue
-        pointwise = next(convolutions)
-        assert isinstance(pointwise, Conv)  # as `fold` lists a QuickNet
-        kernel = layer.weight.shape[-1]
+    blocks: list[_Block] = []
+    layers = iter(rest)
+    for layer in layers:
+        pool = layer if isinstance(layer, Pool) else None
+        depthwise = layer if pool is None else next(layers, None)
+        pointwise = next(layers, None)
+        if not (_is_depthwise(depthwise) and _is_pointwise(pointwise)):
+            raise ConfigError(
+                f"{(depthwise or layer).name} is not a depthwise convolution with a pointwise one and its "
+                "activation behind it, and a .qnz holds no other layer; use --format onnx"
+            )
+        kernel = depthwise.weight.shape[-1]
         if kernel not in KERNELS:
             raise ConfigError(
-                f"{layer.name} has a kernel of {kernel}, a .qnz takes 3 and 5; use --format onnx, or train with these"
+                f"{depthwise.name} has a kernel of {kernel}, a .qnz takes 3 and 5; "
+                "use --format onnx, or train with these"
             )
-        blocks.append(_Block(pool, layer, pointwise))
-        pool = False
+        blocks.append(_Block(pool is not None, depthwise, pointwise))
     return stem, blocks
+
+
+def _is_activated(layer: Conv) -> bool:
+    return layer.bias is not None and layer.slope is not None
+
+
+def _is_depthwise(layer: Conv | Pool | None) -> TypeGuard[Conv]:
+    """Return whether a layer keeps the map's side and channels, each channel by itself, with nothing behind it."""
+    if not isinstance(layer, Conv) or layer.bias is not None or layer.slope is not None:
+        return False
+    channels, inner, kernel, _ = layer.weight.shape
+    return layer.groups == channels and inner == 1 and layer.stride == 1 and layer.padding == kernel // 2
+
+
+def _is_pointwise(layer: Conv | Pool | None) -> TypeGuard[Conv]:
+    if not isinstance(layer, Conv) or not _is_activated(layer):
+        return False
+    return layer.weight.shape[2:] == (1, 1) and (layer.groups, layer.stride, layer.padding) == (1, 1, 0)
 
 
 def calibration_count(net: Folded, side: int, budget_bytes: int = 512 << 20, most: int = 1024) -> int:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import torch
@@ -19,12 +21,30 @@ from torch.utils import _python_dispatch as dispatch
 from quicknet.models.fused import autograd, native
 from quicknet.models.fused.autograd import Kept
 from quicknet.models.fused.native import Norm, available, has_bf16, status
+from quicknet.models.layers import Separable, Stem
 from quicknet.models.norm import BatchNorm2d
 
-__all__ = ["SeparableLayer", "StemLayer", "available", "forward_features", "has_bf16", "status", "usable"]
+__all__ = ["SeparableLayer", "StemLayer", "available", "disabled", "forward_features", "has_bf16", "status", "usable"]
 
 _ACTIVATIONS = (nn.PReLU, nn.LeakyReLU, nn.ReLU)
+_PARTS: dict[type[nn.Module], set[str]] = {
+    Stem: {"conv", "bn", "act"},
+    Separable: {"depthwise", "pointwise", "bn", "act"},
+}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+_disabled: ContextVar[bool] = ContextVar("_disabled", default=False)
+
+
+@contextmanager
+def disabled() -> Iterator[None]:
+    """Keep every network on its plain path: for whoever checks the kernels, or what was made beside them."""
+    token = _disabled.set(True)
+    try:
+        yield
+    finally:
+        _disabled.reset(token)
 
 
 class StemLayer(Protocol):
@@ -49,9 +69,10 @@ def usable(layers: Iterable[nn.Module], x: Tensor) -> bool:
     """Return whether `forward_features` may stand in for `layers` one after the other, the stem first.
 
     So it is on CPU in float32 or float64, outside tracing, compiling, function transforms and
-    dispatch modes (a FLOP counter must see the operations), as long as no inner module has a hook or
-    was replaced by another kind, and the image needs no gradient. Under autocast it is where
-    the kernels can do what that asks for: bfloat16 products.
+    dispatch modes (a FLOP counter must see the operations), as long as every layer is of the very
+    class that the kernels stand for, no inner module has a hook or was replaced by another kind,
+    and the image needs no gradient. Under autocast it is where the kernels can do what that asks
+    for: bfloat16 products.
     """
     return (
         type(x) is Tensor
@@ -62,7 +83,8 @@ def usable(layers: Iterable[nn.Module], x: Tensor) -> bool:
         and not (x.requires_grad and torch.is_grad_enabled())
         and not _observed()
         and (not torch.is_autocast_enabled("cpu") or _autocast_to_bf16(x.dtype))
-        and all(_plain(layer, x.dtype) for layer in layers)
+        and not _disabled.get()
+        and all(_plain(layer, x.dtype, Separable if i else Stem) for i, layer in enumerate(layers))
         and available()
     )
 
@@ -83,16 +105,35 @@ def _autocast_to_bf16(dtype: torch.dtype) -> bool:
     return asked and dtype is torch.float32 and native.has_bf16()
 
 
-def _plain(layer: nn.Module, dtype: torch.dtype) -> bool:
-    """Return whether a layer consists of the modules that it was made with, in one dtype."""
+def _plain(layer: nn.Module, dtype: torch.dtype, kind: type[nn.Module]) -> bool:
+    """Return whether a layer is of that kind and consists of the modules that it was made with, in one dtype."""
     children = layer._modules
     return (
-        all(type(children[name]) is nn.Conv2d for name in children if name not in ("bn", "act"))
+        type(layer) is kind
+        and children.keys() == _PARTS[kind]
+        and not any("forward" in vars(module) for module in (layer, *children.values()))
+        and all(type(children[name]) is nn.Conv2d for name in children if name not in ("bn", "act"))
+        and all(_usual(name, conv) for name, conv in children.items() if isinstance(conv, nn.Conv2d))
         and type(children["bn"]) is BatchNorm2d
         and children["bn"].affine
         and type(children["act"]) in _ACTIVATIONS
         and not any(getattr(module, hooks) for module in (layer, *children.values()) for hooks in _HOOKS)
         and all(p.dtype == dtype and p.device.type == "cpu" for p in _tensors(children.values()))
+    )
+
+
+def _usual(name: str, conv: nn.Conv2d) -> bool:
+    """Return whether a convolution is the one that the kernels compute."""
+    side, depthwise = conv.kernel_size[0], name == "depthwise"
+    return (
+        conv.kernel_size == ((1, 1) if name == "pointwise" else (side, side))
+        and conv.padding == ((side // 2,) * 2 if depthwise else (0, 0))
+        and conv.padding_mode == "zeros"
+        and conv.dilation == (1, 1)
+        and conv.groups == (conv.in_channels if depthwise else 1)
+        and (not depthwise or conv.in_channels == conv.out_channels)
+        and conv.stride == ((conv.stride[0],) * 2 if name == "conv" else (1, 1))
+        and conv.bias is None
     )
 
 

@@ -1,0 +1,208 @@
+"""A network whose layers are not one chain of known parts is right, or refused by name, at every step."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from quicknet.core.card import PreprocessSpec
+from quicknet.core.errors import ConfigError
+from quicknet.deploy.export import reference_logits
+from quicknet.deploy.fold import Folded, Pool, fold
+from quicknet.deploy.quantize import require_expressible
+from quicknet.models.layers import Separable
+from quicknet.models.quicknet import QuickNet
+from quicknet.models.registry import create_model
+
+SPEC = PreprocessSpec()
+
+
+class SummedBlock(Separable):
+    """A residual sum: no parameters, no module, the same state dict."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+class SummedNetwork(QuickNet):
+    def forward_features(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for index, block in enumerate(self.blocks):
+            x = x + block(x) if index == 1 else block(x)
+        return x
+
+
+class Doubled(nn.Module):
+    """An unknown module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+def with_summed_block(net: QuickNet) -> QuickNet:
+    net.blocks[1].__class__ = SummedBlock
+    return net
+
+
+def with_summed_network(net: QuickNet) -> QuickNet:
+    net.__class__ = SummedNetwork
+    return net
+
+
+def with_a_block_called_otherwise(net: QuickNet) -> QuickNet:
+    block = net.blocks[1]
+    plain = block.forward
+    block.forward = lambda x: x + plain(x)
+    return net
+
+
+def with_unknown_activation(net: QuickNet) -> QuickNet:
+    net.blocks[1].act = Doubled()
+    return net
+
+
+def with_unknown_block(net: QuickNet) -> QuickNet:
+    net.blocks.insert(1, Doubled())
+    return net
+
+
+def with_holes_in_a_filter(net: QuickNet) -> QuickNet:
+    old = net.blocks[1].depthwise
+    net.blocks[1].depthwise = nn.Conv2d(32, 32, 3, padding=2, dilation=2, groups=32, bias=False)
+    net.blocks[1].depthwise.weight = old.weight
+    return net
+
+
+def with_unknown_head(net: QuickNet) -> QuickNet:
+    net.drop = Doubled()
+    return net
+
+
+def plain_logits(net: QuickNet, x: Tensor) -> Tensor:
+    """By modules alone: a hook on each keeps the kernels out."""
+    handle = net.stem.register_forward_hook(lambda *_: None)
+    try:
+        with torch.no_grad():
+            return net(x)
+    finally:
+        handle.remove()
+
+
+PLANTED: dict[Callable[[QuickNet], QuickNet], str] = {
+    with_summed_block: "add",
+    with_summed_network: "add",
+    with_a_block_called_otherwise: "add",
+    with_unknown_activation: r"Doubled after block1\.pointwise",
+    with_unknown_block: "Doubled",
+    with_holes_in_a_filter: r"block1\.depthwise",
+    with_unknown_head: "Doubled",
+}
+
+
+@pytest.fixture(params=PLANTED, ids=lambda plant: plant.__name__)
+def plant(request: pytest.FixtureRequest) -> Callable[[QuickNet], QuickNet]:
+    return request.param
+
+
+def planted(plant: Callable[[QuickNet], QuickNet]) -> QuickNet:
+    torch.manual_seed(4)
+    return plant(create_model("quicknet_xs")).eval()
+
+
+def test_it_answers_as_its_modules_do(plant: Callable[[QuickNet], QuickNet]) -> None:
+    net, x = planted(plant), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(net(x), plain_logits(net, x), rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(plain_logits(net, x), plain_logits(planted(lambda n: n), x), rtol=1e-2, atol=1e-4)
+
+
+def test_the_reference_of_an_export_is_that_of_its_modules(plant: Callable[[QuickNet], QuickNet]) -> None:
+    net, images = planted(plant), np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    x = torch.from_numpy((images.transpose(0, 3, 1, 2) / 255 - 0.5) / 0.25)
+    expected = plain_logits(net.double(), x).numpy()
+    np.testing.assert_allclose(reference_logits(net, images, SPEC), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_folding_refuses_it_by_name(plant: Callable[[QuickNet], QuickNet]) -> None:
+    with pytest.raises(ConfigError, match=PLANTED[plant]) as refused:
+        fold(planted(plant), SPEC)
+    assert "cannot be exported" in str(refused.value)
+
+
+class Dead(QuickNet):
+    """Returns what comes before its last layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.forward_head(self.forward_features(x), pre_logits=True)
+        self.classifier(self.drop(pooled))
+        return pooled
+
+
+class Deciding(QuickNet):
+    """What it does depends on the image."""
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        return super().forward_features(-x if x.sum() > 0 else x)
+
+
+@pytest.mark.parametrize(("kind", "words"), [(Dead, "another output"), (Deciding, "cannot be followed")])
+def test_a_forward_of_another_shape_is_refused_by_name(kind: type[QuickNet], words: str) -> None:
+    net = create_model("quicknet_xs")
+    net.__class__ = kind
+    with pytest.raises(ConfigError, match=f"{kind.__name__} cannot be exported: .*{words}"):
+        fold(net, SPEC)
+
+
+def test_a_network_of_another_class_folds_by_what_it_does() -> None:
+    class Renamed(QuickNet):
+        """The same forward under another name."""
+
+    net = create_model("quicknet_xs").eval()
+    expected = fold(net, SPEC)
+    net.__class__ = Renamed
+    assert [layer.name for layer in fold(net, SPEC).layers] == [layer.name for layer in expected.layers]
+
+
+# --- the integer form ---------------------------------------------------------------------
+
+
+def changed(index: int, **changes: object) -> Folded:
+    """A folded QuickNet with another layer `index`."""
+    net = fold(create_model("quicknet_xs").eval(), SPEC)
+    layers = list(net.layers)
+    layers[index] = dataclasses.replace(layers[index], **changes)
+    return dataclasses.replace(net, layers=tuple(layers))
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        lambda: changed(1, groups=1, weight=np.ones((16, 16, 3, 3))),  # a dense convolution without norm
+        lambda: changed(1, padding=0),
+        lambda: changed(1, stride=2),
+        lambda: changed(1, slope=np.zeros(1)),
+        lambda: changed(1, bias=np.zeros(16)),
+        lambda: changed(2, slope=None),
+        lambda: changed(2, groups=2),
+        lambda: changed(2, weight=np.ones((32, 16, 3, 3))),
+        lambda: changed(2, bias=None),
+    ],
+)
+def test_integers_refuse_a_layer_of_another_form_by_name(net: Callable[[], Folded]) -> None:
+    with pytest.raises(ConfigError, match=r"block0\.depthwise .*a \.qnz holds"):
+        require_expressible(net(), 32)
+
+
+def test_integers_refuse_poolings_and_layers_without_a_partner() -> None:
+    net = fold(create_model("quicknet_xs").eval(), SPEC)
+    for layers, words in [
+        (net.layers[:-1], "block11.depthwise"),
+        ((*net.layers, Pool("last")), "last"),
+        ((net.layers[0], Pool("first"), Pool("second"), *net.layers[1:]), "second"),
+    ]:
+        with pytest.raises(ConfigError, match=words):
+            require_expressible(dataclasses.replace(net, layers=layers), 32)
+    assert len(require_expressible(net, 32)[1]) == 12
