@@ -352,7 +352,7 @@ def test_fine_tuning_starts_from_the_parents_features(finished, photos_dir, tmp_
     list(training.fit(run))
     training.finish(run)
     child = read_card(tmp_path / "run" / "card.json")
-    assert child.lineage[-1]["weights_sha256"] == card.weights_sha256
+    assert child.lineage[-1].weights_sha256 == card.weights_sha256
 
 
 def test_an_override_that_the_parents_weights_do_not_fit_is_refused(finished, tiny_cifar, tmp_path):

@@ -16,6 +16,7 @@ from quicknet import __version__
 from quicknet.core.card import Card, PreprocessSpec, Vectors, read_card, require_run_folder
 from quicknet.core.errors import CheckFailed, ConfigError, ToolError, require_package
 from quicknet.core.files import sha256_bytes, sha256_file, write_atomically
+from quicknet.core.lineage import ExportStep, Predictions
 from quicknet.core.settings import Settings
 from quicknet.data import Dataset, load_data
 from quicknet.data.load import require_models_source
@@ -23,7 +24,7 @@ from quicknet.data.request import request_for
 from quicknet.deploy.fold import fold
 from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
 from quicknet.inference.evaluate import LabelledData, classify, top1_metric
-from quicknet.inference.receipt import SPLIT_SETTINGS, Predictions, class_order_sha256, pack_classes
+from quicknet.inference.receipt import SPLIT_SETTINGS, class_order_sha256, pack_classes
 from quicknet.inference.verify import Verification, receipt_split, verify_file
 from quicknet.onnx.file import parse_onnx
 from quicknet.training.checkpoint import RunFolder, TorchClassifier
@@ -150,13 +151,7 @@ def parents_card(parent: TorchClassifier, format: str, more: dict[str, Any]) -> 
             f"({parent.source}); its weights are not finite or too large to be exported"
         )
     rounded = tuple(tuple(round(float(value), _DECIMALS) for value in row) for row in logits)
-    step = {
-        "step": "export",
-        "format": format,
-        "quicknet": __version__,
-        "parent_weights_sha256": parent.card.weights_sha256,
-        **more,
-    }
+    step = ExportStep(format=format, quicknet=__version__, parent_weights_sha256=parent.card.weights_sha256, **more)
     vectors = Vectors(generator=GENERATOR, sha256=vectors_sha256(images), logits=rounded)
     return parent.card.replace(vectors=vectors, lineage=(*parent.card.lineage, step))
 
@@ -204,8 +199,7 @@ def _with_receipt(
         sha256=sha256,
         classes=classes,
     )
-    step = {**card.lineage[-1], "predictions": predictions.to_dict()}
-    return card.replace(lineage=(*card.lineage[:-1], step))
+    return card.with_receipt(predictions=predictions)
 
 
 def recipes_source(run: Path) -> str:

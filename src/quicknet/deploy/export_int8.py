@@ -13,11 +13,12 @@ from quicknet import __version__
 from quicknet.core.card import Card, Vectors
 from quicknet.core.errors import ToolError, require_package
 from quicknet.core.files import sha256_bytes, write_atomically
+from quicknet.core.lineage import ExportStep, Predictions
 from quicknet.core.machine import usable_cores
 from quicknet.deploy.export import TOOLS, Exported, Format, described
 from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
 from quicknet.inference.evaluate import LabelledData, top1_metric
-from quicknet.inference.receipt import Predictions, class_order_sha256, pack_classes, split_settings
+from quicknet.inference.receipt import class_order_sha256, pack_classes, split_settings
 from quicknet.inference.verify import receipt_split, verify_file
 from quicknet.onnx.file import OnnxFile, parse_onnx
 from quicknet.onnx.runtime import open_runner, run_chunks
@@ -63,8 +64,7 @@ def export_int8(
     card, different = _card(parent, format), None
     if data is not None:
         predictions, different = _answers(parse_onnx(assemble(graph, card), out), parent, data, advance)
-        step = {**card.lineage[-1], "predictions": predictions.to_dict()}
-        card = card.replace(lineage=(*card.lineage[:-1], step))
+        card = card.with_receipt(predictions=predictions)
     verification = verify_file(parse_onnx(assemble(graph, card), out), data, advance)
     verification.require()
     if verification.measured is not None:
@@ -81,15 +81,14 @@ def _card(parent: QnzFile, format: Format) -> Card:  # noqa: A002
     spec, card = parent.card.preprocess, parent.card
     images = draw_vectors(spec.size, spec.channels)
     logits = reference.run(parent.network, images) * parent.record.logit_scale
-    step: dict[str, Any] = {
-        "step": "export",
-        "format": format,
-        "numbers": "int8",
-        "quicknet": __version__,
-        "parent_weights_sha256": parent.weights_sha256,
-        "tolerance": round(max(_TOLERANCE * float(np.abs(logits).max()), 1e-3), 3),
+    step = ExportStep(
+        format=format,
+        numbers="int8",
+        quicknet=__version__,
+        parent_weights_sha256=parent.weights_sha256,
+        tolerance=round(max(_TOLERANCE * float(np.abs(logits).max()), 1e-3), 3),
         **split_settings(card),
-    }
+    )
     rounded = tuple(tuple(round(float(value), _DECIMALS) for value in row) for row in logits)
     vectors = Vectors(generator=GENERATOR, sha256=vectors_sha256(images), logits=rounded)
     return card.replace(vectors=vectors, lineage=(*card.lineage, step))

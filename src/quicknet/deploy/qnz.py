@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from quicknet.core.card import Card, IntegerRecord, require_run_folder
 from quicknet.core.errors import CheckFailed, ConfigError, ToolError
 from quicknet.core.files import sha256_bytes, sha256_file, write_atomically
+from quicknet.core.lineage import CalibrationRecord, Compared, Predictions, QatRecord
 from quicknet.core.machine import usable_cores
 from quicknet.core.settings import Settings
 from quicknet.data import Dataset
@@ -33,7 +34,7 @@ from quicknet.deploy.quantize import (
 from quicknet.deploy.quantize.widths import Bits
 from quicknet.image.vectors import draw_vectors
 from quicknet.inference.evaluate import top1_metric
-from quicknet.inference.receipt import Predictions, class_order_sha256, pack_classes
+from quicknet.inference.receipt import class_order_sha256, pack_classes
 from quicknet.inference.verify import receipt_split, verify_file
 from quicknet.qnz import reference
 from quicknet.qnz.file import QnzFile, assemble_qnz, parse_qnz
@@ -74,21 +75,6 @@ class QnzSettings(Settings, frozen=True, kw_only=True):
             raise ConfigError(f"images {self.images} must be at least 1")
         if not 0 <= self.seed < 1 << 63:
             raise ConfigError(f"seed {self.seed} must lie in 0..2^63-1")
-
-
-class Compared(Settings, frozen=True, kw_only=True):
-    """The integer network and its float parent on a split: accuracies, and images of another class than by the run.
-
-    `lost_points` of top-1; negative where the integer network is the better one.
-    """
-
-    split: str
-    protocol: str
-    n: int
-    top1: float
-    parent_top1: float
-    lost_points: float
-    different: int
 
 
 class ExportedQnz(Settings, frozen=True, kw_only=True):
@@ -170,9 +156,7 @@ def make_qnz(
     if split not in measured:
         measured[split] = _compare(parent, answers, data, split, show)
     compared = tuple(row for row, _ in measured.values())
-    card = _with_step(
-        card, compared=[c.to_dict() for c in compared], predictions=_receipt(card, data, *measured[split])
-    )
+    card = card.with_receipt(compared=compared, predictions=_predictions(card, data, *measured[split]))
     weights = parse_qnz(assemble_qnz(quantized.network, card), path).weights_sha256
     metrics = tuple(top1_metric(c.top1, c.n, c.split, c.protocol, weights) for c in compared)
     card = card.replace(metrics=(*card.metrics, *metrics))
@@ -199,7 +183,7 @@ def _quantized(
 
         lesson = Lesson(parent.model, data, _augmentation(run), judge)
         quantized, tuned = fine_tune(quantized, lesson, tuning, show)
-        card = _with_step(card, qat={**tuning.to_dict(), **tuned.to_dict()})
+        card = card.with_receipt(qat=QatRecord(**{**tuning.to_dict(), **tuned.to_dict()}))
     return _integer_card(card, quantized, settings.bits), quantized
 
 
@@ -215,18 +199,13 @@ def calibration_images(net: Folded, data: Dataset, settings: QnzSettings) -> NDA
 # --- the card ------------------------------------------------------------------------------
 
 
-def _calibration(images: NDArray[np.uint8], settings: QnzSettings) -> dict[str, Any]:
-    return {"split": "train", "n": len(images), "seed": settings.seed, "sha256": sha256_bytes(images.tobytes())}
+def _calibration(images: NDArray[np.uint8], settings: QnzSettings) -> CalibrationRecord:
+    return CalibrationRecord(split="train", n=len(images), seed=settings.seed, sha256=sha256_bytes(images.tobytes()))
 
 
 def _augmentation(run: Path) -> AugmentSettings:
     """Return how the run's recipe augments; flips and small shifts for a run folder without one."""
     return RunFolder(run).read_recipe().augment if (run / "recipe.toml").is_file() else AugmentSettings()
-
-
-def _with_step(card: Card, **more: Any) -> Card:
-    """Return the card with `more` in its last step of lineage."""
-    return card.replace(lineage=(*card.lineage[:-1], {**card.lineage[-1], **more}))
 
 
 def _integer_card(card: Card, quantized: Quantized, bits: Bits) -> Card:
@@ -238,9 +217,9 @@ def _integer_card(card: Card, quantized: Quantized, bits: Bits) -> Card:
     return card.replace(vectors=vectors, integer=IntegerRecord(bits=bits, logit_scale=quantized.logit_scale))
 
 
-def _receipt(card: Card, data: Dataset, compared: Compared, predicted: NDArray[np.int64]) -> dict[str, Any]:
+def _predictions(card: Card, data: Dataset, compared: Compared, predicted: NDArray[np.int64]) -> Predictions:
     """Return the digest of the integer network's own classes, as a step of lineage keeps it."""
-    predictions = Predictions(
+    return Predictions(
         data=data.name,
         data_sha256=data.sha256,
         split=compared.split,
@@ -250,7 +229,6 @@ def _receipt(card: Card, data: Dataset, compared: Compared, predicted: NDArray[n
         class_order_sha256=class_order_sha256(card.classes),
         sha256=pack_classes(predicted)[1],
     )
-    return predictions.to_dict()
 
 
 # --- measuring -----------------------------------------------------------------------------

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from quicknet.core.card import Card
 from quicknet.core.choice import Images, Runner
 from quicknet.core.errors import CheckFailed, CheckpointError, DataError, FormatError
+from quicknet.core.lineage import Predictions
 from quicknet.core.machine import usable_cores
 from quicknet.core.settings import Settings
 from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
 from quicknet.inference.evaluate import LabelledData
 from quicknet.inference.receipt import (
-    Predictions,
     class_order_sha256,
     pack_classes,
     recorded_predictions,

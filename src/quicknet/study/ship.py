@@ -23,6 +23,7 @@ from pathlib import Path
 from quicknet.core.card import Card, read_card
 from quicknet.core.errors import QuickNetError, ToolError
 from quicknet.core.files import sha256_bytes, write_atomically
+from quicknet.core.lineage import Fp16Step
 from quicknet.data import Dataset
 from quicknet.deploy.export import load_run_data
 from quicknet.inference import shipped
@@ -61,7 +62,7 @@ def smaller_run(run: Path, data: Dataset, out: Path) -> int:
     if changed:
         folder.save_model(tensors, card)
     else:
-        step = {"step": "fp16", "parent_weights_sha256": parent_sha256, "split": "val", "n": after.n, "changed": 0}
+        step = Fp16Step(parent_weights_sha256=parent_sha256, split="val", n=after.n, changed=0)
         card = card.replace(weights_sha256=after.file_sha256, lineage=(*card.lineage, step))
     others = tuple(metric for metric in card.metrics if metric.split != "val")
     measured = before if changed else after
