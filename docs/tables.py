@@ -13,7 +13,7 @@ from typing import Any
 from figure import Curve, Point
 
 from quicknet.core.errors import ConfigError
-from quicknet.inference.shipped import PACKAGED, Artifact, list_weights, read_index
+from quicknet.inference.shipped import PACKAGED, Shipped, list_weights, read_index
 from quicknet.measure.costs import costs
 from quicknet.models.registry import base_config
 from quicknet.study.records import read_records
@@ -277,7 +277,7 @@ def _spread(values: Sequence[float]) -> str:
 def shipped() -> str:
     """The weights that have a name, as run folder and as file."""
 
-    def cells(artifact: Artifact | None) -> tuple[str, str]:
+    def cells(artifact: Shipped | None) -> tuple[str, str]:
         if artifact is None:
             return "–", "–"
         size = sum(part.size_bytes for part in artifact.parts)

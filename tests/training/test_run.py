@@ -14,7 +14,7 @@ from quicknet.core.card import read_card
 from quicknet.core.errors import CheckpointError, ConfigError, DataError, ToolError, TrainingError
 from quicknet.core.files import sha256_file
 from quicknet.deploy.export import export
-from quicknet.training.checkpoint import load_classifier, load_model
+from quicknet.training.checkpoint import TorchClassifier, load_model
 from quicknet.training.run import Validation, resident
 
 CPU = torch.device("cpu")
@@ -77,7 +77,7 @@ def test_the_folder_holds_what_it_should(finished):
 
 
 def test_the_classifier_answers_as_the_card_says(finished):
-    classifier = load_classifier(finished)
+    classifier = TorchClassifier(finished)
     from quicknet.image.vectors import draw_vectors, vectors_sha256
 
     images = draw_vectors(32, 3)

@@ -17,6 +17,7 @@ from quicknet.core.lineage import Predictions
 from quicknet.core.machine import usable_cores
 from quicknet.core.settings import Settings
 from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
+from quicknet.inference.artifact import exported_artifact
 from quicknet.inference.evaluate import LabelledData
 from quicknet.inference.receipt import (
     class_order_sha256,
@@ -26,9 +27,9 @@ from quicknet.inference.receipt import (
     unpack_classes,
 )
 from quicknet.inference.shipped import did_you_mean, locate
-from quicknet.onnx.file import OnnxFile, looks_like_onnx, read_onnx
+from quicknet.onnx.file import OnnxFile
 from quicknet.onnx.runtime import open_runner, require_runtimes, run_chunks
-from quicknet.qnz.file import QnzFile, looks_like_qnz, read_qnz
+from quicknet.qnz.file import QnzFile
 from quicknet.qnz.implementations import implementations
 
 TOLERANCE = 1e-4  # of a float logit; or 1e-5 of the largest, if that is over 10
@@ -122,11 +123,10 @@ def read_exported(path: str | Path) -> OnnxFile | QnzFile:
         raise CheckpointError(f"{path} is a folder; verify takes an exported file")
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist{did_you_mean(path)}; name an exported file")
-    if looks_like_qnz(path):
-        return read_qnz(path)
-    if looks_like_onnx(path):
-        return read_onnx(path)
-    raise FormatError(f"{path} is not a file that `quicknet export` wrote; only those carry a receipt")
+    artifact = exported_artifact(path)
+    if artifact is None:
+        raise FormatError(f"{path} is not a file that `quicknet export` wrote; only those carry a receipt")
+    return artifact.file
 
 
 def verify_file(

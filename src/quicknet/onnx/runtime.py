@@ -47,8 +47,8 @@ class OnnxClassifier:
     a runtime that is not installed, ConfigError for an unknown runtime.
     """
 
-    def __init__(self, path: str | Path, runtime: str = "auto", threads: int | None = None) -> None:
-        self._open(read_onnx(Path(path)), runtime, threads)
+    def __init__(self, file: str | Path | OnnxFile, runtime: str = "auto", threads: int | None = None) -> None:
+        self._open(file if isinstance(file, OnnxFile) else read_onnx(Path(file)), runtime, threads)
 
     def _open(self, file: OnnxFile, runtime: str, threads: int | None) -> None:
         if not file.intact:
@@ -84,11 +84,6 @@ def _unpickled(blob: bytes, path: Path, runtime: str, threads: int | None) -> On
     classifier = OnnxClassifier.__new__(OnnxClassifier)
     classifier._open(parse_onnx(blob, path), runtime, threads)
     return classifier
-
-
-def load_onnx(path: Path, runtime: str = "auto", threads: int | None = None) -> OnnxClassifier:
-    """Return the classifier in an exported file; `quicknet.load` calls this."""
-    return OnnxClassifier(path, runtime, threads)
 
 
 def run_chunks(run: Runner, images: Images, card: Card) -> Logits:

@@ -31,8 +31,8 @@ from quicknet.inference.evaluate import evaluate_logits
 from quicknet.inference.receipt import recorded_predictions
 from quicknet.inference.shipped import (
     RUN_FILES,
-    Artifact,
     Part,
+    Shipped,
     Weights,
     index_from_dict,
     is_name,
@@ -79,24 +79,24 @@ def checked_qnz(path: Path, run: Card) -> QnzFile:
     return file
 
 
-def run_artifact(folder: Path, name: str, release: bool) -> tuple[Artifact, dict[str, bytes]]:
+def run_artifact(folder: Path, name: str, release: bool) -> tuple[Shipped, dict[str, bytes]]:
     """Return what the index says of a run folder, and its files."""
     top1 = [metric for metric in read_card(folder / "card.json").metrics if metric.name == "top1"]
     metric = next((metric for metric in top1 if metric.split == "test"), top1[0])
     files = {f"{name}/{file}": (folder / file).read_bytes() for file in RUN_FILES}
     parts = tuple(_part(file, blob, release) for file, blob in files.items())
-    return Artifact(top1=metric.value, n=metric.n, split=metric.split, parts=parts), files
+    return Shipped(top1=metric.value, n=metric.n, split=metric.split, parts=parts), files
 
 
-def qnz_artifact(file: QnzFile, name: str, release: bool) -> tuple[Artifact, dict[str, bytes]]:
+def qnz_artifact(file: QnzFile, name: str, release: bool) -> tuple[Shipped, dict[str, bytes]]:
     """Return what the index says of a `.qnz`, by its own receipt, and the file."""
     predictions = recorded_predictions(file.card)
     if predictions is None or not predictions.n:
         raise ToolError(f"{file.path} was never measured; export it with --data")
     part = _part(f"{name}.qnz", file.blob, release)
-    return Artifact(
-        top1=predictions.correct / predictions.n, n=predictions.n, split=predictions.split, parts=(part,)
-    ), {part.file: file.blob}
+    return Shipped(top1=predictions.correct / predictions.n, n=predictions.n, split=predictions.split, parts=(part,)), {
+        part.file: file.blob
+    }
 
 
 def _part(file: str, blob: bytes, release: bool) -> Part:
