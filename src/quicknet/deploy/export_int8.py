@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from quicknet import __version__
 from quicknet.core.card import Card, Vectors
@@ -16,6 +15,7 @@ from quicknet.core.files import sha256_bytes, write_atomically
 from quicknet.core.lineage import ExportStep, Predictions
 from quicknet.core.machine import usable_cores
 from quicknet.deploy.export import TOOLS, Exported, Format, described
+from quicknet.image.batches import classes_in_batches
 from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
 from quicknet.inference.evaluate import LabelledData, top1_metric
 from quicknet.inference.receipt import class_order_sha256, pack_classes, split_settings
@@ -30,10 +30,7 @@ from quicknet.qnz.implementations import implementations
 # network's. Trained quicknet_s: 1 to 2% (w7a8), 5% (w7a7) by ONNX Runtime and OpenVINO; sums that
 # saturate are off by more than all of it.
 _TOLERANCE = 0.1
-_BATCH = 256
 _DECIMALS = 6
-
-Images = NDArray[np.uint8]
 
 
 def export_int8(
@@ -101,9 +98,9 @@ def _answers(
     split = receipt_split(None, data)
     part = data.split(split)
     run = open_runner(file, "onnxruntime", usable_cores())
-    predicted = _classes(lambda images: run_chunks(run, images, file.card), part.images, advance)
+    predicted = classes_in_batches(lambda images: run_chunks(run, images, file.card), part.images, advance=advance)
     integer = next(iter(implementations(parent, usable_cores()).values()))
-    different = int((predicted != _classes(integer, part.images, advance)).sum())
+    different = int((predicted != classes_in_batches(integer, part.images, advance=advance)).sum())
     classes, sha256 = pack_classes(predicted)
     predictions = Predictions(
         data=data.name,
@@ -117,15 +114,3 @@ def _answers(
         classes=classes,
     )
     return predictions, different
-
-
-def _classes(
-    run: Callable[[Images], NDArray[Any]], images: Images, advance: Callable[[int], None] | None
-) -> NDArray[np.int64]:
-    classes = [np.empty(0, np.int64)]
-    for start in range(0, len(images), _BATCH):
-        rows = images[start : start + _BATCH]
-        classes.append(run(rows).argmax(1))
-        if advance is not None:
-            advance(len(rows))
-    return np.concatenate(classes)

@@ -32,6 +32,7 @@ from quicknet.deploy.quantize import (
     require_expressible,
 )
 from quicknet.deploy.quantize.widths import Bits
+from quicknet.image.batches import in_batches
 from quicknet.image.vectors import draw_vectors
 from quicknet.inference.evaluate import top1_metric
 from quicknet.inference.receipt import class_order_sha256, pack_classes
@@ -179,7 +180,8 @@ def _quantized(
 
         def judge(quantized: Quantized, images: NDArray[np.uint8]) -> NDArray[np.int32]:
             answers = _answers(assemble_qnz(quantized.network, _integer_card(card, quantized, settings.bits)), run)
-            return np.concatenate([answers(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)])
+            logits = np.empty((len(images), len(card.classes)), np.int32)
+            return in_batches(answers, images, _BATCH, logits)
 
         lesson = Lesson(parent.model, data, _augmentation(run), judge)
         quantized, tuned = fine_tune(quantized, lesson, tuning, show)
@@ -245,13 +247,12 @@ def _compare(
     """Return how integer network and parent do on a split, and the integer network's classes (N,)."""
     part = data.split(split)
     n, labels = len(part), np.asarray(part.labels)
-    ours, theirs = np.empty(n, np.int64), np.empty(n, np.int64)
+
+    def classes(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        return np.stack([answers(images).argmax(1), parent.logits(images).argmax(1)], axis=1)
+
     with show(f"measure on {split}", n, "images") as advance:
-        for first in range(0, n, _BATCH):
-            rows = slice(first, first + _BATCH)
-            images = np.ascontiguousarray(part.images[rows])
-            ours[rows], theirs[rows] = answers(images).argmax(1), parent.logits(images).argmax(1)
-            advance(len(images))
+        ours, theirs = in_batches(classes, part.images, _BATCH, np.empty((n, 2), np.int64), advance).T
     top1, parent_top1 = int((ours == labels).sum()), int((theirs == labels).sum())
     compared = Compared(
         split=split,

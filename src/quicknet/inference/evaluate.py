@@ -15,6 +15,7 @@ from quicknet.core.card import Card, Metric, read_card
 from quicknet.core.errors import CheckpointError, DataError
 from quicknet.core.files import folder_lock, sha256_file, write_atomically
 from quicknet.core.settings import Settings
+from quicknet.image.batches import in_batches
 from quicknet.image.preprocess import check_images
 from quicknet.inference import metrics
 from quicknet.inference.classifier import Classifier
@@ -197,11 +198,7 @@ def classify(
     """
     check_images(images, classifier.card.preprocess)
     logits = np.empty((len(images), len(classifier.card.classes)), np.float32)
-    for start in range(0, len(images), batch):
-        rows = images[start : start + batch]
-        logits[start : start + len(rows)] = classifier.logits(rows)
-        if advance is not None:
-            advance(len(rows))
+    in_batches(classifier.logits, images, batch, logits, advance)
     metrics.check_logits(logits)
     return logits
 

@@ -16,6 +16,7 @@ from quicknet.core.errors import CheckFailed, CheckpointError, DataError, Format
 from quicknet.core.lineage import Predictions
 from quicknet.core.machine import usable_cores
 from quicknet.core.settings import Settings
+from quicknet.image.batches import classes_in_batches
 from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
 from quicknet.inference.artifact import exported_artifact
 from quicknet.inference.evaluate import LabelledData
@@ -277,7 +278,7 @@ def _measure(
     if not len(labels):
         raise DataError(f"the split {split!r} of {data.name} holds no images; name the data of the receipt")
     runtime, run = next(iter(file.runners.items()))
-    predicted = _classify(run, part.images, advance)
+    predicted = classes_in_batches(run, part.images, advance=advance)
     correct, n = int((predicted == labels).sum()), len(labels)
     checks, different, allowed = [], None, 0 if file.exact else int(MAX_DIFFERENT * n)
     if recorded is not None:
@@ -344,18 +345,3 @@ def _same_data(recorded: Predictions, data: LabelledData, n: int) -> Check:
         f"({recorded.data}, {recorded.split}, {recorded.n:,} images, protocol {recorded.protocol})"
     )
     return Check(name="data", ok=False, detail=text)
-
-
-def _classify(
-    run: Callable[[Images], NDArray[Any]],
-    images: Images,
-    advance: Callable[[int], None] | None,
-    batch: int = 256,
-) -> NDArray[np.int64]:
-    classes = []
-    for start in range(0, len(images), batch):
-        rows = images[start : start + batch]
-        classes.append(run(np.ascontiguousarray(rows)).argmax(1))
-        if advance is not None:
-            advance(len(rows))
-    return np.concatenate(classes)
