@@ -23,7 +23,7 @@ from quicknet.data.load import require_models_source
 from quicknet.data.request import request_for
 from quicknet.deploy.fold import fold
 from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
-from quicknet.inference.evaluate import LabelledData, classify, top1_metric
+from quicknet.inference.evaluate import classify, top1_metric
 from quicknet.inference.receipt import SPLIT_SETTINGS, class_order_sha256, pack_classes
 from quicknet.inference.verify import Verification, receipt_split, verify_file
 from quicknet.onnx.file import parse_onnx
@@ -73,7 +73,7 @@ def export(
     run: str | Path,
     out: str | Path | None = None,
     format: Format = "onnx",  # noqa: A002
-    data: LabelledData | None = None,
+    data: Dataset | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Exported:
     """Write the classifier of a run folder as one file, after verifying that it answers as the run does.
@@ -179,7 +179,7 @@ def split_settings_of(run: Path) -> dict[str, Any]:
 def _with_receipt(
     parent: TorchClassifier,
     card: Card,
-    data: LabelledData,
+    data: Dataset,
     advance: Callable[[int], None] | None,
 ) -> Card:
     """Return the card with the parent's classes of the test images."""
@@ -190,7 +190,7 @@ def _with_receipt(
     classes, sha256 = pack_classes(predicted)
     predictions = Predictions(
         data=data.name,
-        data_sha256=getattr(data, "sha256", ""),
+        data_sha256=data.sha256,
         split=split,
         protocol=data.protocol,
         n=len(labels),

@@ -14,10 +14,11 @@ from quicknet.core.errors import ToolError, require_package
 from quicknet.core.files import sha256_bytes, write_atomically
 from quicknet.core.lineage import ExportStep, Predictions
 from quicknet.core.machine import usable_cores
+from quicknet.data import Dataset
 from quicknet.deploy.export import TOOLS, Exported, Format, described
 from quicknet.image.batches import classes_in_batches
 from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
-from quicknet.inference.evaluate import LabelledData, top1_metric
+from quicknet.inference.evaluate import top1_metric
 from quicknet.inference.receipt import class_order_sha256, pack_classes, split_settings
 from quicknet.inference.verify import receipt_split, verify_file
 from quicknet.onnx.file import OnnxFile, parse_onnx
@@ -37,7 +38,7 @@ def export_int8(
     parent: QnzFile,
     out: Path,
     format: Format = "onnx",  # noqa: A002
-    data: LabelledData | None = None,
+    data: Dataset | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Exported:
     """Write the integer network of `parent` as an int8 ONNX file for the runtime of `format`.
@@ -92,7 +93,7 @@ def _card(parent: QnzFile, format: Format) -> Card:  # noqa: A002
 
 
 def _answers(
-    file: OnnxFile, parent: QnzFile, data: LabelledData, advance: Callable[[int], None] | None
+    file: OnnxFile, parent: QnzFile, data: Dataset, advance: Callable[[int], None] | None
 ) -> tuple[Predictions, int]:
     """Return what the file answers by ONNX Runtime, and for how many images the integer network gives another class."""
     split = receipt_split(None, data)
@@ -104,7 +105,7 @@ def _answers(
     classes, sha256 = pack_classes(predicted)
     predictions = Predictions(
         data=data.name,
-        data_sha256=getattr(data, "sha256", ""),
+        data_sha256=data.sha256,
         split=split,
         protocol=data.protocol,
         n=len(predicted),

@@ -16,10 +16,10 @@ from quicknet.core.errors import CheckFailed, CheckpointError, DataError, Format
 from quicknet.core.lineage import Predictions
 from quicknet.core.machine import usable_cores
 from quicknet.core.settings import Settings
+from quicknet.data.dataset import Dataset
 from quicknet.image.batches import classes_in_batches
 from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
 from quicknet.inference.artifact import exported_artifact
-from quicknet.inference.evaluate import LabelledData
 from quicknet.inference.receipt import (
     class_order_sha256,
     pack_classes,
@@ -104,7 +104,7 @@ class _File(NamedTuple):
 
 def verify(
     path: str | Path,
-    data: LabelledData | None = None,
+    data: Dataset | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Verification:
     """Return whether an exported file gives the answers in its receipt, by every runtime that is installed.
@@ -131,7 +131,7 @@ def read_exported(path: str | Path) -> OnnxFile | QnzFile:
 
 
 def verify_file(
-    file: OnnxFile | QnzFile, data: LabelledData | None = None, advance: Callable[[int], None] | None = None
+    file: OnnxFile | QnzFile, data: Dataset | None = None, advance: Callable[[int], None] | None = None
 ) -> Verification:
     """Verify a file that was read, as `verify` does."""
     exported = _integer(file) if isinstance(file, QnzFile) else _floating(file)
@@ -254,7 +254,7 @@ def _class_order(card: Card, recorded: Predictions) -> Check:
     return Check(name="class order", ok=False, detail="the class names differ from the parent's, or their order does")
 
 
-def receipt_split(recorded: Predictions | None, data: LabelledData) -> str:
+def receipt_split(recorded: Predictions | None, data: Dataset) -> str:
     """Return the split to measure: the receipt's, else `test`, else `val`."""
     if recorded is not None:
         return recorded.split
@@ -266,11 +266,11 @@ def receipt_split(recorded: Predictions | None, data: LabelledData) -> str:
 
 
 def _measure(
-    file: _File, recorded: Predictions | None, data: LabelledData, advance: Callable[[int], None] | None
+    file: _File, recorded: Predictions | None, data: Dataset, advance: Callable[[int], None] | None
 ) -> tuple[Measured, list[Check]]:
     """Classify the receipt's split again; return the figures and their checks."""
     card = file.card
-    if tuple(data.classes) != card.classes:
+    if data.classes != card.classes:
         raise DataError(f"{data.name} has other classes than the model; load it with the card's class names")
     split = receipt_split(recorded, data)
     part = data.split(split)
@@ -322,23 +322,22 @@ def _agreement(
     return different, Check(name="agreement", ok=different <= allowed, detail=text)
 
 
-def _recorded_top1(card: Card, recorded: Predictions | None, data: LabelledData, split: str, n: int) -> float | None:
+def _recorded_top1(card: Card, recorded: Predictions | None, data: Dataset, split: str, n: int) -> float | None:
     """Return the parent's accuracy on the same images; None if the card does not have it.
 
     Without recorded classes it is the card's metric, if that is of exactly this data.
     """
     if recorded is not None:
         return recorded.correct / n
-    if card.data is None or card.data.sha256 != getattr(data, "sha256", None):
+    if card.data is None or card.data.sha256 != data.sha256:
         return None
     expected = ("top1", split, data.protocol, n)
     return next((m.value for m in card.metrics if (m.name, m.split, m.protocol, m.n) == expected), None)
 
 
-def _same_data(recorded: Predictions, data: LabelledData, n: int) -> Check:
+def _same_data(recorded: Predictions, data: Dataset, n: int) -> Check:
     """Check whether `data`, its images in order and their labels, is the data of the receipt."""
-    digest = getattr(data, "sha256", recorded.data_sha256)
-    if (n, digest, data.protocol) == (recorded.n, recorded.data_sha256, recorded.protocol):
+    if (n, data.sha256, data.protocol) == (recorded.n, recorded.data_sha256, recorded.protocol):
         return Check(name="data", ok=True, detail=f"{data.name} is the data of the receipt")
     text = (
         f"{data.name} with {n:,} images, read by this card, is not the data of the receipt "
