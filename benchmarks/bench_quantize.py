@@ -42,8 +42,8 @@ def measure(run: Path, data: Dataset, bits: Bits, epochs: float) -> list[dict[st
     file, compared = make_qnz(run, data, Path(f"{bits}.qnz"), settings, functools.partial(progress, quiet=False))
     seconds = round(time.perf_counter() - started, 1)
     common = {"bits": bits, "qat_epochs": epochs, "seconds": seconds, "file_bytes": len(file.blob)}
-    step = file.card.lineage[-1]
-    tuned = {key: step["qat"][key] for key in ("steps", "before", "checks", "others")} if epochs else None
+    step = file.card.to_dict()["lineage"][-1]
+    tuned = {key: step["qat"][key] for key in ("steps", "before", "checks")} if epochs else None
     weights = {"weights_sha256": file.weights_sha256, "calibration": step["calibration"], "qat": tuned}
     return [{**common, **row.to_dict(), **weights} for row in compared]
 

@@ -14,7 +14,7 @@ from figure import Curve, Point
 
 from quicknet.core.card import Costs
 from quicknet.core.errors import ConfigError
-from quicknet.inference.shipped import PACKAGED, Artifact, list_weights, read_index
+from quicknet.inference.shipped import PACKAGED, Shipped, list_weights, read_index
 from quicknet.models.costs import count_costs
 from quicknet.models.registry import create_model
 from quicknet.study.records import read_records
@@ -282,7 +282,7 @@ def _spread(values: Sequence[float]) -> str:
 def shipped() -> str:
     """The weights that have a name, as run folder and as file."""
 
-    def cells(artifact: Artifact | None) -> tuple[str, str]:
+    def cells(artifact: Shipped | None) -> tuple[str, str]:
         if artifact is None:
             return "–", "–"
         size = sum(part.size_bytes for part in artifact.parts)

@@ -9,8 +9,9 @@ import numpy as np
 from networks import Block, Shape, network_card, random_network
 from quicknet.core.card import Card
 from quicknet.core.errors import DataError
+from quicknet.core.lineage import ExportStep, Predictions
 from quicknet.image.vectors import draw_vectors
-from quicknet.inference.receipt import Predictions, class_order_sha256, pack_classes
+from quicknet.inference.receipt import class_order_sha256, pack_classes
 from quicknet.qnz import reference
 from quicknet.qnz.file import assemble_qnz
 from quicknet.qnz.network import IntegerNetwork
@@ -71,7 +72,7 @@ def receipted(network: IntegerNetwork, data: Any, names_classes: bool = False) -
         sha256=sha256,
         classes=classes if names_classes else "",
     )
-    step = {"step": "export", "format": "qnz", "predictions": found.to_dict()}
+    step = ExportStep(format="qnz", quicknet="0.1.0", parent_weights_sha256="0" * 64, predictions=found)
     return network_card(network, lineage=(step,))
 
 

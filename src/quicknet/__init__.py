@@ -26,7 +26,7 @@ _PUBLIC = {
     "PreprocessSpec": "quicknet.core.card:PreprocessSpec",
     "create_model": "quicknet.models.registry:create_model",
     "list_models": "quicknet.models.registry:list_models",
-    "load": "quicknet.inference.classifier:load",
+    "load": "quicknet.inference.artifact:load",
     "list_weights": "quicknet.inference.shipped:list_weights",
     "load_data": "quicknet.data:load_data",
     "DataRequest": "quicknet.data:DataRequest",

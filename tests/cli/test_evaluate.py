@@ -104,7 +104,7 @@ def test_a_model_is_not_tested_on_images_it_was_trained_on(
 def test_a_split_of_the_runs_own_seed_is_used(run_dir: Path, data_dir: Path) -> None:
     """Another split seed would put images of the training into `val`."""
     from quicknet.cli.evaluate import _load
-    from quicknet.inference.classifier import load
+    from quicknet.inference.artifact import load
 
     held_out = _load(load(run_dir), None, None, True).split("val").images
     same = load_data(data_dir, DataRequest(split_seed=7, quiet=True)).split("val").images

@@ -12,6 +12,7 @@ from quicknet import __version__
 from quicknet.cli.lineage import lineage_lines
 from quicknet.cli.main import run
 from quicknet.core.card import Costs, Metric, card_from_dict, read_card
+from quicknet.core.lineage import step_from_dict
 from quicknet.models.registry import model_from_record
 from schema import follows
 from timed import write_onnx, write_run
@@ -96,20 +97,39 @@ def test_lineage_is_lines_not_json() -> None:
             **parent,
             "bits": "w5a8",
             "calibration": {"split": "train", "n": 1024, "seed": 0, "sha256": sha256},
-            "qat": {"epochs": 0.25, "before": 0.9, "kept": 0.91, "lr": 5e-4},
-            "compared": [{"split": "val", "n": 5000, "top1": 0.948, "lost_points": -0.08}],
-            "predictions": {"split": "test", "n": 9980, "correct": 9315, "classes": "x" * 9999},
+            "qat": {
+                "epochs": 0.25,
+                "lr": 5e-4,
+                "batch_size": 128,
+                "temperature": 2.0,
+                "checks": [0.9, 0.91],
+                "seed": 0,
+                "steps": 9,
+                "before": 0.9,
+                "kept": 0.91,
+            },
+            "compared": [
+                {
+                    "split": "val",
+                    "protocol": "standard",
+                    "n": 5000,
+                    "top1": 0.948,
+                    "parent_top1": 0.9472,
+                    "lost_points": -0.08,
+                    "different": 14,
+                }
+            ],
         },
-        {"step": "export", "format": "onnx", "numbers": "int8", **parent},
+        {"step": "export", "format": "onnx", "numbers": "int8", "quicknet": "0.2.0", **parent},
     )
     weights = "weights with sha256 4b7d7325494f…"
-    assert lineage_lines(steps) == [
+    assert lineage_lines([step_from_dict(step) for step in steps]) == [
         f"fine-tuned from quicknet_s ({weights})",
         f"learned from the answers of quicknet ({weights})",
         f"rounded to fp16 from {weights} · another class for 2 of 5,000 pictures of val",
         f"exported to qnz from {weights} by QuickNet 0.1.0 · quantized to w5a8, calibrated on 1,024 pictures of train"
         " · fine-tuned for 0.25 epochs, val 90.00% before, 91.00% after · val 94.80%, 0.08 points more than the run",
-        f"exported to int8 onnx from {weights}",
+        f"exported to int8 onnx from {weights} by QuickNet 0.2.0",
     ]
 
 
@@ -132,7 +152,7 @@ def test_lineage_is_lines_not_json() -> None:
     ],
 )
 def test_lineage_of_any_other_form_is_one_short_line(step: dict) -> None:
-    (line,) = lineage_lines([step])
+    (line,) = lineage_lines([step_from_dict(step)])
     assert 0 < len(line) < 400
     assert "{" not in line
 

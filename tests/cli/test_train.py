@@ -383,7 +383,7 @@ def test_fine_tuning_names_the_network_that_it_has(data: Path, whole: Path, tmp_
     card, parent = read_card(Path("run/card.json")), read_card(whole / "card.json")
     assert card.model.name == parent.model.name == "quicknet_xs"
     assert card.classes == ("ants", "bees")
-    assert card.lineage[-1]["weights_sha256"] == parent.weights_sha256
+    assert card.lineage[-1].weights_sha256 == parent.weights_sha256
     assert load_recipe("run/recipe.toml").model.name == "quicknet_xs"
 
 

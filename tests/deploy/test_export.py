@@ -28,7 +28,7 @@ def test_the_file_is_the_run(run_dir: Path, pictures: Path, tmp_path: Path) -> N
     model = quicknet.load(out)
     parent = read_card(run_dir / "card.json")
     assert (model.card.classes, model.card.preprocess) == (parent.classes, parent.preprocess)
-    assert model.card.lineage[-1]["parent_weights_sha256"] == parent.weights_sha256
+    assert model.card.lineage[-1].parent_weights_sha256 == parent.weights_sha256
     assert model.card.weights_sha256 == found.weights_sha256 != parent.weights_sha256
     images = draw_vectors(32, 3, 30)
     assert np.abs(model.logits(images) - torch_logits(run_dir, images)).max() <= 1e-4

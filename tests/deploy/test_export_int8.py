@@ -61,7 +61,7 @@ def test_its_receipt_is_replayed(parent: QnzFile, data: Dataset, tmp_path: Path)
     assert found.holds and found.measured is not None and found.receipt_measured
     assert found.measured.different == 0  # the file's own answers, by the same runtime
     card = quicknet.load(tmp_path / "m.onnx").card
-    assert card.lineage[-1]["parent_weights_sha256"] == parent.weights_sha256
+    assert card.lineage[-1].parent_weights_sha256 == parent.weights_sha256
     recorded = recorded_predictions(card)
     assert recorded is not None and (recorded.n, recorded.correct) == (30, round(30 * found.measured.top1))
     logits = np.array(card.vectors.logits)

@@ -16,6 +16,7 @@ from exported import make_run, torch_logits, write_pictures
 from quicknet.cli.main import run as command
 from quicknet.core.card import read_card
 from quicknet.core.errors import CheckFailed, CheckpointError, ConfigError, DataError, ToolError
+from quicknet.core.lineage import ExportStep
 from quicknet.data import DataRequest, Dataset
 from quicknet.deploy import qnz as module
 from quicknet.deploy.export import load_run_data
@@ -69,10 +70,10 @@ def test_the_card_says_what_it_is_and_how_it_was_made(run_dir: Path, data: Datas
     assert card.vectors.integers == tuple(tuple(row) for row in integers.tolist())
     assert np.abs(np.array(card.vectors.logits) - torch_logits(run_dir, draw_vectors(32, 3))).max() < 1e-3
     step = card.lineage[-1]
-    assert (step["step"], step["format"], step["bits"]) == ("export", "qnz", "w7a7")
-    assert step["parent_weights_sha256"] == parent.weights_sha256
-    assert (step["calibration"]["n"], step["calibration"]["seed"]) == (20, 3)
-    assert (step["qat"]["epochs"], step["qat"]["seed"]) == (1.0, 3)
+    assert (type(step), step.format, step.bits) == (ExportStep, "qnz", "w7a7")
+    assert step.parent_weights_sha256 == parent.weights_sha256
+    assert (step.calibration.n, step.calibration.seed) == (20, 3)
+    assert (step.qat.epochs, step.qat.seed) == (1.0, 3)
     own = [m for m in card.metrics if m.file_sha256 == file.weights_sha256 == found.weights_sha256]
     assert [(m.split, m.value) for m in own] == [(c.split, c.top1) for c in found.compared]
     assert [m for m in card.metrics if m not in own] == list(parent.metrics)
@@ -251,7 +252,7 @@ def test_int8_is_the_same_integers_as_onnx(made: Path, pictures: Path, tmp_path:
     assert fields["path"] == str(path)
     assert fields["n"] == 30
     card = read_onnx(path).card
-    assert [step["format"] for step in card.lineage if step["step"] == "export"] == ["qnz", "onnx"]
+    assert [step.format for step in card.lineage if isinstance(step, ExportStep)] == ["qnz", "onnx"]
 
 
 def test_the_command_refuses_in_one_line(made: Path, run_dir: Path, tmp_path: Path, capfd: Captured) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from networks import Block, network_card, random_network
 from quicknet.core.errors import FormatError
-from quicknet.inference.classifier import load
+from quicknet.inference.artifact import load
 from quicknet.qnz.container import pack_sections, read_sections
 from quicknet.qnz.encoding import encode_network
 from quicknet.qnz.file import assemble_qnz, looks_like_qnz, parse_qnz, read_qnz

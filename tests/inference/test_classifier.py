@@ -6,7 +6,8 @@ import pytest
 
 from colours import Colours
 from quicknet.core.errors import CheckpointError, FormatError, ToolError
-from quicknet.inference.classifier import Classifier, load
+from quicknet.inference.artifact import load
+from quicknet.inference.classifier import Classifier
 
 
 def test_a_missing_model_names_its_near_neighbour(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from quicknet.core import download
 from quicknet.core.errors import DataError, FormatError, QuickNetError, ToolError
 from quicknet.core.files import sha256_file
 from quicknet.inference import shipped
+from quicknet.inference.artifact import open_artifact
 from quicknet.inference.shipped import RUN_FILES, list_weights, locate, read_index
-from quicknet.measure.facts import model_facts, model_files, read_model
+from quicknet.measure.facts import model_facts, model_files
 from quicknet.measure.subjects import find_subjects
 from serving import Server
 
@@ -158,9 +159,9 @@ def test_verify_and_inspect_take_a_name(package: Path, capfd: pytest.CaptureFixt
 def test_benchmark_takes_a_name(package: Path):
     (subject,) = find_subjects([NAME], ["reference"], [1])
     assert subject.model == NAME  # what a table shows
-    card, intact = read_model(NAME)
-    assert intact and model_facts(NAME, card).size_bytes == (package / f"{NAME}.qnz").stat().st_size
-    assert list(model_files(NAME)) == [f"{NAME}.qnz"]
+    artifact = open_artifact(NAME)
+    assert artifact.intact and model_facts(NAME, artifact).size_bytes == (package / f"{NAME}.qnz").stat().st_size
+    assert list(model_files(artifact.path)) == [f"{NAME}.qnz"]
 
 
 @pytest.mark.parametrize("verb", [["predict", "x.jpg"], ["verify"], ["inspect"], ["benchmark"]])

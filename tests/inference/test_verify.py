@@ -1,6 +1,5 @@
 """`verify` must catch what goes wrong between a tested network and a shipped file."""
 
-import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from torch import nn
 
 import onnx
 from exported import make_run, write_pictures
-from quicknet.core.card import Card
+from quicknet.core.card import Card, card_from_dict
 from quicknet.core.errors import CheckFailed, CheckpointError, DataError, FormatError
 from quicknet.data import DataRequest, Dataset, load_data
 from quicknet.deploy.export import export, load_run_data
@@ -151,9 +150,8 @@ def test_a_swapped_class_order(whole: OnnxFile, pictures: Path, tmp_path: Path) 
     names = whole.card.classes
     swapped = whole.card.replace(classes=(names[1], names[0], names[2]))
     assert failed(verify(planted(whole, tmp_path, card=swapped))) == {"class"}
-    step = copy.deepcopy(swapped.lineage[-1])
-    step["predictions"]["class_order_sha256"] = class_order_sha256(swapped.classes)
-    lying = swapped.replace(lineage=(*swapped.lineage[:-1], step))
+    predictions = swapped.lineage[-1].predictions.replace(class_order_sha256=class_order_sha256(swapped.classes))
+    lying = swapped.with_receipt(predictions=predictions)
     path = planted(whole, tmp_path, card=lying)
     assert verify(path).holds  # nothing without data can know
     assert failed(verify(path, data_for(lying, pictures))) == {"data", "accuracy"}
@@ -204,9 +202,9 @@ def test_a_card_that_contradicts_itself(whole: OnnxFile, tmp_path: Path) -> None
 
 def test_a_damaged_record_of_classes(whole: OnnxFile, pictures: Path, tmp_path: Path) -> None:
     for change in ({"classes": "!"}, {"sha256": "0" * 64}, {"unknown": 1}, {"classes": None}):
-        step = copy.deepcopy(whole.card.lineage[-1])
-        step["predictions"] |= change
-        path = planted(whole, tmp_path, card=whole.card.replace(lineage=(*whole.card.lineage[:-1], step)))
+        fields = whole.card.to_dict()
+        fields["lineage"][-1]["predictions"] |= change
+        path = planted(whole, tmp_path, card=card_from_dict(fields, "the test"))
         with pytest.raises(FormatError, match="receipt"):
             verify(path, data_for(whole.card, pictures))
 

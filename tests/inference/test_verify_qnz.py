@@ -12,7 +12,7 @@ from integers import Data, data_for, receipted, small_network, write_qnz
 from networks import network_card
 from quicknet import engine
 from quicknet.cli.main import run
-from quicknet.core.card import Card
+from quicknet.core.card import Card, card_from_dict
 from quicknet.core.errors import CheckFailed, DataError, FormatError
 from quicknet.inference.verify import Verification, verify
 from quicknet.qnz import implementations, reference
@@ -37,8 +37,9 @@ def failed(found: Verification) -> set[str]:
 
 
 def with_step(card: Card, **changes: object) -> Card:
-    step = dict(card.lineage[-1])
-    return card.replace(lineage=({**step, "predictions": {**step["predictions"], **changes}},))
+    fields = card.to_dict()
+    fields["lineage"][-1]["predictions"] |= changes
+    return card_from_dict(fields, "the test")
 
 
 @pytest.mark.parametrize("names_classes", [True, False])

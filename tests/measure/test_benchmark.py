@@ -18,11 +18,10 @@ from quicknet.core.card import Card, ModelRecord, PreprocessSpec
 from quicknet.core.errors import CheckpointError, ConfigError, FormatError, ToolError
 from quicknet.core.machine import usable_cores
 from quicknet.image.vectors import draw_vectors
-from quicknet.inference.classifier import load
+from quicknet.inference.artifact import load, open_artifact
 from quicknet.inference.predict import predict
 from quicknet.measure.benchmark import BenchmarkSettings, benchmark, count_steps
 from quicknet.measure.child import Child
-from quicknet.measure.facts import read_model
 from quicknet.measure.layers import layer_facts
 from quicknet.measure.subjects import Subject, draw_jpegs, find_subjects, open_subject, thread_counts
 from quicknet.measure.timing import BURST_CALLS, BURST_S, burst, percentile, summarize
@@ -262,7 +261,7 @@ def test_a_benchmark_has_every_case_with_ratios_and_shares_of_the_same_run(tiny_
     cases = {(r.runtime, r.threads, r.path, r.batch) for r in found.rows}
     assert cases == set(itertools.product(present(), settings.threads, ("network", "whole"), (1, 4)))
     assert len(cases) == len(found.rows)
-    macs = count_costs(lambda: model_from_record(read_model(tiny_onnx)[0].model)).macs
+    macs = count_costs(lambda: model_from_record(open_artifact(tiny_onnx).card.model)).macs
     (core,) = [peak.gmacs_per_core_second for peak in found.peaks if peak.threads == 1]
     for row in found.rows:
         first = next(r for r in found.rows if (r.threads, r.path, r.batch) == (row.threads, row.path, row.batch))

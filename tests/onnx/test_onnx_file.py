@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from quicknet.core.card import Card, ModelRecord, PreprocessSpec
 from quicknet.core.errors import FormatError
 from quicknet.deploy.onnx import assemble
-from quicknet.inference.classifier import load
+from quicknet.inference.artifact import load
 from quicknet.onnx.file import CARD_KEY, looks_like_onnx, parse_onnx, read_onnx
 
 CLASSES = ("cat", "dog")

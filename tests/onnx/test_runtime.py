@@ -18,7 +18,8 @@ from quicknet.core.errors import ConfigError, DataError, FormatError, ToolError
 from quicknet.data import DataRequest
 from quicknet.deploy.export import export
 from quicknet.image.vectors import draw_vectors
-from quicknet.inference.classifier import Classifier, load
+from quicknet.inference.artifact import load
+from quicknet.inference.classifier import Classifier
 from quicknet.measure.subjects import find_subjects
 from quicknet.onnx import runtime
 from quicknet.onnx.runtime import OnnxClassifier, import_onnxruntime, present

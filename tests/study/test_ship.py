@@ -20,6 +20,7 @@ from quicknet.cli.main import run as command
 from quicknet.core.card import Card, read_card
 from quicknet.core.errors import CheckpointError, ToolError
 from quicknet.core.files import sha256_file
+from quicknet.core.lineage import DistillStep, FineTuneStep, Fp16Step
 from quicknet.data import Dataset
 from quicknet.deploy.export import load_run_data
 from quicknet.inference import shipped
@@ -97,8 +98,8 @@ def test_a_run_ships_with_its_matrices_in_fp16_and_answers_alike(
     assert (wanted.argmax(1) == found.argmax(1)).all() and 0 < np.abs(wanted - found).max() < 0.1
     card = read_card(folder / "card.json")
     assert card.weights_sha256 == sha256_file(after) != parent.weights_sha256
-    assert card.lineage[-1]["step"] == "fp16" and card.lineage[-1]["n"] == len(images)
-    assert card.lineage[-1]["parent_weights_sha256"] == parent.weights_sha256
+    assert isinstance(card.lineage[-1], Fp16Step) and card.lineage[-1].n == len(images)
+    assert card.lineage[-1].parent_weights_sha256 == parent.weights_sha256
     by_split = {metric.split: metric.file_sha256 for metric in card.metrics}
     assert by_split == {"test": parent.weights_sha256, "val": card.weights_sha256}
     weights = read_index(package).weights[NAME]
@@ -208,6 +209,6 @@ def test_a_name_trains_and_teaches(ship: ModuleType, package: Path, run: Path, d
     list(training.fit(started))
     card = read_card(package.parent / "tuned" / "card.json")
     shipped = read_card(package / NAME / "card.json").weights_sha256
-    assert [step["step"] for step in card.lineage] == ["fp16", "fine-tune", "distill"]
-    assert [step["weights_sha256"] for step in card.lineage[1:]] == [shipped, shipped]
+    assert [type(step) for step in card.lineage] == [Fp16Step, FineTuneStep, DistillStep]
+    assert [step.weights_sha256 for step in card.lineage[1:]] == [shipped, shipped]
     assert f'start_from = "{NAME}"' in (package.parent / "tuned" / "recipe.toml").read_text()

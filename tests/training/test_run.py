@@ -16,7 +16,7 @@ from quicknet.core.files import sha256_file
 from quicknet.deploy.export import export
 from quicknet.models.costs import count_costs
 from quicknet.models.registry import model_from_record
-from quicknet.training.checkpoint import load_classifier, load_model
+from quicknet.training.checkpoint import TorchClassifier, load_model
 from quicknet.training.run import Validation, resident
 
 CPU = torch.device("cpu")
@@ -82,7 +82,7 @@ def test_the_folder_holds_what_it_should(finished):
 
 
 def test_the_classifier_answers_as_the_card_says(finished):
-    classifier = load_classifier(finished)
+    classifier = TorchClassifier(finished)
     from quicknet.image.vectors import draw_vectors, vectors_sha256
 
     images = draw_vectors(32, 3)
@@ -357,7 +357,7 @@ def test_fine_tuning_starts_from_the_parents_features(finished, photos_dir, tmp_
     list(training.fit(run))
     training.finish(run)
     child = read_card(tmp_path / "run" / "card.json")
-    assert child.lineage[-1]["weights_sha256"] == card.weights_sha256
+    assert child.lineage[-1].weights_sha256 == card.weights_sha256
 
 
 def test_an_override_that_the_parents_weights_do_not_fit_is_refused(finished, tiny_cifar, tmp_path):

@@ -14,10 +14,11 @@ from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 from quicknet.core.errors import ConfigError, require_package
 
 if TYPE_CHECKING:
+    from quicknet.core.lineage import Compared
     from quicknet.core.settings import Settings
     from quicknet.data import Dataset
     from quicknet.deploy.export import Exported, Format
-    from quicknet.deploy.qnz import Compared, ExportedQnz, QnzSettings
+    from quicknet.deploy.qnz import ExportedQnz, QnzSettings
 
 _NOTES = """
 \b

@@ -40,11 +40,13 @@ its largest weight.
 @json_options("Print one JSON object, with the whole card.")
 def inspect(model: str, as_json: bool) -> int:
     """Carry out `quicknet inspect`; returns the exit code."""
-    from quicknet.measure.facts import model_facts, model_files, model_layers, model_sections, read_model
+    from quicknet.inference.artifact import open_artifact
+    from quicknet.measure.facts import model_facts, model_files, model_layers, model_sections
 
-    card, intact = read_model(model)
-    facts, layers, files = model_facts(model, card), model_layers(model, card), model_files(model)
-    sections, receipt = model_sections(model), _receipt(card)
+    artifact = open_artifact(model)
+    card, intact = artifact.card, artifact.intact
+    facts, layers, files = model_facts(model, artifact), model_layers(artifact), model_files(artifact.path)
+    sections, receipt = model_sections(artifact), _receipt(card)
     if as_json:
         fields = {"format": 1, **facts.to_dict(), "layers": [layer.to_dict() for layer in layers]}
         fields |= {"sections": [section.to_dict() for section in sections], "receipt": receipt}

@@ -39,7 +39,7 @@ def runtime_options(command: F) -> F:
 
 def open_model(model: str, runtime: str, threads: int | None, quiet: bool) -> Classifier:
     """Return the classifier, with a note if the slow reference runs it. Raises the errors of `quicknet.load`."""
-    from quicknet.inference.classifier import load
+    from quicknet.inference.artifact import load
     from quicknet.inference.shipped import locate
 
     options = {"runtime": None if runtime == "auto" else runtime, "threads": threads}

@@ -12,6 +12,7 @@ import msgspec
 
 from quicknet.core.errors import CheckpointError, FormatError
 from quicknet.core.files import parse_json, read_json
+from quicknet.core.lineage import ExportStep, Step, step_from_dict
 from quicknet.core.settings import Settings
 
 FORMAT = 1
@@ -153,7 +154,7 @@ class Card(msgspec.Struct, kw_only=True, frozen=True):
     training: TrainingRecord | None = None
     metrics: tuple[Metric, ...] = ()
     temperature: float | None = None
-    lineage: tuple[dict[str, Any], ...] = ()
+    lineage: tuple[Step, ...] = ()
     vectors: Vectors | None = None
     integer: IntegerRecord | None = None
     versions: dict[str, str] = {}
@@ -166,11 +167,18 @@ class Card(msgspec.Struct, kw_only=True, frozen=True):
         """Return a copy with `changes`."""
         return msgspec.structs.replace(self, **changes)
 
+    def with_receipt(self, **changes: Any) -> Card:
+        """Return a copy whose last step of lineage, an export, has `changes`."""
+        step = self.lineage[-1]
+        assert isinstance(step, ExportStep)
+        return self.replace(lineage=(*self.lineage[:-1], step.replace(**changes)))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object, with the unknown fields where they came from."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
         if self.costs is None:  # an older card is written again as it was
             del fields["costs"]
+        fields["lineage"] = [step.to_dict() for step in self.lineage]
         return {**fields.pop("extra"), **fields}
 
     def to_json(self) -> str:
@@ -183,6 +191,12 @@ class Card(msgspec.Struct, kw_only=True, frozen=True):
                 f"(there are {len(self.classes):,}) or shorter notes"
             )
         return text
+
+
+class _Lineage(msgspec.Struct):
+    """The lineage before its steps are read."""
+
+    lineage: tuple[dict[str, Any], ...] = ()
 
 
 def card_from_dict(fields: Any, where: str) -> Card:
@@ -201,11 +215,12 @@ def card_from_dict(fields: Any, where: str) -> Card:
     known = set(Card.__struct_fields__) - {"extra"}
     extra = {key: value for key, value in fields.items() if key not in known}
     try:
-        card = msgspec.convert({k: v for k, v in fields.items() if k in known}, Card)
+        card = msgspec.convert({k: v for k, v in fields.items() if k in known - {"lineage"}}, Card)
+        lineage = msgspec.convert(dict(fields), _Lineage).lineage
     except (msgspec.ValidationError, FormatError) as error:  # FormatError: from the checks of a part
         raise FormatError(f"the card is not valid: {error} ({where}); restore it from a copy") from error
     _check_values(card, where)
-    return card.replace(extra=extra)
+    return card.replace(lineage=tuple(step_from_dict(step) for step in lineage), extra=extra)
 
 
 def _check_values(card: Card, where: str) -> None:

@@ -16,14 +16,15 @@ from quicknet import __version__
 from quicknet.core.card import Card, PreprocessSpec, Vectors, read_card, require_run_folder
 from quicknet.core.errors import CheckFailed, ConfigError, ToolError, require_package
 from quicknet.core.files import sha256_bytes, sha256_file, write_atomically
+from quicknet.core.lineage import ExportStep, Predictions
 from quicknet.core.settings import Settings
 from quicknet.data import Dataset, load_data
 from quicknet.data.load import require_models_source
 from quicknet.data.request import request_for
 from quicknet.deploy.fold import fold
 from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
-from quicknet.inference.evaluate import LabelledData, classify, top1_metric
-from quicknet.inference.receipt import SPLIT_SETTINGS, Predictions, class_order_sha256, pack_classes
+from quicknet.inference.evaluate import classify, top1_metric
+from quicknet.inference.receipt import SPLIT_SETTINGS, class_order_sha256, pack_classes
 from quicknet.inference.verify import Verification, receipt_split, verify_file
 from quicknet.models import fused
 from quicknet.onnx.file import parse_onnx
@@ -73,7 +74,7 @@ def export(
     run: str | Path,
     out: str | Path | None = None,
     format: Format = "onnx",  # noqa: A002
-    data: LabelledData | None = None,
+    data: Dataset | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Exported:
     """Write the classifier of a run folder as one file, after verifying that it answers as the run does.
@@ -151,13 +152,7 @@ def parents_card(parent: TorchClassifier, format: str, more: dict[str, Any]) -> 
             f"({parent.source}); its weights are not finite or too large to be exported"
         )
     rounded = tuple(tuple(round(float(value), _DECIMALS) for value in row) for row in logits)
-    step = {
-        "step": "export",
-        "format": format,
-        "quicknet": __version__,
-        "parent_weights_sha256": parent.card.weights_sha256,
-        **more,
-    }
+    step = ExportStep(format=format, quicknet=__version__, parent_weights_sha256=parent.card.weights_sha256, **more)
     vectors = Vectors(generator=GENERATOR, sha256=vectors_sha256(images), logits=rounded)
     return parent.card.replace(vectors=vectors, lineage=(*parent.card.lineage, step))
 
@@ -186,7 +181,7 @@ def split_settings_of(run: Path) -> dict[str, Any]:
 def _with_receipt(
     parent: TorchClassifier,
     card: Card,
-    data: LabelledData,
+    data: Dataset,
     advance: Callable[[int], None] | None,
 ) -> Card:
     """Return the card with the parent's classes of the test images."""
@@ -197,7 +192,7 @@ def _with_receipt(
     classes, sha256 = pack_classes(predicted)
     predictions = Predictions(
         data=data.name,
-        data_sha256=getattr(data, "sha256", ""),
+        data_sha256=data.sha256,
         split=split,
         protocol=data.protocol,
         n=len(labels),
@@ -206,8 +201,7 @@ def _with_receipt(
         sha256=sha256,
         classes=classes,
     )
-    step = {**card.lineage[-1], "predictions": predictions.to_dict()}
-    return card.replace(lineage=(*card.lineage[:-1], step))
+    return card.with_receipt(predictions=predictions)
 
 
 def recipes_source(run: Path) -> str:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from quicknet import __version__
 from quicknet.core.card import Card, Vectors
 from quicknet.core.errors import ToolError, require_package
 from quicknet.core.files import sha256_bytes, write_atomically
+from quicknet.core.lineage import ExportStep, Predictions
 from quicknet.core.machine import usable_cores
+from quicknet.data import Dataset
 from quicknet.deploy.export import TOOLS, Exported, Format, described
+from quicknet.image.batches import classes_in_batches
 from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
-from quicknet.inference.evaluate import LabelledData, top1_metric
-from quicknet.inference.receipt import Predictions, class_order_sha256, pack_classes, split_settings
+from quicknet.inference.evaluate import top1_metric
+from quicknet.inference.receipt import class_order_sha256, pack_classes, split_settings
 from quicknet.inference.verify import receipt_split, verify_file
 from quicknet.onnx.file import OnnxFile, parse_onnx
 from quicknet.onnx.runtime import open_runner, run_chunks
@@ -29,17 +31,14 @@ from quicknet.qnz.implementations import implementations
 # network's. Trained quicknet_s: 1 to 2% (w7a8), 5% (w7a7) by ONNX Runtime and OpenVINO; sums that
 # saturate are off by more than all of it.
 _TOLERANCE = 0.1
-_BATCH = 256
 _DECIMALS = 6
-
-Images = NDArray[np.uint8]
 
 
 def export_int8(
     parent: QnzFile,
     out: Path,
     format: Format = "onnx",  # noqa: A002
-    data: LabelledData | None = None,
+    data: Dataset | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Exported:
     """Write the integer network of `parent` as an int8 ONNX file for the runtime of `format`.
@@ -63,8 +62,7 @@ def export_int8(
     card, different = _card(parent, format), None
     if data is not None:
         predictions, different = _answers(parse_onnx(assemble(graph, card), out), parent, data, advance)
-        step = {**card.lineage[-1], "predictions": predictions.to_dict()}
-        card = card.replace(lineage=(*card.lineage[:-1], step))
+        card = card.with_receipt(predictions=predictions)
     verification = verify_file(parse_onnx(assemble(graph, card), out), data, advance)
     verification.require()
     if verification.measured is not None:
@@ -81,34 +79,33 @@ def _card(parent: QnzFile, format: Format) -> Card:  # noqa: A002
     spec, card = parent.card.preprocess, parent.card
     images = draw_vectors(spec.size, spec.channels)
     logits = reference.run(parent.network, images) * parent.record.logit_scale
-    step: dict[str, Any] = {
-        "step": "export",
-        "format": format,
-        "numbers": "int8",
-        "quicknet": __version__,
-        "parent_weights_sha256": parent.weights_sha256,
-        "tolerance": round(max(_TOLERANCE * float(np.abs(logits).max()), 1e-3), 3),
+    step = ExportStep(
+        format=format,
+        numbers="int8",
+        quicknet=__version__,
+        parent_weights_sha256=parent.weights_sha256,
+        tolerance=round(max(_TOLERANCE * float(np.abs(logits).max()), 1e-3), 3),
         **split_settings(card),
-    }
+    )
     rounded = tuple(tuple(round(float(value), _DECIMALS) for value in row) for row in logits)
     vectors = Vectors(generator=GENERATOR, sha256=vectors_sha256(images), logits=rounded)
     return card.replace(vectors=vectors, lineage=(*card.lineage, step))
 
 
 def _answers(
-    file: OnnxFile, parent: QnzFile, data: LabelledData, advance: Callable[[int], None] | None
+    file: OnnxFile, parent: QnzFile, data: Dataset, advance: Callable[[int], None] | None
 ) -> tuple[Predictions, int]:
     """Return what the file answers by ONNX Runtime, and for how many images the integer network gives another class."""
     split = receipt_split(None, data)
     part = data.split(split)
     run = open_runner(file, "onnxruntime", usable_cores())
-    predicted = _classes(lambda images: run_chunks(run, images, file.card), part.images, advance)
+    predicted = classes_in_batches(lambda images: run_chunks(run, images, file.card), part.images, advance=advance)
     integer = next(iter(implementations(parent, usable_cores()).values()))
-    different = int((predicted != _classes(integer, part.images, advance)).sum())
+    different = int((predicted != classes_in_batches(integer, part.images, advance=advance)).sum())
     classes, sha256 = pack_classes(predicted)
     predictions = Predictions(
         data=data.name,
-        data_sha256=getattr(data, "sha256", ""),
+        data_sha256=data.sha256,
         split=split,
         protocol=data.protocol,
         n=len(predicted),
@@ -118,15 +115,3 @@ def _answers(
         classes=classes,
     )
     return predictions, different
-
-
-def _classes(
-    run: Callable[[Images], NDArray[Any]], images: Images, advance: Callable[[int], None] | None
-) -> NDArray[np.int64]:
-    classes = [np.empty(0, np.int64)]
-    for start in range(0, len(images), _BATCH):
-        rows = images[start : start + _BATCH]
-        classes.append(run(rows).argmax(1))
-        if advance is not None:
-            advance(len(rows))
-    return np.concatenate(classes)

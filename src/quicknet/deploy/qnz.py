@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from quicknet.core.card import Card, IntegerRecord, require_run_folder
 from quicknet.core.errors import CheckFailed, ConfigError, ToolError
 from quicknet.core.files import sha256_bytes, sha256_file, write_atomically
+from quicknet.core.lineage import CalibrationRecord, Compared, Predictions, QatRecord
 from quicknet.core.machine import usable_cores
 from quicknet.core.settings import Settings
 from quicknet.data import Dataset
@@ -30,9 +31,10 @@ from quicknet.deploy.quantize import (
     quantize,
     require_expressible,
 )
+from quicknet.image.batches import in_batches
 from quicknet.image.vectors import draw_vectors
 from quicknet.inference.evaluate import top1_metric
-from quicknet.inference.receipt import Predictions, class_order_sha256, pack_classes
+from quicknet.inference.receipt import class_order_sha256, pack_classes
 from quicknet.inference.verify import receipt_split, verify_file
 from quicknet.qnz import reference
 from quicknet.qnz.file import QnzFile, assemble_qnz, parse_qnz
@@ -74,21 +76,6 @@ class QnzSettings(Settings, frozen=True, kw_only=True):
             raise ConfigError(f"images {self.images} must be at least 1")
         if not 0 <= self.seed < 1 << 63:
             raise ConfigError(f"seed {self.seed} must lie in 0..2^63-1")
-
-
-class Compared(Settings, frozen=True, kw_only=True):
-    """The integer network and its float parent on a split: accuracies, and images of another class than by the run.
-
-    `lost_points` of top-1; negative where the integer network is the better one.
-    """
-
-    split: str
-    protocol: str
-    n: int
-    top1: float
-    parent_top1: float
-    lost_points: float
-    different: int
 
 
 class ExportedQnz(Settings, frozen=True, kw_only=True):
@@ -170,9 +157,7 @@ def make_qnz(
     if split not in measured:
         measured[split] = _compare(parent, answers, data, split, show)
     compared = tuple(row for row, _ in measured.values())
-    card = _with_step(
-        card, compared=[c.to_dict() for c in compared], predictions=_receipt(card, data, *measured[split])
-    )
+    card = card.with_receipt(compared=compared, predictions=_predictions(card, data, *measured[split]))
     weights = parse_qnz(assemble_qnz(quantized.network, card), path).weights_sha256
     metrics = tuple(top1_metric(c.top1, c.n, c.split, c.protocol, weights) for c in compared)
     card = card.replace(metrics=(*card.metrics, *metrics))
@@ -195,11 +180,12 @@ def _quantized(
 
         def judge(quantized: Quantized, images: NDArray[np.uint8]) -> NDArray[np.int32]:
             answers = _answers(assemble_qnz(quantized.network, _integer_card(card, quantized, settings.bits)), run)
-            return np.concatenate([answers(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)])
+            logits = np.empty((len(images), len(card.classes)), np.int32)
+            return in_batches(answers, images, _BATCH, logits)
 
         lesson = Lesson(parent.model, data, _augmentation(run), judge)
         quantized, tuned = fine_tune(quantized, lesson, tuning, show)
-        card = _with_step(card, qat={**tuning.to_dict(), **tuned.to_dict()})
+        card = card.with_receipt(qat=QatRecord(**{**tuning.to_dict(), **tuned.to_dict()}))
     return _integer_card(card, quantized, settings.bits), quantized
 
 
@@ -215,18 +201,13 @@ def calibration_images(net: Folded, data: Dataset, settings: QnzSettings) -> NDA
 # --- the card ------------------------------------------------------------------------------
 
 
-def _calibration(images: NDArray[np.uint8], settings: QnzSettings) -> dict[str, Any]:
-    return {"split": "train", "n": len(images), "seed": settings.seed, "sha256": sha256_bytes(images.tobytes())}
+def _calibration(images: NDArray[np.uint8], settings: QnzSettings) -> CalibrationRecord:
+    return CalibrationRecord(split="train", n=len(images), seed=settings.seed, sha256=sha256_bytes(images.tobytes()))
 
 
 def _augmentation(run: Path) -> AugmentSettings:
     """Return how the run's recipe augments; flips and small shifts for a run folder without one."""
     return RunFolder(run).read_recipe().augment if (run / "recipe.toml").is_file() else AugmentSettings()
-
-
-def _with_step(card: Card, **more: Any) -> Card:
-    """Return the card with `more` in its last step of lineage."""
-    return card.replace(lineage=(*card.lineage[:-1], {**card.lineage[-1], **more}))
 
 
 def _integer_card(card: Card, quantized: Quantized, bits: Bits) -> Card:
@@ -238,9 +219,9 @@ def _integer_card(card: Card, quantized: Quantized, bits: Bits) -> Card:
     return card.replace(vectors=vectors, integer=IntegerRecord(bits=bits, logit_scale=quantized.logit_scale))
 
 
-def _receipt(card: Card, data: Dataset, compared: Compared, predicted: NDArray[np.int64]) -> dict[str, Any]:
+def _predictions(card: Card, data: Dataset, compared: Compared, predicted: NDArray[np.int64]) -> Predictions:
     """Return the digest of the integer network's own classes, as a step of lineage keeps it."""
-    predictions = Predictions(
+    return Predictions(
         data=data.name,
         data_sha256=data.sha256,
         split=compared.split,
@@ -250,7 +231,6 @@ def _receipt(card: Card, data: Dataset, compared: Compared, predicted: NDArray[n
         class_order_sha256=class_order_sha256(card.classes),
         sha256=pack_classes(predicted)[1],
     )
-    return predictions.to_dict()
 
 
 # --- measuring -----------------------------------------------------------------------------
@@ -267,13 +247,12 @@ def _compare(
     """Return how integer network and parent do on a split, and the integer network's classes (N,)."""
     part = data.split(split)
     n, labels = len(part), np.asarray(part.labels)
-    ours, theirs = np.empty(n, np.int64), np.empty(n, np.int64)
+
+    def classes(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        return np.stack([answers(images).argmax(1), parent.logits(images).argmax(1)], axis=1)
+
     with show(f"measure on {split}", n, "images") as advance:
-        for first in range(0, n, _BATCH):
-            rows = slice(first, first + _BATCH)
-            images = np.ascontiguousarray(part.images[rows])
-            ours[rows], theirs[rows] = answers(images).argmax(1), parent.logits(images).argmax(1)
-            advance(len(images))
+        ours, theirs = in_batches(classes, part.images, _BATCH, np.empty((n, 2), np.int64), advance).T
     top1, parent_top1 = int((ours == labels).sum()), int((theirs == labels).sum())
     compared = Compared(
         split=split,

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,48 +15,13 @@ from quicknet.core.card import Card, Metric, read_card
 from quicknet.core.errors import CheckpointError, DataError
 from quicknet.core.files import folder_lock, sha256_file, write_atomically
 from quicknet.core.settings import Settings
+from quicknet.data.dataset import Dataset, Split
+from quicknet.image.batches import in_batches
 from quicknet.image.preprocess import check_images
 from quicknet.inference import metrics
 from quicknet.inference.classifier import Classifier
 
 _BATCH = 250
-
-
-class LabelledImages(Protocol):
-    """Images (N, H, W, C) uint8 and their labels (N,) as indices into the classes."""
-
-    @property
-    def images(self) -> NDArray[np.uint8]:
-        """(N, H, W, C) uint8."""
-        ...
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """(N,) indices into the classes."""
-        ...
-
-
-class LabelledData(Protocol):
-    """A data set by the name of its splits, as `quicknet.load_data` returns it."""
-
-    @property
-    def name(self) -> str:
-        """What messages and cards call it."""
-        ...
-
-    @property
-    def protocol(self) -> str:
-        """How it was split."""
-        ...
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names in label order."""
-        ...
-
-    def split(self, name: str) -> LabelledImages:
-        """Return a split. Raises DataError, which names the splits."""
-        ...
 
 
 class Subject(Settings, frozen=True, kw_only=True):
@@ -136,7 +101,7 @@ class Evaluation(Subject, frozen=True, kw_only=True):
 
 def evaluate(
     classifier: Classifier,
-    data: LabelledData,
+    data: Dataset,
     split: str = "test",
     advance: Callable[[int], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -151,7 +116,7 @@ def evaluate(
 
 def evaluate_logits(
     classifier: Classifier,
-    data: LabelledData,
+    data: Dataset,
     split: str,
     advance: Callable[[int], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -171,9 +136,9 @@ def evaluate_logits(
     return summarize(logits, np.asarray(part.labels), classifier.card, subject, seconds), logits
 
 
-def _checked_split(classifier: Classifier, data: LabelledData, split: str) -> LabelledImages:
+def _checked_split(classifier: Classifier, data: Dataset, split: str) -> Split:
     """Return a split whose labels mean the model's classes. Raises DataError."""
-    if tuple(data.classes) != tuple(classifier.card.classes):
+    if data.classes != classifier.card.classes:
         raise DataError(
             f"{data.name} has other classes, or in another order, than the model ({classifier.source}); "
             "load it with the model's: DataRequest(classes=card.classes, spec=card.preprocess)"
@@ -197,11 +162,7 @@ def classify(
     """
     check_images(images, classifier.card.preprocess)
     logits = np.empty((len(images), len(classifier.card.classes)), np.float32)
-    for start in range(0, len(images), batch):
-        rows = images[start : start + batch]
-        logits[start : start + len(rows)] = classifier.logits(rows)
-        if advance is not None:
-            advance(len(rows))
+    in_batches(classifier.logits, images, batch, logits, advance)
     metrics.check_logits(logits)
     return logits
 
@@ -285,7 +246,7 @@ def weights_sha256(source: Path) -> str:
     return sha256_file(source / "model.safetensors" if source.is_dir() else source)
 
 
-def calibrate(classifier: Classifier, data: LabelledData, split: str = "val") -> float:
+def calibrate(classifier: Classifier, data: Dataset, split: str = "val") -> float:
     """Fit the temperature on a held-out split and keep it in the run folder's card.
 
     Only the card's `temperature` changes, in one atomic step. Returns it. Raises CheckpointError

@@ -12,33 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quicknet.core.card import Card
-from quicknet.core.errors import ConfigError, FormatError
+from quicknet.core.errors import FormatError
 from quicknet.core.files import sha256_bytes
-from quicknet.core.settings import Settings, from_mapping
+from quicknet.core.lineage import ExportStep, OtherStep, Predictions
 
 _LIMIT_IMAGES = 1 << 26
 # fields of DataRequest that say how a run's data was read and split, beside its protocol
 SPLIT_SETTINGS = ("split_seed", "val_share", "max_bad_share")
-
-
-class Predictions(Settings, frozen=True, kw_only=True):
-    """The predicted class of every image of a split, and how many are correct.
-
-    In an ONNX file the predictions are the parent's, in a `.qnz` its own. `class_order_sha256` is
-    the digest of the parent's class names, one per line. `classes` is base64 of zlib of N
-    little-endian uint16 (indices into the class names), "" if the digest is enough because it must
-    be equal; `sha256` is the digest of the uint16 bytes.
-    """
-
-    data: str
-    data_sha256: str
-    split: str
-    protocol: str
-    n: int
-    correct: int
-    class_order_sha256: str
-    sha256: str
-    classes: str = ""
 
 
 def class_order_sha256(names: tuple[str, ...]) -> str:
@@ -79,21 +59,21 @@ def unpack_classes(text: str, sha256: str, n: int) -> NDArray[np.int64]:
 def recorded_predictions(card: Card) -> Predictions | None:
     """Return what the card's last export recorded; None if it was never measured on data.
 
-    Raises FormatError for a damaged record.
+    Raises FormatError for a damaged record, and for one of a newer version, whose fields may change its meaning.
     """
-    fields = _last_export(card).get("predictions")
-    if fields is None:
+    step = _last_export(card)
+    if step is None:
         return None
-    try:
-        return from_mapping(Predictions, fields, "the receipt")
-    except ConfigError as error:
-        raise FormatError(f"{error}; export the model again") from error
+    for field in step.extra.get("predictions") or ():
+        raise FormatError(f"unknown setting {field!r} (the receipt); export the model again")
+    return step.predictions
 
 
 def split_settings(card: Card) -> dict[str, Any]:
     """Return SPLIT_SETTINGS of the card's run, as far as its export recorded them; {} for a card without export."""
     step = _last_export(card)
-    return {key: step[key] for key in SPLIT_SETTINGS if key in step}
+    recorded = {key: getattr(step, key, None) for key in SPLIT_SETTINGS}
+    return {key: value for key, value in recorded.items() if value is not None}
 
 
 def stated_tolerance(card: Card) -> float | None:
@@ -101,13 +81,18 @@ def stated_tolerance(card: Card) -> float | None:
 
     Raises FormatError for a tolerance that is not a positive number.
     """
-    tolerance = _last_export(card).get("tolerance")
-    if tolerance is None:
-        return None
-    if not isinstance(tolerance, float) or not 0 < tolerance < math.inf:
+    step = _last_export(card)
+    tolerance = None if step is None else step.tolerance
+    if tolerance is not None and not 0 < tolerance < math.inf:
         raise FormatError(f"the receipt's tolerance {tolerance!r} is not a positive number; export the model again")
     return tolerance
 
 
-def _last_export(card: Card) -> dict[str, Any]:
-    return next((step for step in reversed(card.lineage) if step.get("step") == "export"), {})
+def _last_export(card: Card) -> ExportStep | None:
+    """Return the receipt, None for a model that is not exported. Raises FormatError for one that cannot be read."""
+    for step in reversed(card.lineage):
+        if isinstance(step, ExportStep):
+            return step
+        if isinstance(step, OtherStep) and step.name == "export":
+            raise FormatError(f"the receipt is damaged: {step.problem}; export the model again")
+    return None

@@ -43,7 +43,7 @@ class Part(Settings, frozen=True, kw_only=True):
     url: _Name | None = None
 
 
-class Artifact(Settings, frozen=True, kw_only=True):
+class Shipped(Settings, frozen=True, kw_only=True):
     """The files of one kind of a name, and the accuracy in its card (a share of n images)."""
 
     top1: Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -58,8 +58,8 @@ class Weights(Settings, frozen=True, kw_only=True):
     network: str
     data: str
     protocol: str
-    file: Artifact | None = None
-    run: Artifact | None = None
+    file: Shipped | None = None
+    run: Shipped | None = None
 
 
 class Index(Settings, frozen=True, kw_only=True):
@@ -87,7 +87,7 @@ def index_from_dict(fields: Any, path: Path) -> Index:
     return index
 
 
-def _check_files(artifact: Artifact | None, expected: list[str], path: Path) -> None:
+def _check_files(artifact: Shipped | None, expected: list[str], path: Path) -> None:
     """Refuse any files but those of the name, since they decide where bytes are written."""
     parts = artifact.parts if artifact else ()
     if artifact and [part.file for part in parts] != expected:
@@ -159,7 +159,7 @@ def locate(model: str | Path, want: Literal["file", "run", "any"], quiet: bool =
     return root / (f"{name}.qnz" if want == "file" else name)
 
 
-def _installed(name: str, artifact: Artifact) -> Path:
+def _installed(name: str, artifact: Shipped) -> Path:
     """Return the package's folder. The readers of the files check their digests."""
     for part in artifact.parts:
         if not (PACKAGED / part.file).is_file():
@@ -167,7 +167,7 @@ def _installed(name: str, artifact: Artifact) -> Path:
     return PACKAGED
 
 
-def _fetched(name: str, artifact: Artifact, quiet: bool) -> Path:
+def _fetched(name: str, artifact: Shipped, quiet: bool) -> Path:
     """Return the cache's folder for exactly this content: another release may have other weights under the name."""
     digest = sha256_bytes("".join(part.sha256 for part in artifact.parts).encode())
     root = user_cache() / "weights" / digest[:16]

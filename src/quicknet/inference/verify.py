@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from quicknet.core.card import Card
 from quicknet.core.choice import Images, Runner
 from quicknet.core.errors import CheckFailed, CheckpointError, DataError, FormatError
+from quicknet.core.lineage import Predictions
 from quicknet.core.machine import usable_cores
 from quicknet.core.settings import Settings
+from quicknet.data.dataset import Dataset
+from quicknet.image.batches import classes_in_batches
 from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
-from quicknet.inference.evaluate import LabelledData
+from quicknet.inference.artifact import exported_artifact
 from quicknet.inference.receipt import (
-    Predictions,
     class_order_sha256,
     pack_classes,
     recorded_predictions,
@@ -26,9 +28,9 @@ from quicknet.inference.receipt import (
     unpack_classes,
 )
 from quicknet.inference.shipped import did_you_mean, locate
-from quicknet.onnx.file import OnnxFile, looks_like_onnx, read_onnx
+from quicknet.onnx.file import OnnxFile
 from quicknet.onnx.runtime import open_runner, require_runtimes, run_chunks
-from quicknet.qnz.file import QnzFile, looks_like_qnz, read_qnz
+from quicknet.qnz.file import QnzFile
 from quicknet.qnz.implementations import implementations
 
 TOLERANCE = 1e-4  # of a float logit; or 1e-5 of the largest, if that is over 10
@@ -102,7 +104,7 @@ class _File(NamedTuple):
 
 def verify(
     path: str | Path,
-    data: LabelledData | None = None,
+    data: Dataset | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Verification:
     """Return whether an exported file gives the answers in its receipt, by every runtime that is installed.
@@ -122,15 +124,14 @@ def read_exported(path: str | Path) -> OnnxFile | QnzFile:
         raise CheckpointError(f"{path} is a folder; verify takes an exported file")
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist{did_you_mean(path)}; name an exported file")
-    if looks_like_qnz(path):
-        return read_qnz(path)
-    if looks_like_onnx(path):
-        return read_onnx(path)
-    raise FormatError(f"{path} is not a file that `quicknet export` wrote; only those carry a receipt")
+    artifact = exported_artifact(path)
+    if artifact is None:
+        raise FormatError(f"{path} is not a file that `quicknet export` wrote; only those carry a receipt")
+    return artifact.file
 
 
 def verify_file(
-    file: OnnxFile | QnzFile, data: LabelledData | None = None, advance: Callable[[int], None] | None = None
+    file: OnnxFile | QnzFile, data: Dataset | None = None, advance: Callable[[int], None] | None = None
 ) -> Verification:
     """Verify a file that was read, as `verify` does."""
     exported = _integer(file) if isinstance(file, QnzFile) else _floating(file)
@@ -253,7 +254,7 @@ def _class_order(card: Card, recorded: Predictions) -> Check:
     return Check(name="class order", ok=False, detail="the class names differ from the parent's, or their order does")
 
 
-def receipt_split(recorded: Predictions | None, data: LabelledData) -> str:
+def receipt_split(recorded: Predictions | None, data: Dataset) -> str:
     """Return the split to measure: the receipt's, else `test`, else `val`."""
     if recorded is not None:
         return recorded.split
@@ -265,11 +266,11 @@ def receipt_split(recorded: Predictions | None, data: LabelledData) -> str:
 
 
 def _measure(
-    file: _File, recorded: Predictions | None, data: LabelledData, advance: Callable[[int], None] | None
+    file: _File, recorded: Predictions | None, data: Dataset, advance: Callable[[int], None] | None
 ) -> tuple[Measured, list[Check]]:
     """Classify the receipt's split again; return the figures and their checks."""
     card = file.card
-    if tuple(data.classes) != card.classes:
+    if data.classes != card.classes:
         raise DataError(f"{data.name} has other classes than the model; load it with the card's class names")
     split = receipt_split(recorded, data)
     part = data.split(split)
@@ -277,7 +278,7 @@ def _measure(
     if not len(labels):
         raise DataError(f"the split {split!r} of {data.name} holds no images; name the data of the receipt")
     runtime, run = next(iter(file.runners.items()))
-    predicted = _classify(run, part.images, advance)
+    predicted = classes_in_batches(run, part.images, advance=advance)
     correct, n = int((predicted == labels).sum()), len(labels)
     checks, different, allowed = [], None, 0 if file.exact else int(MAX_DIFFERENT * n)
     if recorded is not None:
@@ -321,41 +322,25 @@ def _agreement(
     return different, Check(name="agreement", ok=different <= allowed, detail=text)
 
 
-def _recorded_top1(card: Card, recorded: Predictions | None, data: LabelledData, split: str, n: int) -> float | None:
+def _recorded_top1(card: Card, recorded: Predictions | None, data: Dataset, split: str, n: int) -> float | None:
     """Return the parent's accuracy on the same images; None if the card does not have it.
 
     Without recorded classes it is the card's metric, if that is of exactly this data.
     """
     if recorded is not None:
         return recorded.correct / n
-    if card.data is None or card.data.sha256 != getattr(data, "sha256", None):
+    if card.data is None or card.data.sha256 != data.sha256:
         return None
     expected = ("top1", split, data.protocol, n)
     return next((m.value for m in card.metrics if (m.name, m.split, m.protocol, m.n) == expected), None)
 
 
-def _same_data(recorded: Predictions, data: LabelledData, n: int) -> Check:
+def _same_data(recorded: Predictions, data: Dataset, n: int) -> Check:
     """Check whether `data`, its images in order and their labels, is the data of the receipt."""
-    digest = getattr(data, "sha256", recorded.data_sha256)
-    if (n, digest, data.protocol) == (recorded.n, recorded.data_sha256, recorded.protocol):
+    if (n, data.sha256, data.protocol) == (recorded.n, recorded.data_sha256, recorded.protocol):
         return Check(name="data", ok=True, detail=f"{data.name} is the data of the receipt")
     text = (
         f"{data.name} with {n:,} images, read by this card, is not the data of the receipt "
         f"({recorded.data}, {recorded.split}, {recorded.n:,} images, protocol {recorded.protocol})"
     )
     return Check(name="data", ok=False, detail=text)
-
-
-def _classify(
-    run: Callable[[Images], NDArray[Any]],
-    images: Images,
-    advance: Callable[[int], None] | None,
-    batch: int = 256,
-) -> NDArray[np.int64]:
-    classes = []
-    for start in range(0, len(images), batch):
-        rows = images[start : start + batch]
-        classes.append(run(np.ascontiguousarray(rows)).argmax(1))
-        if advance is not None:
-            advance(len(rows))
-    return np.concatenate(classes)

@@ -16,8 +16,9 @@ from quicknet.core.card import Card
 from quicknet.core.errors import ConfigError
 from quicknet.core.machine import machine_card, usable_cores, versions
 from quicknet.core.settings import Settings
+from quicknet.inference.artifact import open_artifact
 from quicknet.measure.child import Child
-from quicknet.measure.facts import ModelFacts, model_facts, read_model
+from quicknet.measure.facts import ModelFacts, model_facts
 from quicknet.measure.peak import MACS
 from quicknet.measure.subjects import Subject, draw_jpegs, find_subjects
 from quicknet.measure.timing import percentile, summarize
@@ -136,8 +137,9 @@ def benchmark(
     settings = settings or BenchmarkSettings()
     machine = machine_card()
     subjects = find_subjects(models, settings.runtimes, settings.threads)
-    cards = {subject.model: read_model(subject.model)[0] for subject in subjects}
-    facts = {model: model_facts(model, card) for model, card in cards.items()}
+    artifacts = {model: open_artifact(model) for model in dict.fromkeys(subject.model for subject in subjects)}
+    cards = {model: artifact.card for model, artifact in artifacts.items()}
+    facts = {model: model_facts(model, artifact) for model, artifact in artifacts.items()}
     with jpeg_folders(cards, settings.jpeg) as folders, contextlib.ExitStack() as stack:
         cold = _cold_starts(subjects, folders, settings.starts, advance)
         children = [stack.enter_context(Child(s, folders.get(s.model))) for s in (*subjects, *_peaks(subjects))]

@@ -9,9 +9,9 @@ from pathlib import Path
 from quicknet.core.errors import ConfigError
 from quicknet.core.machine import usable_cores
 from quicknet.core.settings import Settings
+from quicknet.inference.artifact import open_artifact
 from quicknet.measure.benchmark import jpeg_folders
 from quicknet.measure.child import Child
-from quicknet.measure.facts import read_model
 from quicknet.measure.frames import FrameRow, Paced, count_late, holds, latency_ms
 from quicknet.measure.quota import cpu_limit, period_s
 from quicknet.measure.subjects import Subject, find_subjects, own_runtime
@@ -146,7 +146,7 @@ def _subjects(paths: Sequence[str | Path], settings: FrameSettings) -> Iterator[
     if not settings.runtimes:
         models = dict.fromkeys(subject.model for subject in subjects)
         subjects = tuple(Subject(model=m, runtime=own_runtime(m), threads=settings.threads) for m in models)
-    cards = {subject.model: read_model(subject.model)[0] for subject in subjects}
+    cards = {model: open_artifact(model).card for model in dict.fromkeys(subject.model for subject in subjects)}
     with jpeg_folders(cards, settings.jpeg) as folders:
         yield [(subject, folders[subject.model]) for subject in subjects]
 

@@ -18,10 +18,9 @@ from quicknet.core.errors import ConfigError, nearest
 from quicknet.core.machine import usable_cores
 from quicknet.core.settings import Settings
 from quicknet.image.vectors import draw_vectors
-from quicknet.inference.classifier import Classifier, load
-from quicknet.inference.shipped import locate
+from quicknet.inference.artifact import Artifact, load, open_artifact
+from quicknet.inference.classifier import Classifier
 from quicknet.onnx.runtime import require_runtimes
-from quicknet.qnz.file import looks_like_qnz
 
 
 class Runtime(NamedTuple):
@@ -48,6 +47,7 @@ QNZ_RUNTIMES = {
     "reference": Runtime("quicknet", {}, "numpy, some hundred times slower: only where it is asked for"),
 }
 RUNTIMES = {**FOLDER_RUNTIMES, **QNZ_RUNTIMES, **FILE_RUNTIMES}
+_RUNTIMES_OF = {"run folder": FOLDER_RUNTIMES, "qnz": QNZ_RUNTIMES, "onnx": FILE_RUNTIMES}
 
 # Every library that a runtime or numpy may take its number of threads from.
 _THREAD_VARIABLES = (
@@ -88,40 +88,32 @@ def find_subjects(models: Sequence[str | Path], runtimes: Sequence[str], threads
             raise ConfigError(f"no runtime is called {name!r}{nearest(name, RUNTIMES)}")
     subjects: list[Subject] = []
     for model in models:
-        path = locate(model, "file")
-        chosen = _runtimes_of(path, runtimes)
+        artifact = open_artifact(model)
+        chosen = _runtimes_of(artifact, runtimes)
         if not chosen:
-            raise ConfigError(f"{model} does not run in {', '.join(runtimes)}; name one of {', '.join(_kinds(path))}")
+            able = ", ".join(_RUNTIMES_OF[artifact.kind])
+            raise ConfigError(f"{model} does not run in {', '.join(runtimes)}; name one of {able}")
         subjects += [Subject(model=str(model), runtime=name, threads=n) for name in chosen for n in threads]
     return tuple(subjects)
 
 
-def _runtimes_of(path: Path, asked: Sequence[str]) -> list[str]:
-    if not path.exists() or (path.is_dir() and not (path / "card.json").is_file()):
-        load(path)  # raises, and suggests a similar name
-    kinds = _kinds(path)
+def _runtimes_of(artifact: Artifact, asked: Sequence[str]) -> list[str]:
+    kinds = _RUNTIMES_OF[artifact.kind]
     if kinds is QNZ_RUNTIMES and not asked:
         from quicknet import engine  # compiled now, where that is needed, rather than in a cold start
 
         return ["engine", "engine-portable"] if engine.available() else ["reference"]
     absent = {name for name, kind in kinds.items() if importlib.util.find_spec(kind.package) is None}
-    if path.is_dir() and absent:
-        load(path)  # raises, and names the extra that has torch
+    if artifact.kind == "run folder" and absent:
+        artifact.classifier()  # raises, and names the extra that has torch
     if not asked and len(absent) == len(kinds):
         require_runtimes()  # raises, and names the extra that has one
     return [name for name in kinds if name in asked or (not asked and name not in absent)]
 
 
-def _kinds(path: Path) -> dict[str, Runtime]:
-    """Return the runtimes of what lies at `path`."""
-    if path.is_dir():
-        return FOLDER_RUNTIMES
-    return QNZ_RUNTIMES if looks_like_qnz(path) else FILE_RUNTIMES
-
-
 def own_runtime(model: str) -> str:
     """Return the runtime in which `quicknet.load` would open the model: "torch", or the faster of a file's."""
-    return "torch" if locate(model, "file").is_dir() else "auto"
+    return "torch" if open_artifact(model).kind == "run folder" else "auto"
 
 
 def thread_counts(asked: Sequence[str]) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ from quicknet.core.errors import (
     require_package,
 )
 from quicknet.core.options import OnnxRuntime, checked_threads, environment_runtime
+from quicknet.image.batches import in_batches
 from quicknet.image.preprocess import check_images
 from quicknet.image.vectors import draw_vectors
 from quicknet.onnx.file import OnnxFile, parse_onnx, read_onnx
@@ -47,8 +48,8 @@ class OnnxClassifier:
     a runtime that is not installed, ConfigError for an unknown runtime.
     """
 
-    def __init__(self, path: str | Path, runtime: str = "auto", threads: int | None = None) -> None:
-        self._open(read_onnx(Path(path)), runtime, threads)
+    def __init__(self, file: str | Path | OnnxFile, runtime: str = "auto", threads: int | None = None) -> None:
+        self._open(file if isinstance(file, OnnxFile) else read_onnx(Path(file)), runtime, threads)
 
     def _open(self, file: OnnxFile, runtime: str, threads: int | None) -> None:
         if not file.intact:
@@ -86,19 +87,10 @@ def _unpickled(blob: bytes, path: Path, runtime: str, threads: int | None) -> On
     return classifier
 
 
-def load_onnx(path: Path, runtime: str = "auto", threads: int | None = None) -> OnnxClassifier:
-    """Return the classifier in an exported file; `quicknet.load` calls this."""
-    return OnnxClassifier(path, runtime, threads)
-
-
 def run_chunks(run: Runner, images: Images, card: Card) -> Logits:
     """Return the logits of `images`, a few at a time. Raises DataError for images of another shape or type."""
     check_images(images, card.preprocess)
-    logits = np.empty((len(images), len(card.classes)), np.float32)
-    for start in range(0, len(images), _CHUNK):
-        chunk = np.ascontiguousarray(images[start : start + _CHUNK])
-        logits[start : start + len(chunk)] = run(chunk)
-    return logits
+    return in_batches(run, images, _CHUNK, np.empty((len(images), len(card.classes)), np.float32))
 
 
 def present() -> tuple[str, ...]:

@@ -135,15 +135,14 @@ class QnzClassifier:
     available, ConfigError for an unknown runtime.
     """
 
-    def __init__(self, path: str | Path, runtime: str = "auto", threads: int | None = None) -> None:
-        self._open(Path(path), None, runtime, threads)
+    def __init__(self, file: str | Path | QnzFile, runtime: str = "auto", threads: int | None = None) -> None:
+        self._open(lambda bounds: file if isinstance(file, QnzFile) else read_qnz(Path(file), bounds), runtime, threads)
 
-    def _open(self, path: Path, blob: bytes | None, runtime: str, threads: int | None) -> None:
+    def _open(self, read: Callable[[bool], QnzFile], runtime: str, threads: int | None) -> None:
         self._arguments = (runtime, threads)
         self.threads = checked_threads(threads)
         self.runtime, self.status = _choose(runtime)
-        bounds = self.runtime == "reference"
-        self.file = read_qnz(path, bounds) if blob is None else parse_qnz(blob, path, bounds)
+        self.file = read(self.runtime == "reference")
         self._run = _opened(self.file, self.runtime, self.threads)
 
     def __reduce__(self) -> tuple[Callable[..., QnzClassifier], tuple[Any, ...]]:
@@ -177,13 +176,8 @@ class QnzClassifier:
 
 def _unpickled(blob: bytes, path: Path, runtime: str, threads: int | None) -> QnzClassifier:
     classifier = QnzClassifier.__new__(QnzClassifier)
-    classifier._open(path, blob, runtime, threads)
+    classifier._open(lambda bounds: parse_qnz(blob, path, bounds), runtime, threads)
     return classifier
-
-
-def load_qnz(path: Path, runtime: str = "auto", threads: int | None = None) -> QnzClassifier:
-    """Return the classifier in a `.qnz` file; `quicknet.load` calls this."""
-    return QnzClassifier(path, runtime, threads)
 
 
 def _choose(runtime: str) -> tuple[str, str]:

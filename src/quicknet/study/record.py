@@ -24,8 +24,9 @@ from quicknet.core.card import Card, Metric, read_card
 from quicknet.core.energy import total_joules
 from quicknet.core.errors import QuickNetError, ToolError
 from quicknet.core.files import sha256_file, write_atomically
+from quicknet.core.lineage import Fp16Step
+from quicknet.inference.artifact import open_artifact
 from quicknet.inference.shipped import locate
-from quicknet.inference.verify import read_exported
 from quicknet.measure.benchmark import BenchmarkSettings, benchmark
 from quicknet.measure.realtime import FrameSettings, smallest_shares
 from quicknet.study.records import ROOT, write_record
@@ -83,9 +84,7 @@ def teacher_sha256(teacher: str | None) -> str | None:
     """Return the digest of a teacher's weights, None without one: names of weights may come to mean others."""
     if teacher is None:
         return None
-    path = locate(teacher, "any")
-    card = read_card(path / "card.json") if path.is_dir() else read_exported(path).card
-    return card.weights_sha256
+    return open_artifact(locate(teacher, "any")).card.weights_sha256
 
 
 def keep(kept: Path, run: Path) -> None:
@@ -97,7 +96,7 @@ def keep(kept: Path, run: Path) -> None:
     write_atomically(kept / "log.jsonl", (run / "log.jsonl").read_bytes())
     tensors, card = read_tensors(run / "model.safetensors"), read_card(run / "card.json")
     halved = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
-    step = {"step": "fp16", "parent_weights_sha256": card.weights_sha256}
+    step = Fp16Step(parent_weights_sha256=card.weights_sha256)
     RunFolder(kept).save_model(halved, card.replace(lineage=(*card.lineage, step)))
 
 

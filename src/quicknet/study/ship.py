@@ -23,6 +23,7 @@ from pathlib import Path
 from quicknet.core.card import Card, read_card
 from quicknet.core.errors import QuickNetError, ToolError
 from quicknet.core.files import sha256_bytes, write_atomically
+from quicknet.core.lineage import Fp16Step
 from quicknet.data import Dataset
 from quicknet.deploy.export import load_run_data
 from quicknet.inference import shipped
@@ -30,8 +31,8 @@ from quicknet.inference.evaluate import evaluate_logits
 from quicknet.inference.receipt import recorded_predictions
 from quicknet.inference.shipped import (
     RUN_FILES,
-    Artifact,
     Part,
+    Shipped,
     Weights,
     index_from_dict,
     is_name,
@@ -61,7 +62,7 @@ def smaller_run(run: Path, data: Dataset, out: Path) -> int:
     if changed:
         folder.save_model(tensors, card)
     else:
-        step = {"step": "fp16", "parent_weights_sha256": parent_sha256, "split": "val", "n": after.n, "changed": 0}
+        step = Fp16Step(parent_weights_sha256=parent_sha256, split="val", n=after.n, changed=0)
         card = card.replace(weights_sha256=after.file_sha256, lineage=(*card.lineage, step))
     others = tuple(metric for metric in card.metrics if metric.split != "val")
     measured = before if changed else after
@@ -78,24 +79,24 @@ def checked_qnz(path: Path, run: Card) -> QnzFile:
     return file
 
 
-def run_artifact(folder: Path, name: str, release: bool) -> tuple[Artifact, dict[str, bytes]]:
+def run_artifact(folder: Path, name: str, release: bool) -> tuple[Shipped, dict[str, bytes]]:
     """Return what the index says of a run folder, and its files."""
     top1 = [metric for metric in read_card(folder / "card.json").metrics if metric.name == "top1"]
     metric = next((metric for metric in top1 if metric.split == "test"), top1[0])
     files = {f"{name}/{file}": (folder / file).read_bytes() for file in RUN_FILES}
     parts = tuple(_part(file, blob, release) for file, blob in files.items())
-    return Artifact(top1=metric.value, n=metric.n, split=metric.split, parts=parts), files
+    return Shipped(top1=metric.value, n=metric.n, split=metric.split, parts=parts), files
 
 
-def qnz_artifact(file: QnzFile, name: str, release: bool) -> tuple[Artifact, dict[str, bytes]]:
+def qnz_artifact(file: QnzFile, name: str, release: bool) -> tuple[Shipped, dict[str, bytes]]:
     """Return what the index says of a `.qnz`, by its own receipt, and the file."""
     predictions = recorded_predictions(file.card)
     if predictions is None or not predictions.n:
         raise ToolError(f"{file.path} was never measured; export it with --data")
     part = _part(f"{name}.qnz", file.blob, release)
-    return Artifact(
-        top1=predictions.correct / predictions.n, n=predictions.n, split=predictions.split, parts=(part,)
-    ), {part.file: file.blob}
+    return Shipped(top1=predictions.correct / predictions.n, n=predictions.n, split=predictions.split, parts=(part,)), {
+        part.file: file.blob
+    }
 
 
 def _part(file: str, blob: bytes, release: bool) -> Part:

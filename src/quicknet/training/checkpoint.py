@@ -301,8 +301,3 @@ class TorchClassifier:
 
         check_images(images, self.card.preprocess)
         return predict_logits(self.model, images, self.card.preprocess, self.device)
-
-
-def load_classifier(path: Path) -> TorchClassifier:
-    """Return the classifier of a run folder. Raises FormatError or CheckpointError."""
-    return TorchClassifier(path)

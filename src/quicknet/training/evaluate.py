@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from torch import nn
 
 from quicknet.core.card import PreprocessSpec
 from quicknet.data.augment import normalize
+from quicknet.image.batches import in_batches
 
 _CHUNK = 256
 
@@ -19,8 +22,10 @@ def predict_logits(
 ) -> NDArray[np.float32]:
     """Return logits (N, classes) of images (N, H, W, C); the model is left in eval mode."""
     model.eval()
-    logits = [np.empty((0, 0), np.float32)] if len(images) == 0 else []
-    for start in range(0, len(images), _CHUNK):
-        chunk = torch.from_numpy(np.array(images[start : start + _CHUNK])).to(device)
-        logits.append(model(normalize(chunk, spec.mean, spec.std)).float().cpu().numpy())
-    return np.concatenate(logits)
+
+    def answers(rows: NDArray[np.uint8]) -> NDArray[np.float32]:
+        pixels = torch.from_numpy(np.array(rows)).to(device)
+        return cast(NDArray[np.float32], model(normalize(pixels, spec.mean, spec.std)).float().cpu().numpy())
+
+    logits = np.empty((len(images), cast(Any, model).config.num_classes), np.float32)
+    return in_batches(answers, images, _CHUNK, logits)

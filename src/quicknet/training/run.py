@@ -24,6 +24,7 @@ from quicknet import __version__
 from quicknet.core.card import Card, Costs, TrainingRecord, Vectors
 from quicknet.core.energy import EnergyMeter
 from quicknet.core.errors import CheckpointError, TrainingError
+from quicknet.core.lineage import Step
 from quicknet.core.machine import available_memory_bytes
 from quicknet.data.augment import Augmenter
 from quicknet.data.dataset import Dataset
@@ -116,7 +117,7 @@ class Parts:
     teacher: Teacher | None
     device: torch.device
     world: World
-    lineage: tuple[dict[str, Any], ...] = ()
+    lineage: tuple[Step, ...] = ()
 
 
 class Run:
@@ -348,7 +349,7 @@ class Run:
             "model": model_record(self.recipe.model.name, self.model).to_dict(),
             "classes": self.data.classes,
             "preprocess": self.data.spec.to_dict(),
-            "lineage": self.lineage,
+            "lineage": [step.to_dict() for step in self.lineage],
         }
         self.folder.save_last(tensors, counters)
 

@@ -10,6 +10,7 @@ import torch
 from quicknet.core.card import Card
 from quicknet.core.errors import CheckpointError, ConfigError, ToolError
 from quicknet.core.limits import MAX_IMAGE_SIZE
+from quicknet.core.lineage import DistillStep, FineTuneStep, Step, step_from_dict
 from quicknet.data import DataRequest, load_data
 from quicknet.data.dataset import Dataset
 from quicknet.data.load import require_models_source
@@ -61,9 +62,9 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     for _, size in recipe.train.sizes:
         _config_at(model.config, size)
     teacher = _teacher(recipe, data, device)
-    lineage = () if parent is None else (*parent[1].lineage, _descent("fine-tune", parent[1]))
+    lineage: tuple[Step, ...] = () if parent is None else (*parent[1].lineage, FineTuneStep(**_origin(parent[1])))
     if teacher is not None:
-        lineage = (*lineage, _descent("distill", teacher.card))
+        lineage = (*lineage, DistillStep(**_origin(teacher.card)))
     run = Run(Parts(recipe, run_folder, data, model, teacher, device, world, lineage))
     if world.main:
         run_folder.write_recipe(recipe)
@@ -88,16 +89,15 @@ def resume(folder: Path, device: torch.device, source: str | None = None) -> Run
     require_fit(model, saved.classes, saved.preprocess, folder / "last.json")
     request = recipe.data.request().replace(spec=saved.preprocess.to_dict(), classes=saved.classes)
     data = load_data(recipe.data.source, request)
-    run = Run(
-        Parts(recipe, run_folder, data, model, _teacher(recipe, data, device), device, join(device), saved.lineage)
-    )
+    lineage = tuple(step_from_dict(step) for step in saved.lineage)
+    run = Run(Parts(recipe, run_folder, data, model, _teacher(recipe, data, device), device, join(device), lineage))
     run.restore()
     return run
 
 
-def _descent(step: str, card: Card) -> dict[str, Any]:
-    """Return the entry of a card's lineage for what was learned from another network."""
-    return {"step": step, "from": card.model.name, "weights_sha256": card.weights_sha256}
+def _origin(card: Card) -> dict[str, Any]:
+    """Return how a step of lineage names the network that was learned from."""
+    return {"source": card.model.name, "weights_sha256": card.weights_sha256}
 
 
 def _request(recipe: Recipe, parent: tuple[Network, Card] | None) -> DataRequest:

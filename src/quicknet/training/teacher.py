@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from quicknet.core.card import Card, PreprocessSpec
 from quicknet.core.errors import ConfigError
 from quicknet.data.dataset import Dataset
-from quicknet.inference.classifier import Classifier, load
+from quicknet.inference.artifact import load
+from quicknet.inference.classifier import Classifier
 from quicknet.training.checkpoint import load_model
 
 

@@ -15,6 +15,7 @@ from quicknet.deploy.quantize import simulate
 from quicknet.deploy.quantize.build import Quantized
 from quicknet.deploy.quantize.rounding import project
 from quicknet.deploy.quantize.widths import Lanes, depthwise_lanes, pointwise_lanes, stem_lanes
+from quicknet.image.batches import in_batches
 from quicknet.qnz.bounds import shape_of
 from quicknet.qnz.format import IMAGE_TOP, INT16_MAX, INT32_MAX, INT32_MIN
 from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
@@ -233,11 +234,11 @@ class Student(nn.Module):
     @torch.no_grad()
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Return the integer logits (N, classes) of images (N, side, side, C) uint8."""
-        logits = [np.empty((0, len(self.fixed.bias)), np.int32)]
-        for first in range(0, len(images), _BATCH):
-            chunk = torch.from_numpy(np.array(images[first : first + _BATCH]))
-            logits.append(_numpy(self(chunk.permute(0, 3, 1, 2).float()), np.int32))
-        return np.concatenate(logits)
+
+        def answers(rows: NDArray[np.uint8]) -> NDArray[np.int32]:
+            return _numpy(self(torch.from_numpy(np.array(rows)).permute(0, 3, 1, 2).float()), np.int32)
+
+        return in_batches(answers, images, _BATCH, np.empty((len(images), len(self.fixed.bias)), np.int32))
 
     @torch.no_grad()
     def integers(self) -> IntegerNetwork:
