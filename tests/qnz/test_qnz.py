@@ -132,7 +132,7 @@ IMAGES = random_images(np.random.default_rng(1), NETWORK, 9)
 
 def test_every_runtime_answers_alike(runtime: str, path: Path) -> None:
     model = QnzClassifier(path, runtime, threads=1)
-    assert isinstance(model, Classifier)
+    _: Classifier = model  # by mypy
     assert (model.runtime, model.threads, model.source) == (runtime, 1, path)
     assert model.status
     wanted = reference.run(NETWORK, IMAGES)

@@ -6,7 +6,7 @@ import difflib
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,6 @@ _OPENERS: dict[str, tuple[Callable[[Path], bool], str]] = {
 }
 
 
-@runtime_checkable
 class Classifier(Protocol):
     """A model that is ready to run."""
 
