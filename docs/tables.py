@@ -93,13 +93,17 @@ def references(path: Path) -> dict[str, Any]:
 # --- README -------------------------------------------------------------------------------
 
 
+def _config(name: str) -> Any:
+    return base_config(name)  # which says only that it is some network's
+
+
 def summary(records: Records) -> str:
     """What each network reaches beside what the paper claims, and below it what the figures mean."""
     accuracies, files, latencies = (
         [take(records, name) for name in _NETWORKS] for take in (_accuracy, _bytes, _latency)
     )
     rows = [
-        ("parameters", *(f"{costs(base_config(name)).parameters:,}" for name in _NETWORKS), "3.56 million"),
+        ("parameters", *(f"{costs(_config(name)).parameters:,}" for name in _NETWORKS), "3.56 million"),
         ("CIFAR-10 accuracy, %", *(figure for figure, _ in accuracies), "95.7"),
         ("file, bytes", *(figure for figure, _ in files), "14.24 million"),
         ("one image, ms", *(figure for figure, _ in latencies), "67"),
@@ -204,7 +208,7 @@ def network_costs(sizes: Sequence[int]) -> str:
     for name in (*_NETWORKS, "darknet_32", "darknet"):
         for size in sizes:
             try:
-                found = costs(base_config(name), size)
+                found = costs(_config(name), size)
             except ConfigError:
                 continue  # six poolings reduce 32 pixels to nothing
             memory = (f"{count / 1024:,.0f}" for count in (found.activation_bytes, found.peak_activation_bytes))
@@ -236,10 +240,10 @@ def throughput(records: Records) -> str:
         for row in record["rows"]
     ]
     heads = ("network", "plain PyTorch, images/s", "QuickNet, images/s", "ratio", "share of peak", "input share")
-    heads += ("PyTorch's autocast", "QuickNet, bf16", "ratio to the faster plain one")
+    more = ("PyTorch's autocast", "QuickNet, bf16", "ratio to the faster plain one")
     machine = f"{record['machine']['cpu']}, {record['threads']} threads"
     under = f"{machine}; batch {record['rows'][0]['batch']}, medians of {record['rows'][0]['rounds']} turns each.\n"
-    return f"\n{markdown(heads, rows, right_from=1)}\n{under}Made by `{record['command']}`.\n\n"
+    return f"\n{markdown((*heads, *more), rows, right_from=1)}\n{under}Made by `{record['command']}`.\n\n"
 
 
 def trained(records: Records) -> str:
@@ -263,7 +267,7 @@ def trained(records: Records) -> str:
                 f"{record['machine']['cpu']}, {record['machine']['cores']} cores",
             )
         )
-    heads = ("network", "record", "protocol", "accuracy, %", "seeds", "epochs")
+    heads: tuple[str, ...] = ("network", "record", "protocol", "accuracy, %", "seeds", "epochs")
     heads += ("minutes", "images/s, median", "energy, kWh", "machine")
     return f"\n{markdown(heads, rows)}\n"
 

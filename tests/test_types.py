@@ -28,6 +28,8 @@ reveal_type(quicknet.create_model("quicknet_xs", num_classes=2))
 reveal_type(quicknet.doctor("photos"))
 reveal_type(quicknet.list_weights())
 """
+STRICT = "disallow-untyped-defs, disallow-incomplete-defs, disallow-untyped-calls, disallow-any-generics"
+STRICT += ", warn-return-any, strict-equality, enable-error-code=union-attr"
 REVEALED = [
     "quicknet.inference.classifier.Classifier",
     "tuple[str, ...]",
@@ -47,7 +49,7 @@ def check(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     What they leave out of `--strict`, for the tests, the client's first line adds again.
     """
     client = folder / "client.py"
-    client.write_text(f"# mypy: disallow-untyped-defs, disallow-incomplete-defs, disallow-untyped-calls\n{code}")
+    client.write_text(f"# mypy: {STRICT}\n{code}")
     command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(client)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
 
@@ -73,7 +75,8 @@ def typed_names() -> dict[str, str]:
     """Return public name → "module:attribute" as the TYPE_CHECKING block of `quicknet` says it."""
     tree = ast.parse(Path(quicknet.__file__).read_text(encoding="utf-8"))
     (block,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
-    names, private = {}, {}
+    names: dict[str, str] = {}
+    private: dict[str, str] = {}
     for node in block.body:
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:

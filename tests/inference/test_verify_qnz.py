@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from quicknet.cli.main import run
 from quicknet.core.card import Card
 from quicknet.core.errors import CheckFailed, DataError, FormatError
 from quicknet.inference.verify import Verification, verify
-from quicknet.qnz import implementations, reference
+from quicknet.qnz import reference
 from quicknet.qnz.network import IntegerNetwork
 
 
@@ -36,7 +37,7 @@ def failed(found: Verification) -> set[str]:
     return {check.name for check in found.checks if not check.ok}
 
 
-def with_step(card: Card, **changes: object) -> Card:
+def with_step(card: Card, **changes: Any) -> Card:
     step = dict(card.lineage[-1])
     return card.replace(lineage=({**step, "predictions": {**step["predictions"], **changes}},))
 
@@ -82,8 +83,8 @@ def test_one_logit_of_one_vector_off_by_one_is_found(network: IntegerNetwork, tm
 def test_an_implementation_that_differs_is_named(
     network: IntegerNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, real = write_qnz(tmp_path / "m.qnz", network), implementations.reference.run
-    monkeypatch.setattr(implementations.reference, "run", lambda network, images: real(network, images) + 1)
+    path, real = write_qnz(tmp_path / "m.qnz", network), reference.run
+    monkeypatch.setattr(reference, "run", lambda network, images: real(network, images) + 1)
     found = verify(path)
     assert failed(found) == {"vectors reference"}
 

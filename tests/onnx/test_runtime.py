@@ -7,6 +7,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,7 @@ def test_threads_share_one_classifier(name: str, folder: Path) -> None:
 
 def test_images_of_another_shape_are_refused(folder: Path) -> None:
     model = load(folder / "fused.onnx", "onnxruntime")
+    images: Any
     for images in (IMAGES.astype(np.float32), IMAGES[:, :31], IMAGES[0], IMAGES[..., :1]):
         with pytest.raises(DataError, match=r"takes uint8 images \(N, 32, 32, 3\)"):
             model.logits(images)
