@@ -44,10 +44,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = measure(steps(options.size, options.batch), options.batch, options.seconds)
-    base = rows[0]["images_per_s"]
+    base = float(rows[0]["images_per_s"])
     for row in rows:
-        row["ratio_to_normalize"] = base / row["images_per_s"]
-        row["share_of_step"] = options.step / row["images_per_s"]
+        row["ratio_to_normalize"] = base / float(row["images_per_s"])
+        row["share_of_step"] = options.step / float(row["images_per_s"])
     if options.json:
         report = {**vars(options), "torch": torch.__version__, "rows": rows}
         print(json.dumps({key: value for key, value in report.items() if key != "json"}, indent=1))

@@ -29,7 +29,8 @@ import numpy as np
 from quicknet import engine
 from quicknet.core.machine import machine_card, usable_cores, versions
 from quicknet.measure.timing import burst, percentile
-from quicknet.models.registry import create_model
+from quicknet.models.config import QuickNetConfig
+from quicknet.models.registry import base_config
 from quicknet.onnx.runtime import present
 from quicknet.qnz.container import pack_sections
 from quicknet.qnz.encoding import encode_network
@@ -93,11 +94,17 @@ def blob_of(config: Any, width: WidthClass) -> bytes:
 
 def multiply_adds(network: IntegerNetwork) -> int:
     side = (network.side - network.stem.weight.shape[1]) // network.stem.stride + 1
-    total = side**2 * network.stem.weight.size
+    total: int = side**2 * network.stem.weight.size
     for block in network.blocks:
         side = side // 2 if block.pool else side
         total += side**2 * (block.depthwise.size + block.weight.size)
     return total + network.weight.size
+
+
+def config_of(shape: str) -> QuickNetConfig:
+    config = base_config(shape)
+    assert isinstance(config, QuickNetConfig)
+    return config
 
 
 def call_of(run: Callable[[Any], object], images: np.ndarray) -> Callable[[], object]:
@@ -106,7 +113,7 @@ def call_of(run: Callable[[Any], object], images: np.ndarray) -> Callable[[], ob
 
 def single(shape: str, rounds: int) -> dict[str, Any]:
     """Return images/s of everything on one thread, and the ceilings."""
-    config = create_model(shape).config
+    config = config_of(shape)
     image = np.random.default_rng(1).integers(0, 256, (1, config.image_size, config.image_size, 3), dtype=np.uint8)
     work = multiply_adds(drawn_network(config, np.random.default_rng(0)))
     calls: dict[Key, Callable[[], object]] = {}
@@ -147,7 +154,7 @@ def over_rivals(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def threads(shape: str, rounds: int) -> dict[str, Any]:
     """Return how many times one thread's images/s all cores reach: by medians, and by the best of each."""
-    config, cores = create_model(shape).config, usable_cores()
+    config, cores = config_of(shape), usable_cores()
     blob = blob_of(config, CLASSES["w7a7"])
     images = np.random.default_rng(1).integers(0, 256, (BATCH, config.image_size, config.image_size, 3), dtype=np.uint8)
     found: dict[str, Any] = {"threads": cores}
@@ -168,7 +175,7 @@ def threads(shape: str, rounds: int) -> dict[str, Any]:
 
 def first_answer_ms(shape: str) -> dict[str, float]:
     """Return the median and best time from a file's bytes to the first logits."""
-    config = create_model(shape).config
+    config = config_of(shape)
     blob = blob_of(config, CLASSES["w7a7"])
     image = np.zeros((1, config.image_size, config.image_size, 3), np.uint8)
     seconds = burst(lambda: engine.Engine(blob).run(image), 0.5, time.perf_counter)

@@ -41,14 +41,14 @@ def make_step(name: str, batch: int, variant: str) -> Callable[[], object]:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(batch, 3, 32, 32, generator=generator).contiguous(memory_format=layout)
     labels = torch.randint(10, (batch,), generator=generator)
-    net = create_model(name).to(memory_format=layout)
+    net: Any = create_model(name).to(memory_format=layout)  # type: ignore[call-overload]  # which torch leaves out
     # torch's own fused update for ours; its default for the plain loops
     own = {"fused": True} if variant == "fused" else {}
     optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, **own)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(net(images), labels).backward()
+        torch.nn.functional.cross_entropy(net(images), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step
@@ -83,7 +83,7 @@ def multiply_adds(name: str) -> int:
         taps = layer.kernel**2
         per_pixel = taps * layer.out_channels if layer.kind == "stem" else taps + layer.out_channels
         total += layer.side**2 * layer.in_channels * per_pixel
-    return total
+    return int(total)
 
 
 def measure(workers: dict[str, Connection], name: str, batch: int, rounds: int) -> dict[str, Any]:

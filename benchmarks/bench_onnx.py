@@ -90,7 +90,7 @@ def random_run(folder: Path, name: str, data: Dataset | None) -> Path:
     images = np.array(data.split("train").images[:2000]) if data is not None else draw_vectors(32, 3, 64)
     with torch.no_grad():
         pixels = normalize(torch.from_numpy(images), spec.mean, spec.std)
-        for part in pixels.split(250):
+        for part in pixels.split(250):  # type: ignore[no-untyped-call]
             model.train()(part)
         model.eval()
         if data is not None:
@@ -103,7 +103,7 @@ def random_run(folder: Path, name: str, data: Dataset | None) -> Path:
 
 def fit_classifier(model: Any, pixels: torch.Tensor, labels: torch.Tensor) -> None:
     """Ridge regression of one-hot labels, ten times as large, on the features."""
-    features = torch.cat([model.forward_head(model.forward_features(p), pre_logits=True) for p in pixels.split(250)])
+    features = torch.cat([model.forward_head(model.forward_features(p), pre_logits=True) for p in pixels.split(250)])  # type: ignore[no-untyped-call]
     targets = 10 * nn.functional.one_hot(labels, 10).double()
     wide = torch.cat([features, torch.ones(len(features), 1)], 1).double()
     solved = torch.linalg.solve(wide.T @ wide + torch.eye(wide.shape[1]), wide.T @ targets).T.float()
@@ -139,9 +139,9 @@ def default_export(model: nn.Module) -> tuple[bytes, str]:
             assert program is not None
             return program.model_proto.SerializeToString(), "dynamo"
         except ModuleNotFoundError:
-            file = io.BytesIO()
+            file: Any = io.BytesIO()  # what torch takes, though its annotation names paths only
             torch.onnx.export(model, (image,), file, dynamo=False, input_names=["x"])
-            return file.getvalue(), "torchscript"
+            return bytes(file.getvalue()), "torchscript"
 
 
 def through(call: Callable[[Any], object], inputs: list[Any]) -> Callable[[], object]:
@@ -231,7 +231,8 @@ def profile(run: Path) -> dict[str, Any]:
     for event in json.loads(Path(session.end_profiling()).read_text()):
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             nodes.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event["dur"])
-    layers = plan(TorchClassifier(run).model.config)
+    config: Any = TorchClassifier(run).model.config
+    layers = plan(config)
     rows: dict[str, dict[str, float]] = {}
     for name, values in nodes.items():
         kind = kind_of(name)

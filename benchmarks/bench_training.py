@@ -77,7 +77,7 @@ def plain_steps(model_name: str, data: str, batch: int, bf16: bool) -> Iterator[
             optimizer.zero_grad()
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 loss = F.cross_entropy(model(images), labels)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             loss.item()
             yield time.perf_counter() - began, 0.0
@@ -110,7 +110,7 @@ def our_steps(model_name: str, data: str, batch: int, bf16: bool) -> Iterator[tu
         in_augmenter += time.perf_counter() - began
         return result
 
-    run.augmenter.batch = timed  # type: ignore[method-assign]
+    vars(run.augmenter)["batch"] = timed
     while True:
         for indices in run.remaining_batches():
             in_augmenter, began = 0.0, time.perf_counter()

@@ -136,6 +136,7 @@ def _labels(axes: _Axes, points: Sequence[Point]) -> list[str]:
     at_y = [_HEIGHT - axes.at_y(point.accuracy) for point in points]
     obstacles = [_box(_LEFT, _BOTTOM, _WIDTH - 4, _HEIGHT - 4), *_legend_lines(points)]
     obstacles += [_box(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in zip(at_x, at_y, strict=True)]
+    texts: Any
     _, _, texts, _ = textalloc.allocate(
         area,
         at_x,

@@ -133,9 +133,7 @@ def _schema_table(schema: dict[str, Any]) -> str:
     return f"\n{schema['description']}\n\n{tables.markdown(('field', 'type', 'meaning'), rows)}"
 
 
-def _fields(
-    schema: dict[str, Any], place: str, required: Sequence[str] | None = None
-) -> Iterator[tuple[str, str, str]]:
+def _fields(schema: dict[str, Any], place: str, required: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Yield a row for each field, and for each field of the objects and lists in it."""
     for name, field in schema.get("properties", {}).items():
         absent = name not in required
@@ -148,8 +146,9 @@ def _fields(
 
 def _type(field: dict[str, Any]) -> str:
     """A field's type in words, such as "list of objects" or "number or null"."""
-    kinds = field["type"] if isinstance(field["type"], list) else [field["type"]]
-    words = [{"array": "list", "boolean": "true or false"}.get(kind, kind) for kind in kinds]
+    kinds: list[str] = field["type"] if isinstance(field["type"], list) else [field["type"]]
+    names = {"array": "list", "boolean": "true or false"}
+    words: list[str] = [names.get(kind, kind) for kind in kinds]
     if "items" in field:
         words[0] = f"list of {_type(field['items'])}s"
     if "enum" in field:

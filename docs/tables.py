@@ -241,10 +241,10 @@ def throughput(records: Records) -> str:
         for row in record["rows"]
     ]
     heads = ("network", "plain PyTorch, images/s", "QuickNet, images/s", "ratio", "share of peak", "input share")
-    heads += ("PyTorch's autocast", "QuickNet, bf16", "ratio to the faster plain one")
+    more = ("PyTorch's autocast", "QuickNet, bf16", "ratio to the faster plain one")
     machine = f"{record['machine']['cpu']}, {record['threads']} threads"
     under = f"{machine}; batch {record['rows'][0]['batch']}, medians of {record['rows'][0]['rounds']} turns each.\n"
-    return f"\n{markdown(heads, rows, right_from=1)}\n{under}Made by `{record['command']}`.\n\n"
+    return f"\n{markdown((*heads, *more), rows, right_from=1)}\n{under}Made by `{record['command']}`.\n\n"
 
 
 def trained(records: Records) -> str:
@@ -268,7 +268,7 @@ def trained(records: Records) -> str:
                 f"{record['machine']['cpu']}, {record['machine']['cores']} cores",
             )
         )
-    heads = ("network", "record", "protocol", "accuracy, %", "seeds", "epochs")
+    heads: tuple[str, ...] = ("network", "record", "protocol", "accuracy, %", "seeds", "epochs")
     heads += ("minutes", "images/s, median", "energy, kWh", "machine")
     return f"\n{markdown(heads, rows)}\n"
 

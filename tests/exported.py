@@ -1,6 +1,7 @@
 """Run folders for tests of what is exported: small networks that know their data, in a second."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ def write_pictures(root: Path, n: int = 10, seed: int = 0) -> Path:
     return root
 
 
-def settled(model: nn.Module, images: np.ndarray, data: Dataset, seed: int) -> nn.Module:
+def settled(model: Any, images: np.ndarray, data: Dataset, seed: int) -> Any:
     """Draw slopes of every kind, take batch norm's statistics from `images`, fit the classifier to them."""
     torch.manual_seed(seed)
     for module in model.modules():
@@ -60,7 +61,7 @@ def make_run(
     name: str = "quicknet_xs",
     request: DataRequest | None = None,
     seed: int = 0,
-    **config: object,
+    **config: Any,
 ) -> Path:
     """Write a run folder whose network was fitted to the training images at `source`."""
     data = load_data(source, request or DataRequest(quiet=True))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from quicknet.data import Dataset
 from quicknet.training.checkpoint import read_tensors
 
 
@@ -42,3 +43,10 @@ def same_tensors(a: Path, b: Path) -> bool:
     """Return whether two safetensors files hold the same tensors, bit for bit."""
     first, second = read_tensors(a), read_tensors(b)
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def paths_of(data: Dataset, part: str) -> tuple[str, ...]:
+    """Return the pictures' paths of a folder's part, which data of other kinds has not."""
+    paths = data.split(part).paths
+    assert paths is not None
+    return paths

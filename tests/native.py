@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def tool(*names: str) -> str:
     return found
 
 
-def run(*command: str | Path, timeout_s: float = 120, **options: object) -> str:
+def run(*command: str | Path, timeout_s: float = 120, **options: Any) -> str:
     """Run a command that must succeed; return its stdout."""
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, timeout=timeout_s, check=False, **options

@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
-from quicknet.core.card import Card, IntegerRecord, ModelRecord, PreprocessSpec, Vectors
+from quicknet.core.card import Card, IntegerRecord, Mode, ModelRecord, PreprocessSpec, Vectors
 from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
 from quicknet.qnz import reference
 from quicknet.qnz.container import pack_sections
@@ -73,7 +73,7 @@ def draw_shape(pick: Pick) -> Shape:
 
 
 def random_shape(rng: np.random.Generator) -> Shape:
-    return draw_shape(lambda options: options[rng.integers(len(options))])
+    return draw_shape(lambda options: options[int(rng.integers(len(options)))])
 
 
 def random_network(
@@ -282,7 +282,7 @@ def some_images(rng: np.random.Generator, size: tuple[int, int, int, int]) -> np
     images = rng.integers(0, 256, size, dtype=np.uint8)
     for image in images:
         if rng.random() < 0.7:
-            image[:] = rng.choice((0, 255, rng.integers(256)))
+            image[:] = rng.choice((0, 255, int(rng.integers(256))))
         for _ in range(rng.integers(4)):
             y, x = rng.integers(0, size[1], 2)
             image[y : y + size[1] // 2, x : x + size[2] // 2] = rng.integers(0, 256, size[3])
@@ -302,7 +302,8 @@ def network_blob(network: IntegerNetwork) -> bytes:
 
 def network_card(network: IntegerNetwork, **fields: Any) -> Card:
     """Return a card that fits `network` (of 1, 3 or 4 channels: no card has 2), with its test vectors' logits."""
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}[network.channels]
+    modes: dict[int, Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
+    mode = modes[network.channels]
     spec = PreprocessSpec(size=network.side, mode=mode, mean=(0.5,) * network.channels, std=(0.25,) * network.channels)
     vectors = draw_vectors(network.side, network.channels)
     logits = reference.run(network, vectors).tolist()

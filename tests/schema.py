@@ -4,7 +4,14 @@ from typing import Any
 
 from quicknet.cli.schemas import SCHEMAS
 
-KINDS = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+}
 
 
 def follows(verb: str, printed: Any) -> None:

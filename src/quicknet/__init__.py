@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -18,7 +18,37 @@ __version__ = "0.1.0"
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 
-# public name → "module:attribute"; the only list of what is public
+# The same names for type checkers (`X as X` is how a package says that a name is public).
+if TYPE_CHECKING:
+    from quicknet.core.card import Card as Card
+    from quicknet.core.card import PreprocessSpec as PreprocessSpec
+    from quicknet.core.errors import QuickNetError as QuickNetError
+    from quicknet.data import DataRequest as DataRequest
+    from quicknet.data import load_data as load_data
+    from quicknet.data.doctor import examine
+    from quicknet.deploy.export import export as export
+    from quicknet.deploy.qnz import QnzSettings as QnzSettings
+    from quicknet.deploy.qnz import export_qnz as export_qnz
+    from quicknet.inference.artifact import load as load
+    from quicknet.inference.evaluate import evaluate as evaluate
+    from quicknet.inference.predict import PredictSettings as PredictSettings
+    from quicknet.inference.predict import predict as predict
+    from quicknet.inference.shipped import list_weights as list_weights
+    from quicknet.inference.verify import verify as verify
+    from quicknet.inference.video import VideoSettings as VideoSettings
+    from quicknet.inference.video import classify_video as classify_video
+    from quicknet.inference.watch import watch as watch
+    from quicknet.measure.benchmark import BenchmarkSettings as BenchmarkSettings
+    from quicknet.measure.benchmark import benchmark as benchmark
+    from quicknet.models.config import QuickNetConfig as QuickNetConfig
+    from quicknet.models.registry import create_model as create_model
+    from quicknet.models.registry import list_models as list_models
+    from quicknet.training import train as train
+    from quicknet.training.recipe import load_recipe as load_recipe
+
+    doctor = examine
+
+# public name → "module:attribute"; a test holds the block above to it
 _PUBLIC = {
     "QuickNetError": "quicknet.core.errors:QuickNetError",
     "QuickNetConfig": "quicknet.models.config:QuickNetConfig",
@@ -50,7 +80,7 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 
-def __getattr__(name: str) -> Any:
+def _public(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'quicknet' has no attribute {name!r}")
     module, _, attribute = _PUBLIC[name].partition(":")
@@ -63,6 +93,11 @@ def __getattr__(name: str) -> Any:
         if missing is None:
             raise
         raise missing from error
+
+
+# Type checkers, which would take any name for Any, see the block above instead.
+if not TYPE_CHECKING:
+    __getattr__ = _public
 
 
 def __dir__() -> list[str]:

@@ -92,7 +92,8 @@ def test_a_receipt_that_does_not_hold_is_exit_1(made: Path, tmp_path: Path, capf
 def test_an_export_that_fails_is_exit_1_and_leaves_nothing(
     made: Path, tmp_path: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = module.fold
+    from quicknet.deploy.fold import fold as real
+
     monkeypatch.setattr(module, "fold", lambda model, spec: real(model, spec.replace(std=(1.0, 1.0, 1.0))))
     assert run(["export", str(made / "my-run"), "--out", str(tmp_path / "m.onnx")]) == 1
     assert "test vectors" in capfd.readouterr().err

@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_json_has_the_documented_fields_and_counts_what_the_network_has(
 ) -> None:
     found = inspected(run_dir, capfd)
     follows("inspect", found)
-    network = model_from_record(read_card(run_dir / "card.json").model)
+    network: Any = model_from_record(read_card(run_dir / "card.json").model)
     assert found["parameters"] == sum(p.numel() for p in network.parameters())
     assert found["parameters"] == sum(layer["parameters"] for layer in found["layers"])
     assert found["macs"] == sum(layer["macs"] for layer in found["layers"])

@@ -462,7 +462,7 @@ def test_scalars_for_tensorboard_where_it_is_installed(data: Path, tmp_path: Pat
     (tmp_path / "site" / "tensorboard" / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     fake = types.ModuleType("torch.utils.tensorboard")
-    fake.SummaryWriter = Writer
+    setattr(fake, "SummaryWriter", Writer)  # noqa: B010
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
     monkeypatch.setattr(Writer, "made", [])
     with monkeypatch.context() as patch:

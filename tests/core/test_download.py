@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from quicknet.core import download
 from quicknet.core.download import Download, fetch
 from quicknet.core.errors import DataError, ToolError
 from serving import Server
@@ -25,7 +25,7 @@ def server() -> Iterator[Server]:
     server.close()
 
 
-def wanted(server: Server, **changes: object) -> Download:
+def wanted(server: Server, **changes: Any) -> Download:
     plain = Download(
         url=f"{server.url}/weights.qnz",
         algorithm="sha256",
@@ -153,7 +153,7 @@ def test_a_full_disk_keeps_what_came_and_is_not_taken_for_the_network(
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(download.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(ToolError, match="No space left on device") as error:
         get(wanted(server), tmp_path / "w.part")
     assert "continues where it stopped" in one_line(error)

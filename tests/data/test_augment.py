@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 
-from quicknet.core.card import PreprocessSpec
+from quicknet.core.card import Mode, PreprocessSpec
 from quicknet.core.errors import ConfigError, DataError
 from quicknet.core.settings import from_mapping
 from quicknet.data.augment import Augmenter, AugmentSettings, decide, normalize, ops, sample, trivial
 from quicknet.data.augment.draws import Draws, Stream, beta_quantile
 
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+MODES: dict[int, Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
 OFF = AugmentSettings(crop=0, flip="none")
 EVERYTHING = AugmentSettings(
     crop=4,

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image, PngImagePlugin
 
 import quicknet.image.preprocess as preprocess
 from quicknet.core.errors import ToolError
+from quicknet.core.files import sha256_file
 from quicknet.data import DataRequest, cache, contents, decoding, load_data
 
 QUIET = DataRequest(quiet=True, size=16)
@@ -59,7 +61,7 @@ def test_the_second_start_decodes_nothing_and_reads_no_image(folder, decoded, mo
     first = load_data(folder, QUIET)
     assert len(decoded) == 12 and isinstance(first.split("train").images, np.memmap)
     read: list[Path] = []
-    monkeypatch.setattr(contents, "sha256_file", lambda path: read.append(path) or "0" * 64)
+    monkeypatch.setattr(contents, "sha256_file", read.append)
     assert same(first, load_data(folder, QUIET))
     assert len(decoded) == 12 and not read
 
@@ -69,8 +71,12 @@ def test_a_file_just_written_is_read_again(tmp_path, pictures, monkeypatch):
         pictures(tmp_path / name, 3)
     load_data(tmp_path, QUIET)
     read: list[Path] = []
-    real = contents.sha256_file
-    monkeypatch.setattr(contents, "sha256_file", lambda path: read.append(path) or real(path))
+
+    def reading(path: Path) -> str:
+        read.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr(contents, "sha256_file", reading)
     load_data(tmp_path, QUIET)
     assert len(read) == 6
 
@@ -144,7 +150,12 @@ def test_a_failure_that_may_pass_is_not_kept(folder, home, error, memory, reason
     with pytest.MonkeyPatch.context() as patch:
         tries: list[str] = []
         real = preprocess.load_image
-        patch.setattr(preprocess, "load_image", lambda source, spec: tries.append(source.name) or real(source, spec))
+
+        def trying(source: Path, spec: Any) -> Any:
+            tries.append(source.name)
+            return real(source, spec)
+
+        patch.setattr(preprocess, "load_image", trying)
         data = load_data(folder, QUIET)
         assert tries == ["once.png"] and data.unread == 0 and data.sha256 == whole.sha256
         assert all(np.array_equal(images[name], data.split(name).images) for name in images)
@@ -204,6 +215,7 @@ def test_copies_of_which_one_cannot_be_read_mix_up_no_rows(folder, unread):
         first = load_data(folder, request)
     for data in (first, load_data(folder, request)):
         split = data.split("all")
+        assert split.paths is not None
         for path, image in zip(split.paths, split.images, strict=True):
             assert np.array_equal(image, preprocess.load_image(path, data.spec))
     assert len(split) == 14

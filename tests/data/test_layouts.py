@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from helpers import paths_of
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import DataError
 from quicknet.data import DataRequest, Dataset, examine, load_data
 from quicknet.data.layout import split_of
-from quicknet.image import walk as walking
 from quicknet.inference.predict import Unreadable, find_images
 
 QUIET = DataRequest(quiet=True, size=16)
@@ -152,7 +152,7 @@ def locked(monkeypatch: pytest.MonkeyPatch) -> set[str]:
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path, *rest)
 
-    monkeypatch.setattr(walking.os, "scandir", refuse)
+    monkeypatch.setattr("os.scandir", refuse)
     return names
 
 
@@ -322,7 +322,7 @@ def test_predict_follows_links_as_training_does(tmp_path, pictures):
     (tmp_path / "root" / "a" / "gone").symlink_to(tmp_path / "nowhere")
     data = load_data(tmp_path / "root", QUIET)
     notes: list[str] = []
-    assert sorted(find_images(str(tmp_path / "root"), notes.append)) == sorted(data.split("all").paths)
+    assert sorted(map(str, find_images(str(tmp_path / "root"), notes.append))) == sorted(paths_of(data, "all"))
     assert len(data.split("all")) == 7
     assert any("lead to nothing" in note and "gone" in note for note in notes)
     assert any("lead to nothing" in note and "gone" in note for note in data.notes)
@@ -341,7 +341,7 @@ def test_folders_that_systems_leave_are_left_out_with_a_note(tmp_path, pictures)
     data = load_data(tmp_path, QUIET)
     assert data.classes == ("cat", "dog") and len(data.split("all")) == 8
     notes: list[str] = []
-    assert sorted(find_images(str(tmp_path), notes.append)) == sorted(data.split("all").paths)
+    assert sorted(map(str, find_images(str(tmp_path), notes.append))) == sorted(paths_of(data, "all"))
     for sentences in (notes, data.notes):
         (note,) = [note for note in sentences if "systems leave" in note]
         assert "@eaDir" in note and "lost+found" in note

@@ -13,7 +13,7 @@ from quicknet.core.card import read_card
 from quicknet.core.errors import CheckFailed, CheckpointError, ToolError
 from quicknet.data import DataRequest, load_data
 from quicknet.deploy import export as module
-from quicknet.deploy.export import default_path, export, load_run_data
+from quicknet.deploy.export import Format, default_path, export, load_run_data
 from quicknet.image.vectors import draw_vectors
 from quicknet.inference.evaluate import evaluate
 from quicknet.inference.predict import predict
@@ -105,7 +105,8 @@ def test_a_file_that_answers_otherwise_is_never_written(
     out = tmp_path / "m.onnx"
     out.write_bytes(b"the one before")
     spec = read_card(run_dir / "card.json").preprocess
-    real = module.fold
+    from quicknet.deploy.fold import fold as real
+
     monkeypatch.setattr(module, "fold", lambda model, _: real(model, spec.replace(mean=(0.0, 0.0, 0.0))))
     with pytest.raises(CheckFailed, match=r"test vectors by onnxruntime: logits differ by"):
         export(run_dir, out)
@@ -131,7 +132,7 @@ def test_a_full_disk_leaves_nothing(
     [("onnx", "onnx", "export"), ("onnxruntime", "onnx", "onnx"), ("openvino", "openvino", "openvino")],
 )
 def test_a_missing_tool_is_named_with_its_extra(
-    missing: str, format_: str, extra: str, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    missing: str, format_: Format, extra: str, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == missing else real(name))

@@ -12,7 +12,7 @@ from quicknet.cli.main import run
 from quicknet.core.errors import CheckFailed, ToolError
 from quicknet.data import Dataset
 from quicknet.deploy import onnx_int8
-from quicknet.deploy.export import load_run_data
+from quicknet.deploy.export import Format, load_run_data
 from quicknet.deploy.export_int8 import export_int8
 from quicknet.deploy.qnz import QnzSettings, make_qnz
 from quicknet.image.vectors import draw_vectors
@@ -41,18 +41,20 @@ def parent(run_dir: Path, data: Dataset) -> QnzFile:
 
 
 @pytest.mark.parametrize("format_", ["onnx", openvino])
-def test_the_file_answers_as_the_integer_network(format_: str, parent: QnzFile, data: Dataset, tmp_path: Path) -> None:
+def test_the_file_answers_as_the_integer_network(
+    format_: Format, parent: QnzFile, data: Dataset, tmp_path: Path
+) -> None:
     told: list[int] = []
     found = export_int8(parent, tmp_path / "m.onnx", format_, data, told.append)
     assert set(found.runtimes) == set(present())
     assert (found.split, found.n, sum(told)) == ("test", 30, 3 * 30)
-    assert found.different <= 1
+    assert found.different is not None and found.different <= 1
     images = draw_vectors(32, 3, 30)
     wanted = reference.run(parent.network, images) * parent.record.logit_scale
     model = quicknet.load(tmp_path / "m.onnx", runtime="onnxruntime" if format_ == "onnx" else "openvino")
     assert np.abs(model.logits(images) - wanted).max() <= 0.1 * np.abs(wanted).max()
     assert evaluate(model, data).top1 == pytest.approx(found.top1, abs=0.04)
-    assert found.top1 > 0.7  # it knows its classes
+    assert found.top1 is not None and found.top1 > 0.7  # it knows its classes
 
 
 def test_its_receipt_is_replayed(parent: QnzFile, data: Dataset, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from quicknet.data import DataRequest, Dataset
 from quicknet.deploy import qnz as module
 from quicknet.deploy.export import load_run_data
 from quicknet.deploy.qnz import Compared, QnzSettings, export_qnz
-from quicknet.deploy.quantize import Quantized
+from quicknet.deploy.quantize import Quantized, quantize
 from quicknet.image.vectors import draw_vectors
 from quicknet.inference.receipt import pack_classes, recorded_predictions
 from quicknet.inference.verify import verify
@@ -124,12 +124,9 @@ def test_same_inputs_same_bytes(run_dir: Path, data: Dataset, tmp_path: Path) ->
 
 def spoiled(*arguments: Any) -> Quantized:
     """A quantizer that gives every class the next one's weights."""
-    made = REAL(*arguments)
+    made = quantize(*arguments)
     network = dataclasses.replace(made.network, weight=np.roll(made.network.weight, 1, 0))
     return Quantized(network, made.logit_scale)
-
-
-REAL = module.quantize
 
 
 def test_too_much_lost_is_refused_and_nothing_written(

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -30,12 +32,13 @@ def answered(net: Folded, images: np.ndarray) -> np.ndarray:
     return (x.mean((2, 3)) @ torch.from_numpy(net.weight).T + torch.from_numpy(net.bias)).numpy()
 
 
-def drawn(name: str, **config: object) -> nn.Module:
+def drawn(name: str, **config: Any) -> Any:
     """A network whose every parameter and statistic is drawn."""
     torch.manual_seed(3)
-    model = create_model(name, **config).double().eval()
+    model: Any = create_model(name, **config).double().eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_var is not None and module.running_mean is not None
             nn.init.uniform_(module.running_var, 0.3, 3.0)
             for values in (module.running_mean, module.weight, module.bias):
                 nn.init.normal_(values)
@@ -54,7 +57,7 @@ def drawn(name: str, **config: object) -> nn.Module:
         ("darknet_32", {"widths": [8, 16, 32, 8]}),
     ],
 )
-def test_folding_changes_no_answer(name: str, config: dict[str, object]) -> None:
+def test_folding_changes_no_answer(name: str, config: dict[str, Any]) -> None:
     model = drawn(name, **config)
     size = int(config.get("image_size", 32))
     images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
@@ -76,7 +79,7 @@ def test_normalization_goes_into_a_first_layer_without_padding_only() -> None:
 
 
 def test_what_no_rule_folds_is_refused_by_name() -> None:
-    model = create_model("quicknet_xs")
+    model: Any = create_model("quicknet_xs")
     model.blocks[1].act = nn.GELU()
     with pytest.raises(ConfigError, match=r"GELU after block1\.pointwise"):
         fold(model, SPEC)

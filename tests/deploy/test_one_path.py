@@ -11,7 +11,7 @@ from PIL import Image
 import onnx
 import quicknet
 from exported import make_run, torch_logits
-from quicknet.core.card import PreprocessSpec
+from quicknet.core.card import Mode, PreprocessSpec
 from quicknet.data import DataRequest, load_data
 from quicknet.data.augment import normalize
 from quicknet.deploy.export import export
@@ -89,7 +89,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
-def test_every_path_gives_the_same_tensor_and_class(mode: str, odd: Path, tmp_path: Path) -> None:
+def test_every_path_gives_the_same_tensor_and_class(mode: Mode, odd: Path, tmp_path: Path) -> None:
     channels = {"L": 1, "RGB": 3, "RGBA": 4}[mode]
     spec = PreprocessSpec(
         size=32, mode=mode, mean=(0.4, 0.5, 0.6, 0.7)[:channels], std=(0.2, 0.25, 0.3, 0.2)[:channels]

@@ -1,4 +1,5 @@
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,11 +7,11 @@ import torch
 from torch import nn
 
 import onnx
-from quicknet.core.card import Card, PreprocessSpec
+from quicknet.core.card import Card, Mode, PreprocessSpec
 from quicknet.data import DataRequest, load_data
 from quicknet.data.augment import normalize
 from quicknet.deploy.fold import fold
-from quicknet.deploy.onnx import assemble, build_graph
+from quicknet.deploy.onnx import Form, assemble, build_graph
 from quicknet.image.vectors import draw_vectors, splitmix64
 from quicknet.models.registry import create_model, model_record
 from quicknet.onnx.file import OPERATORS
@@ -21,12 +22,12 @@ onnxruntime = import_onnxruntime()
 SPEC = PreprocessSpec(mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
 
 
-def a_card(model: nn.Module, spec: PreprocessSpec = SPEC) -> Card:
+def a_card(model: Any, spec: PreprocessSpec = SPEC) -> Card:
     classes = tuple(f"class {i}" for i in range(model.config.num_classes))
     return Card(model=model_record("quicknet_xs", model), classes=classes, preprocess=spec)
 
 
-def session(blob: bytes) -> onnxruntime.InferenceSession:
+def session(blob: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
@@ -43,15 +44,16 @@ def session(blob: bytes) -> onnxruntime.InferenceSession:
         ("darknet_32", {"widths": [8, 16, 32, 8]}, "RGB"),
     ],
 )
-def test_the_graph_answers_as_the_network(form: str, name: str, config: dict[str, object], mode: str) -> None:
+def test_the_graph_answers_as_the_network(form: Form, name: str, config: dict[str, Any], mode: Mode) -> None:
     channels = {"L": 1, "RGB": 3, "RGBA": 4}[mode]
     spec = PreprocessSpec(
         size=int(config.get("image_size", 32)), mode=mode, mean=(0.4, 0.5, 0.6, 0.5)[:channels], std=(0.2,) * channels
     )
     torch.manual_seed(0)
-    model = create_model(name, **config, in_channels=channels).eval()
+    model: Any = create_model(name, **config, in_channels=channels).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_var is not None and module.running_mean is not None
             nn.init.uniform_(module.running_var, 0.5, 2.0)
             nn.init.normal_(module.running_mean)
         if isinstance(module, nn.PReLU):
@@ -69,7 +71,7 @@ def test_the_graph_answers_as_the_network(form: str, name: str, config: dict[str
 
 
 def test_the_file_is_what_others_expect() -> None:
-    model = create_model("quicknet_xs").eval()
+    model: Any = create_model("quicknet_xs").eval()
     blob = assemble(build_graph(fold(model, SPEC), 32, "fused"), a_card(model))
     read = onnx.load_from_string(blob)
     onnx.checker.check_model(read, full_check=True)
@@ -89,7 +91,7 @@ def test_the_file_is_what_others_expect() -> None:
 
 def test_the_same_network_gives_the_same_bytes_for_ever() -> None:
     """Weights by integer arithmetic, so any machine must come to this graph."""
-    model = create_model("quicknet_xs", stem_width=4, widths=[4, 8], depths=[1, 1], kernel_sizes=[3, 3]).eval()
+    model: Any = create_model("quicknet_xs", stem_width=4, widths=[4, 8], depths=[1, 1], kernel_sizes=[3, 3]).eval()
     state = model.state_dict()
     for seed, name in enumerate(sorted(state)):
         if state[name].is_floating_point():
@@ -106,7 +108,7 @@ def test_on_real_images_the_graph_is_the_network(name: str, cifar10_dir) -> None
     """400 of the test images here; all 10,000 in benchmarks/bench_onnx.py."""
     data = load_data(cifar10_dir, DataRequest(quiet=True))
     images = np.array(data.split("test").images[:: 10_000 // (400 if name == "quicknet_s" else 100)])
-    model = create_model(name)
+    model: Any = create_model(name)
     train = data.split("train").images[:64]
     pixels = normalize(torch.from_numpy(np.array(train)), data.spec.mean, data.spec.std)
     with torch.no_grad():

@@ -13,7 +13,7 @@ import onnx
 from networks import Block, network_card, networks, random_images, random_network
 from quicknet.core.errors import FormatError
 from quicknet.data import DataRequest, load_data
-from quicknet.deploy.onnx_int8 import build_int8
+from quicknet.deploy.onnx_int8 import Form, build_int8
 from quicknet.onnx.file import parse_onnx
 from quicknet.onnx.runtime import import_onnxruntime, open_runner
 from quicknet.qnz import reference
@@ -21,7 +21,7 @@ from quicknet.qnz.network import IntegerNetwork
 
 onnxruntime = import_onnxruntime()
 
-FORMS = ("onnxruntime", "openvino")
+FORMS: tuple[Form, ...] = ("onnxruntime", "openvino")
 HERE = Path("m.onnx")
 BLOCKS = (Block(32), Block(24, pool=True), Block(40))
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
@@ -43,7 +43,7 @@ def with_slope(network: IntegerNetwork, slope: float | None) -> IntegerNetwork:
     return replace(network, stem=sloped(network.stem), blocks=tuple(map(sloped, network.blocks)))
 
 
-def maps_of(network: IntegerNetwork, form: str, images: np.ndarray) -> list[np.ndarray]:
+def maps_of(network: IntegerNetwork, form: Form, images: np.ndarray) -> list[np.ndarray]:
     """Return each map as it is stored, channels last, by ONNX Runtime without optimization."""
     model = onnx.load_from_string(build_int8(network, network_card(network), form))
     clipped = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "Clip"}
@@ -72,7 +72,7 @@ def kinds(blob: bytes, folder: Path) -> Counter:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("slope", [0.0, 0.25, 1.0, None])
 @pytest.mark.parametrize("top", [255, 127])
-def test_maps_are_the_integer_networks_but_for_the_last_rounding(form: str, slope: float | None, top: int) -> None:
+def test_maps_are_the_integer_networks_but_for_the_last_rounding(form: Form, slope: float | None, top: int) -> None:
     rng = np.random.default_rng(7)
     network = with_slope(random_network(rng, blocks=(Block(32, top=top, middle_top=top),), top=top), slope)
     images = random_images(rng, network, 4)
@@ -90,7 +90,7 @@ def test_maps_are_the_integer_networks_but_for_the_last_rounding(form: str, slop
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=needs_openvino)])
 @pytest.mark.parametrize("slope", [0.0, 0.25, None])
-def test_runtimes_answer_as_the_integer_network(form: str, runtime: str, slope: float | None) -> None:
+def test_runtimes_answer_as_the_integer_network(form: Form, runtime: str, slope: float | None) -> None:
     """Their optimized int8 kernels, alone and in batches; random networks amplify roundings, trained ones do not."""
     rng = np.random.default_rng(3)
     network = with_slope(random_network(rng, blocks=BLOCKS), slope)
@@ -121,7 +121,7 @@ def test_every_network_of_the_format_is_expressed(network: IntegerNetwork) -> No
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("positive", "negative"), [(0, 400), (0, -400), (-400, 200), (-400, -200), (0, 0), (300, 900)])
-def test_multipliers_that_no_prelu_gives(form: str, positive: int, negative: int) -> None:
+def test_multipliers_that_no_prelu_gives(form: Form, positive: int, negative: int) -> None:
     network = random_network(np.random.default_rng(4), blocks=())
     images = random_images(np.random.default_rng(0), network, 4)
     output = network.stem.output

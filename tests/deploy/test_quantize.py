@@ -34,11 +34,11 @@ def spec_of(size: int = 32, mode: Any = "RGB") -> PreprocessSpec:
     return PreprocessSpec(size=size, mode=mode, mean=(0.4, 0.5, 0.6, 0.5)[:channels], std=(0.2,) * channels)
 
 
-def settled(spec: PreprocessSpec, seed: int = 0, **config: Any) -> nn.Module:
+def settled(spec: PreprocessSpec, seed: int = 0, **config: Any) -> Any:
     """A network of drawn weights and slopes whose statistics are those of drawn images."""
     torch.manual_seed(seed)
     sizes = {"image_size": spec.size, "in_channels": spec.channels}
-    model = create_model("quicknet_xs", **{**TINY, **sizes, **config})
+    model: Any = create_model("quicknet_xs", **{**TINY, **sizes, **config})
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
@@ -52,7 +52,7 @@ def settled(spec: PreprocessSpec, seed: int = 0, **config: Any) -> nn.Module:
     return model.eval()
 
 
-def float_logits(model: nn.Module, images: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
+def float_logits(model: Any, images: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
     with torch.no_grad():
         return model(normalize(torch.from_numpy(images), spec.mean, spec.std)).numpy()
 
@@ -120,7 +120,7 @@ def test_what_no_qnz_can_hold_is_refused_by_name() -> None:
     spec = spec_of()
     with pytest.raises(ConfigError, match=r"block1\.depthwise has a kernel of 7"):
         quantize(fold(settled(spec, kernel_sizes=[3, 7, 3]), spec), images, "w7a8")
-    darknet = create_model("darknet_32", widths=[8, 16, 32, 8]).eval()
+    darknet: Any = create_model("darknet_32", widths=[8, 16, 32, 8]).eval()
     with pytest.raises(ConfigError, match="only QuickNets"):
         quantize(fold(darknet, spec), images, "w7a8")
     net = fold(settled(spec), spec)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import pytest
@@ -218,7 +218,22 @@ def test_every_command_shown_parses(page: str, words: list[str]) -> None:
     command = cli.get_command(context, words[0])
     assert command is not None, f"{page}: no verb {words[0]}"
     if words[1:] != ["--help"]:
-        command.make_context(words[0], list(words[1:]), parent=context)
+        parsed = command.make_context(words[0], list(words[1:]), parent=context).params
+        check_names(words, parsed)
+
+
+def check_names(words: list[str], parsed: dict[str, Any]) -> None:
+    """What a command names and needs nothing to be there for: recipes, settings, networks, weights, records."""
+    if words[0] == "train":
+        recipe = parsed["recipe"] if parsed["recipe"] in list_recipes() else None
+        assert recipe or parsed["recipe"] in (None, "runs/NAME/recipe.toml"), words
+        load_recipe(recipe or "fast", parsed["changes"])
+        assert parsed["model"] in (None, *quicknet.list_models()), words
+    for word in words:
+        if re.fullmatch(r"quicknet\w*\.\w+", word):
+            assert word in quicknet.list_weights(), words
+        if word.startswith("results/"):
+            assert (ROOT / word).is_dir(), words
 
 
 def test_there_are_commands_to_check() -> None:

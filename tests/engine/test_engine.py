@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,6 +124,7 @@ def test_images_of_any_number_and_layout() -> None:
     wanted = reference.run(network, images)
     assert np.array_equal(opened.run(images[::2]), wanted[::2])
     assert np.array_equal(opened.run(np.asfortranarray(images)), wanted)
+    wrong: Any
     for wrong in (images[0], images[:, :-1], images[..., :1], images.astype(np.int8)):
         with pytest.raises(DataError, match="takes uint8 images"):
             opened.run(wrong)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,11 +23,17 @@ from quicknet.qnz.network import IntegerNetwork
 
 READER = ("read.c", "container.c", "shape.c", "bounds.c", "sha256.c")
 CODES = ("OK", "MAGIC", "VERSION", "LENGTH", "TABLE", "HASH", "SHAPE", "BOUNDS", "MEMORY", "ISA")
-SMALL = {"side": 16, "stem": 3, "blocks": (Block(20, sums=4, pool=True), Block(5, kernel=5, top=127)), "classes": 3}
+SMALL: dict[str, Any] = {
+    "side": 16,
+    "stem": 3,
+    "blocks": (Block(20, sums=4, pool=True), Block(5, kernel=5, top=127)),
+    "classes": 3,
+}
 
 
 class Info(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint32) for name in ("side", "channels", "classes", "layers")] + [
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("side", "channels", "classes", "layers")),
         ("multiply_adds", ctypes.c_uint64),
         ("section", ctypes.c_char * 5),
     ]
@@ -203,7 +210,7 @@ def test_weights_outside_the_bounds(reader: Reader, network: IntegerNetwork) -> 
         assert not python_takes(blob)
 
 
-def with_block(network: IntegerNetwork, **changes: object) -> IntegerNetwork:
+def with_block(network: IntegerNetwork, **changes: Any) -> IntegerNetwork:
     return replace(network, blocks=(replace(network.blocks[0], **changes), *network.blocks[1:]))
 
 

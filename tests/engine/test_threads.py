@@ -7,6 +7,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ DRIVER = Path(__file__).parent / "run_threads.c"
 BLOCKS = (Block(48), Block(96, pool=True), Block(96, kernel=5), Block(200, pool=True, sums=4, middle_top=127))
 
 
-def make(seed: int, **changes: object) -> tuple[IntegerNetwork, np.ndarray]:
+def make(seed: int, **changes: Any) -> tuple[IntegerNetwork, np.ndarray]:
     rng = np.random.default_rng(seed)
     network = random_network(rng, Shape(**{"blocks": BLOCKS, **changes}))
     return network, random_images(rng, network, 9)

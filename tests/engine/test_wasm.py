@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def describe(module: Path, model: Path) -> object:
+def describe(module: Path, model: Path) -> Any:
     return json.loads(run(tool("node"), module / "describe.mjs", module / "quicknet.wasm", model))
 
 

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUICKNET_CACHE", str(tmp_path / "cache"))
 
 
-def heic(image: Image.Image, **options: object) -> bytes:
+def heic(image: Image.Image, **options: Any) -> bytes:
     pillow_heif = pytest.importorskip("pillow_heif")
     pillow_heif.register_heif_opener()  # so that the tests can open what they wrote
     file = io.BytesIO()

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from quicknet.core.card import PreprocessSpec
+from quicknet.core.card import Mode, PreprocessSpec
 from quicknet.core.errors import DataError
 from quicknet.image import preprocess
 from quicknet.image.preprocess import load_image, to_mode
@@ -21,7 +21,7 @@ from quicknet.image.preprocess import load_image, to_mode
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
-def spec(size: int = 16, mode: str = "RGB", **changes: Any) -> PreprocessSpec:
+def spec(size: int = 16, mode: Mode = "RGB", **changes: Any) -> PreprocessSpec:
     channels = {"L": 1, "RGB": 3, "RGBA": 4}[mode]
     changes = {"mean": (0.5,) * channels, "std": (0.25,) * channels, **changes}
     return PreprocessSpec(size=size, mode=mode, **changes)
@@ -114,13 +114,14 @@ def test_colour_modes_come_out_as_what_they_show() -> None:
     ):
         assert load_image(blob, spec()).max() <= 3
     assert (load_image(encoded(Image.new("1", (9, 9), 1)), spec()) == 255).all()
+    mode: Mode
     for mode in ("L", "RGB", "RGBA"):
         white = encoded(Image.new("LAB", (9, 9), (255, 128, 128)), "TIFF")
         assert load_image(white, spec(mode=mode)).min() >= 253
 
 
 @pytest.mark.parametrize("target", ["L", "RGB", "RGBA"])
-def test_every_mode_that_pillow_has_is_converted(target: str) -> None:
+def test_every_mode_that_pillow_has_is_converted(target: Mode) -> None:
     modes = ("1", "L", "P", "LA", "La", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
     for mode in (*modes, "I", "F", "I;16", "I;16B", "I;16L"):
         assert to_mode(Image.new(mode, (3, 2)), target).mode == target

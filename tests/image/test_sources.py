@@ -119,7 +119,7 @@ def test_one_picture_whatever_holds_it(kind: str, path: Path) -> None:
 def test_the_name_that_a_picture_brings(path: Path) -> None:
     with path.open("rb") as file, tempfile.TemporaryFile() as nameless:
         nameless.write(path.read_bytes())
-        given = [str(path), path, file, Starlette(path), path.read_bytes(), nameless, pixels(path)]
+        given: Any = [str(path), path, file, Starlette(path), path.read_bytes(), nameless, pixels(path)]
         names = [answer.name for answer in predict(Colours(), given)]
     assert names == [*[str(path)] * 3, "upload.png", "image 4", "image 5", "image 6"]
 
@@ -148,7 +148,8 @@ class Old:
 
 
 def test_a_sequence_without_iter_is_many() -> None:
-    assert len(list(predict(Colours(), Old()))) == 3
+    old: Any = Old()
+    assert len(list(predict(Colours(), old))) == 3
 
 
 class Async:

@@ -2,7 +2,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from colours import Colours
 from quicknet.core.errors import CheckpointError, FormatError, ToolError
@@ -44,7 +46,17 @@ def test_without_torch_a_run_folder_names_the_extra(tmp_path: Path, monkeypatch:
 
 
 def test_the_fake_of_the_tests_is_a_classifier() -> None:
-    assert isinstance(Colours(), Classifier)
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    images[0, ..., 2] = images[1, ..., 0] = 255
+    ask(Colours(), images, ["blue", "red"])
+
+
+def ask(model: Classifier, images: NDArray[np.uint8], expected: list[str]) -> None:
+    """Use all that the protocol promises; mypy holds the argument to it."""
+    logits = model.logits(images)
+    assert (logits.shape, logits.dtype) == ((len(images), len(model.card.classes)), np.float32)
+    assert [model.card.classes[place] for place in logits.argmax(1)] == expected
+    assert isinstance(model.source, Path)
 
 
 def test_the_light_part_does_not_import_torch() -> None:

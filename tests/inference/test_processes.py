@@ -52,8 +52,7 @@ def test_another_process_answers_the_same(path: Path) -> None:
 
 
 def test_a_copy_is_whole(path: Path) -> None:
-    options = {} if path.is_dir() else {"threads": 1}
-    model = quicknet.load(path, **options)
+    model = quicknet.load(path, threads=None if path.is_dir() else 1)
     expected = model.logits(IMAGES)
     delete(path)
     for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):

@@ -2,6 +2,7 @@ import hashlib
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -134,7 +135,8 @@ def test_a_diverged_model_is_refused_not_scored(run: Colours) -> None:
 
 
 def test_images_are_done_in_batches_and_progress_is_told() -> None:
-    model, told = Colours(), []
+    model = Colours()
+    told: list[Any] = []
     logits = classify(model, noisy(25).images, told.append, batch=10)
     assert model.batches == told == [10, 10, 5]
     np.testing.assert_array_equal(logits, Colours().logits(noisy(25).images))

@@ -15,7 +15,7 @@ from quicknet.cli.main import run
 from quicknet.core.card import Card, card_from_dict
 from quicknet.core.errors import CheckFailed, DataError, FormatError
 from quicknet.inference.verify import Verification, verify
-from quicknet.qnz import implementations, reference
+from quicknet.qnz import reference
 from quicknet.qnz.network import IntegerNetwork
 
 
@@ -83,8 +83,8 @@ def test_one_logit_of_one_vector_off_by_one_is_found(network: IntegerNetwork, tm
 def test_an_implementation_that_differs_is_named(
     network: IntegerNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, real = write_qnz(tmp_path / "m.qnz", network), implementations.reference.run
-    monkeypatch.setattr(implementations.reference, "run", lambda network, images: real(network, images) + 1)
+    path, real = write_qnz(tmp_path / "m.qnz", network), reference.run
+    monkeypatch.setattr(reference, "run", lambda network, images: real(network, images) + 1)
     found = verify(path)
     assert failed(found) == {"vectors reference"}
 

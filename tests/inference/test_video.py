@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ class Slow(Colours):
         return super().logits(images)
 
 
-def answers(name: Path | str, counts: FrameCounts | None = None, **settings: object) -> list[FramePrediction]:
+def answers(name: Path | str, counts: FrameCounts | None = None, **settings: Any) -> list[FramePrediction]:
     return list(classify_video(Colours(), str(name), PredictSettings(), VideoSettings(**settings), counts))
 
 
@@ -222,6 +223,6 @@ def test_what_is_taken_for_a_video() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"fps": 0.0}, {"fps": -1.0}, {"fps": 1e9}, {"seconds": 0.0}])
-def test_settings_that_mean_nothing_are_refused(fields: dict[str, float]) -> None:
+def test_settings_that_mean_nothing_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         VideoSettings(**fields)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,7 +215,7 @@ def test_the_whole_path_finds_the_labels_that_predict_finds(tiny_onnx, jpegs):
     expected = [answer.label for answer in predict(load(tiny_onnx), files)]
     assert session.work("whole", 4)() == expected
     assert session.first() == expected[0]
-    logits = session.work("network", 20)()
+    logits: Any = session.work("network", 20)()
     assert np.allclose(logits, load(tiny_onnx).logits(draw_vectors(32, 3)[np.arange(20) % 16]), atol=1e-4)
 
 
@@ -272,7 +273,7 @@ def test_a_benchmark_has_every_case_with_ratios_and_shares_of_the_same_run(tiny_
             gmacs = macs * row.batch / (row.cpu_ms / 1000) / 1e9
             assert row.gmacs_per_core_second == pytest.approx(gmacs)
             assert row.peak_share == pytest.approx(gmacs / core)
-            assert 0 < row.peak_share < 1
+            assert row.peak_share is not None and 0 < row.peak_share < 1
         else:
             assert row.peak_share is None
     assert {(s.runtime, s.n) for s in found.starts} == {(name, 1) for name in present()}

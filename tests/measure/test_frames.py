@@ -1,6 +1,7 @@
 """Frames come in real time: every one is answered or counted as dropped."""
 
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -34,7 +35,8 @@ class FakeTime:
 
 @given(st.floats(1, 200), st.integers(1, 80), st.lists(st.floats(0.0001, 0.2), min_size=1, max_size=9))
 def test_every_frame_is_answered_once_in_order_or_dropped(fps, frames, work_s):
-    time, seen = FakeTime(), []
+    time = FakeTime()
+    seen: list[Any] = []
     paced = pace(time.worker(work_s, seen), fps, frames, time.clock())
     assert seen == sorted(set(seen))
     assert all(0 <= frame < frames for frame in seen)
@@ -45,7 +47,8 @@ def test_every_frame_is_answered_once_in_order_or_dropped(fps, frames, work_s):
 
 
 def test_a_fast_model_answers_every_frame_in_its_own_time():
-    time, seen = FakeTime(), []
+    time = FakeTime()
+    seen: list[Any] = []
     paced = pace(time.worker([0.004], seen), 60, 120, time.clock())
     assert (paced.dropped, len(seen)) == (0, 120)
     assert paced.latencies_s == pytest.approx([0.004] * 120)
@@ -55,7 +58,8 @@ def test_a_fast_model_answers_every_frame_in_its_own_time():
 
 
 def test_a_model_that_takes_two_and_a_half_frames_drops_the_stale_ones():
-    time, seen = FakeTime(), []
+    time = FakeTime()
+    seen: list[Any] = []
     paced = pace(time.worker([2.5 / 60], seen), 60, 60, time.clock())
     assert seen[:4] == [0, 2, 5, 7]  # the newest that has come each time
     assert not holds(paced, 60)
@@ -106,7 +110,7 @@ def test_a_quota_slows_frames_down_and_is_kept(tiny_onnx):
     (row,) = hold_frames([tiny_onnx], settings)
     assert not row.holds
     assert row.cpu_share == 0.05
-    assert 0 < row.cpu_share_used < 0.1
+    assert row.cpu_share_used is not None and 0 < row.cpu_share_used < 0.1
     assert row.quota != "none"
     assert row.jpeg == "160x120"
 

@@ -5,8 +5,9 @@ import copy
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def threads(count: int) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def plain_features(net: nn.Module, x: Tensor) -> Tensor:
+def plain_features(net: Any, x: Tensor) -> Tensor:
     x = net.stem(x)
     for block in net.blocks:
         x = block(x)
@@ -49,7 +50,12 @@ def random_norm(channels: int, slope: Tensor, generator: torch.Generator) -> Nor
         return torch.randn(channels, generator=generator, dtype=torch.float64)
 
     vectors = (draw(), draw().square() + 0.5, draw(), draw(), slope)
-    return Norm(*(v.requires_grad_() for v in vectors), 1e-3)
+    return norm_of([v.requires_grad_() for v in vectors])
+
+
+def norm_of(vectors: Sequence[Tensor]) -> Norm:
+    mean, variance, weight, bias, slope = vectors
+    return Norm(mean, variance, weight, bias, slope, 1e-3)
 
 
 def plain_layer(z: Tensor, norm: Norm, weights: tuple[Tensor, Tensor], pool: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,6 +68,12 @@ def plain_layer(z: Tensor, norm: Norm, weights: tuple[Tensor, Tensor], pool: boo
     out = F.conv2d(y, pointwise).permute(0, 2, 3, 1)
     variance, mean = torch.var_mean(out, (0, 1, 2), correction=0)
     return out, mean, variance
+
+
+def three(kept: autograd.Kept, channels: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a layer's result without its padding, and its channels' means and variances."""
+    assert kept.mean is not None and kept.variance is not None
+    return kept.z[..., :channels], kept.mean, kept.variance
 
 
 SLOPES = {
@@ -94,8 +106,7 @@ def test_a_layer_and_all_its_gradients_equal_autograd(
     wanted = plain_layer(z, norm, weights, pool)
     padding = native.padded(ins, z.dtype) - ins
     with threads(1 + kernel % 3):  # 1, 2 or 3, which backward keeps to
-        got = autograd.separable(F.pad(z, (0, padding)), norm, weights, pool, False, True)
-    got = (got.z[..., :outs], got.mean, got.variance)
+        got = three(autograd.separable(F.pad(z, (0, padding)), norm, weights, pool, False, True), outs)
     directions = [torch.randn(t.shape, generator=generator, dtype=t.dtype) for t in wanted]
     for a, b in zip(got, wanted, strict=True):
         assert relative_error(a, b) < 1e-12
@@ -117,8 +128,7 @@ def test_a_layers_gradients_are_its_finite_differences() -> None:
     norm = random_norm(channels, torch.tensor([0.25, 0.1, 0.6], dtype=torch.float64), generator)
 
     def layer(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        kept = autograd.separable(inputs[0], Norm(*inputs[1:6], 1e-3), inputs[6:], True, False, True)
-        return kept.z, kept.mean, kept.variance
+        return three(autograd.separable(inputs[0], norm_of(inputs[1:6]), (inputs[6], inputs[7]), True, False, True))
 
     assert torch.autograd.gradcheck(layer, (z, *norm[:5], draw(channels, 1, 3, 3), draw(2, channels, 1, 1)))
 
@@ -133,7 +143,7 @@ def test_the_stem_and_its_weights_gradient_equal_autograd(kernel: int, stride: i
     variance, mean = torch.var_mean(out, (0, 1, 2), correction=0)
     with threads(stride):
         kept = autograd.stem(x, weight, stride, False, True)
-    got, wanted = (kept.z[..., :11], kept.mean, kept.variance), (out, mean, variance)
+    got, wanted = three(kept, 11), (out, mean, variance)
     directions = [torch.randn(t.shape, generator=generator, dtype=t.dtype) for t in wanted]
     for a, b in zip(got, wanted, strict=True):
         assert relative_error(a, b) < 1e-12
@@ -154,14 +164,15 @@ def test_a_layers_bfloat16_products_differ_by_their_rounding(size: tuple[int, ..
     padded = native.padded(ins, torch.float32)
     z = F.pad(torch.randn(images, height, width, ins, generator=generator), (0, padded - ins)).requires_grad_()
     norm = random_norm(ins, SLOPES["prelu"](ins), generator)
-    norm = Norm(*(t.detach().float().requires_grad_() for t in norm[:5]), norm.epsilon)
+    norm = norm_of([t.detach().float().requires_grad_() for t in norm[:5]])
     depthwise, pointwise = torch.randn(ins, 1, 3, 3, generator=generator), torch.randn(outs, ins, 1, 1)
     inputs = [z, *norm[:5], depthwise.requires_grad_(), pointwise.requires_grad_()]
     found = []
     for bf16 in (False, True):
         kept = autograd.separable(z, norm, (depthwise, pointwise), pool, bf16, True)
-        grads = torch.autograd.grad(kept.z[..., :outs].square().mean() + kept.mean.sum(), inputs)
-        found.append((kept.z, kept.mean, kept.variance, *grads))
+        sums = three(kept)
+        grads = torch.autograd.grad(kept.z[..., :outs].square().mean() + sums[1].sum(), inputs)
+        found.append((*sums, *grads))
     for exact, rounded in zip(*found, strict=True):
         assert relative_error(rounded, exact) < 0.016
     assert relative_error(found[1][0], found[0][0]) > 1e-5  # asked for, so done
@@ -170,10 +181,10 @@ def test_a_layers_bfloat16_products_differ_by_their_rounding(size: tuple[int, ..
 @bf16_products
 def test_under_autocast_a_networks_gradients_are_nearer_than_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    net = create_model("quicknet_xs", dropout=0.0).train()
+    net: Any = create_model("quicknet_xs", dropout=0.0).train()
     x, labels = torch.randn(32, 3, 32, 32), torch.arange(32) % 10
 
-    def gradients(model: nn.Module, images: Tensor) -> Tensor:
+    def gradients(model: Any, images: Tensor) -> Tensor:
         loss = F.cross_entropy(model(images).double(), labels)
         return torch.cat([g.double().flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
@@ -194,7 +205,7 @@ def test_the_variance_of_a_channel_far_from_zero_keeps_its_digits() -> None:
     x = torch.randn(16, 3, 32, 32, generator=generator) + torch.tensor([100.0, -100.0, 0.0]).view(3, 1, 1)
     kept = autograd.stem(x, torch.eye(3).view(3, 3, 1, 1), 1, False, True)
     wanted = x.double().var((0, 2, 3), correction=0)
-    assert ((kept.variance - wanted).abs() / wanted).max() < 1e-5  # a float32 mean of squares: 1e-2
+    assert ((three(kept)[2] - wanted).abs() / wanted).max() < 1e-5  # a float32 mean of squares: 1e-2
 
 
 # --- whole networks -------------------------------------------------------------------------
@@ -208,10 +219,10 @@ NETWORKS = [
 ]
 
 
-def pair(dtype: torch.dtype = torch.float64, **overrides: object) -> tuple[nn.Module, nn.Module, Tensor]:
+def pair(dtype: torch.dtype = torch.float64, **overrides: Any) -> tuple[Any, Any, Tensor]:
     """A network with parameters off their starting values, its copy for the plain path, images."""
     torch.manual_seed(0)
-    net = create_model("quicknet_xs", **overrides).to(dtype)
+    net: Any = create_model("quicknet_xs", **overrides).to(dtype)
     with torch.no_grad():
         for name, p in net.named_parameters():
             if "bn" in name or "act" in name:
@@ -221,7 +232,7 @@ def pair(dtype: torch.dtype = torch.float64, **overrides: object) -> tuple[nn.Mo
     return net, copy.deepcopy(net), x
 
 
-def assert_same_step(net: nn.Module, reference: nn.Module, x: Tensor) -> None:
+def assert_same_step(net: Any, reference: Any, x: Tensor) -> None:
     assert fused.usable((net.stem, *net.blocks), x)
     got, wanted = net.forward_features(x), plain_features(reference, x)
     assert got.shape == wanted.shape
@@ -238,14 +249,15 @@ def assert_same_step(net: nn.Module, reference: nn.Module, x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("overrides", NETWORKS, ids=lambda o: str(o.get("activation")))
-def test_networks_of_the_family_train_and_evaluate_the_same(overrides: dict[str, object]) -> None:
+def test_networks_of_the_family_train_and_evaluate_the_same(overrides: dict[str, Any]) -> None:
     net, reference, x = pair(**overrides)
     for _ in range(2):  # the second step has gradients and running statistics to add to
         assert_same_step(net, reference, x)
     net.eval(), reference.eval()
     with torch.no_grad():
         assert relative_error(net(x), reference.forward_head(plain_features(reference, x))) < 1e-11
-    net.zero_grad(), reference.zero_grad()
+    net.zero_grad()
+    reference.zero_grad()
     assert_same_step(net, reference, x)  # gradients through the running statistics
 
 
@@ -267,7 +279,7 @@ def test_memory_layout_of_images_and_weights_does_not_matter(layout: torch.memor
     assert_same_step(net.to(memory_format=layout), reference, x.contiguous(memory_format=layout))
 
 
-def frozen_parts(net: nn.Module) -> dict[str, list[Tensor]]:
+def frozen_parts(net: Any) -> dict[str, list[Tensor]]:
     return {
         "front": [p for m in (net.stem, *net.blocks[:5]) for p in m.parameters()],
         "depthwise": [b.depthwise.weight for b in net.blocks],
@@ -291,11 +303,11 @@ def test_fine_tuning_with_frozen_parts(part: str, training: bool) -> None:
 @pytest.mark.parametrize("name", ["quicknet_xs", "quicknet_s"])
 def test_float32_is_within_twice_torchs_own_error(name: str) -> None:
     torch.manual_seed(3)
-    wide = create_model(name).double()
+    wide: Any = create_model(name).double()
     x = torch.randn(12, 3, 32, 32, dtype=torch.float64)
     direction = torch.randn(12, wide.num_features, 3, 3, dtype=torch.float64)
 
-    def gradients(net: nn.Module, features: Callable[[Tensor], Tensor], dtype: torch.dtype) -> list[Tensor]:
+    def gradients(net: Any, features: Callable[[Tensor], Tensor], dtype: torch.dtype) -> list[Tensor]:
         y = features(x.to(dtype))
         y.backward(direction.to(dtype))
         # each parameter on its own scale: the largest must not hide the others
@@ -348,7 +360,8 @@ def test_beside_other_work_the_bits_are_the_same_and_threads_may_run_where_they_
         return [p.grad.clone() for p in net.parameters() if p.grad is not None]
 
     torch.manual_seed(0)
-    net, x = create_model("quicknet_xs", dropout=0.0).train(), torch.randn(64, 3, 32, 32)
+    net: Any = create_model("quicknet_xs", dropout=0.0).train()
+    x = torch.randn(64, 3, 32, 32)
     allowed = os.sched_getaffinity(0)
     with threads(count):
         expected = gradients()

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,12 +20,12 @@ SPLIT = [0, 5, 8]  # unequal parts of a batch of 8
 
 def problem() -> tuple[nn.Module, Tensor, Tensor]:
     torch.manual_seed(0)
-    net = create_model("quicknet_xs", widths=(8, 12), depths=(1, 2), kernel_sizes=(3, 3), dropout=0.0)
+    net: Any = create_model("quicknet_xs", widths=(8, 12), depths=(1, 2), kernel_sizes=(3, 3), dropout=0.0)
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return net.double(), images * 3 + 1, torch.arange(8) % 10
 
 
-def step(net: nn.Module, images: Tensor, labels: Tensor, plain: bool) -> tuple[Tensor, dict[str, Tensor]]:
+def step(net: Any, images: Tensor, labels: Tensor, plain: bool) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits, and gradients and running statistics by name; the loss is a sum over images."""
     if plain:
         net.stem.register_forward_hook(lambda *_: None)  # a hook keeps the kernels out
@@ -87,7 +88,7 @@ def test_statistics_update_the_running_ones_as_torch_does() -> None:
 
 @pytest.mark.skipif(not fused.available(), reason=fused.status())
 def test_one_value_per_channel_is_refused_with_the_mend() -> None:
-    net = create_model("quicknet_xs", image_size=16, widths=(8, 8, 8, 8))  # 1x1 at the last layer
+    net: Any = create_model("quicknet_xs", image_size=16, widths=(8, 8, 8, 8))  # 1x1 at the last layer
     image = torch.randn(1, 3, 16, 16)
     with pytest.raises(TrainingError, match="use a larger batch"):
         net(image)

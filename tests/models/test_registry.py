@@ -1,5 +1,7 @@
 """The networks are the ones that the design fixes: counts, shapes, the usual interface."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -28,7 +30,7 @@ def macs(model: torch.nn.Module, size: int) -> int:
 
 @pytest.mark.parametrize(("name", "counts"), COUNTS.items())
 def test_parameters_and_multiply_adds_are_the_published_ones(name, counts):
-    model = create_model(name)
+    model: Any = create_model(name)
     assert sum(p.numel() for p in model.parameters()) == counts[0]
     if counts[1] is not None:
         assert macs(model, 32) == counts[1]
@@ -38,7 +40,7 @@ def test_every_registered_model_keeps_the_usual_interface():
     names = list_models()
     assert len(names) == len(MODELS) >= 5
     for name in names:
-        model = create_model(name, num_classes=7, image_size=64, in_channels=1).eval()
+        model: Any = create_model(name, num_classes=7, image_size=64, in_channels=1).eval()
         x = torch.randn(2, 1, 64, 64)
         features = model.forward_features(x)
         assert features.shape[:2] == (2, model.num_features)
@@ -53,7 +55,7 @@ def test_every_registered_model_keeps_the_usual_interface():
 
 @pytest.mark.parametrize("name", list_models())
 def test_a_network_is_rebuilt_from_its_record_alone(name):
-    model = create_model(name, num_classes=4, image_size=64)
+    model: Any = create_model(name, num_classes=4, image_size=64)
     record = model_record(name, model)
     again = model_from_record(record)
     again.load_state_dict(model.state_dict())
@@ -104,7 +106,7 @@ def test_an_unknown_model_names_the_nearest():
 
 
 def test_prelu_starts_at_a_quarter_and_has_a_slope_per_channel():
-    model = create_model("quicknet_xs")
+    model: Any = create_model("quicknet_xs")
     slopes = [m.weight for m in model.modules() if isinstance(m, torch.nn.PReLU)]
     assert len(slopes) == 13
     assert all(bool((s == 0.25).all()) for s in slopes)

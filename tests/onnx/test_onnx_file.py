@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,7 +146,8 @@ def plant_negative_shape(model: onnx.ModelProto) -> None:
 
 
 def plant_strings(model: onnx.ModelProto) -> None:
-    model.graph.initializer.append(helper.make_tensor("s", TensorProto.STRING, [1], [b"x"]))
+    strings: Any = [b"x"]  # numbers only, by its annotation
+    model.graph.initializer.append(helper.make_tensor("s", TensorProto.STRING, [1], strings))
 
 
 def plant_sparse(model: onnx.ModelProto) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def test_every_runtime_answers_as_the_run(name: str, folder: Path) -> None:
     wanted = torch_logits(folder / "run", IMAGES)
     model = OnnxClassifier(folder / "fused.onnx", name, threads=1)
-    assert isinstance(model, Classifier)
+    _: Classifier = model  # by mypy
     assert (model.runtime, model.threads, model.source) == (name, 1, folder / "fused.onnx")
     for count in (0, 1, 3, 8, 9, 40):
         found = model.logits(IMAGES[:count])
@@ -90,6 +91,7 @@ def test_threads_share_one_classifier(name: str, folder: Path) -> None:
 
 def test_images_of_another_shape_are_refused(folder: Path) -> None:
     model = load(folder / "fused.onnx", "onnxruntime")
+    images: Any
     for images in (IMAGES.astype(np.float32), IMAGES[:, :31], IMAGES[0], IMAGES[..., :1]):
         with pytest.raises(DataError, match=r"takes uint8 images \(N, 32, 32, 3\)"):
             model.logits(images)

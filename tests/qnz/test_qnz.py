@@ -132,7 +132,7 @@ IMAGES = random_images(np.random.default_rng(1), NETWORK, 9)
 
 def test_every_runtime_answers_alike(runtime: str, path: Path) -> None:
     model = QnzClassifier(path, runtime, threads=1)
-    assert isinstance(model, Classifier)
+    _: Classifier = model  # by mypy
     assert (model.runtime, model.threads, model.source) == (runtime, 1, path)
     assert model.status
     wanted = reference.run(NETWORK, IMAGES)
@@ -173,6 +173,7 @@ def test_threads_share_one_classifier(runtime: str, path: Path) -> None:
 
 def test_images_of_another_kind_are_refused(runtime: str, path: Path) -> None:
     model = QnzClassifier(path, runtime)
+    images: Any
     for images in (np.zeros((1, 24, 24, 4), np.uint8), np.zeros((1, 24, 24, 3)), np.zeros((24, 24, 3), np.uint8)):
         with pytest.raises(DataError, match="takes uint8 images"):
             model.integer_logits(images)
@@ -185,7 +186,8 @@ def test_load_opens_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(model, QnzClassifier)
     assert model.runtime == ("engine" if engine.available() else "reference")
     monkeypatch.setenv("QUICKNET_RUNTIME", "reference")
-    assert quicknet.load(path, threads=2).runtime == "reference"
+    model = quicknet.load(path, threads=2)
+    assert isinstance(model, QnzClassifier) and model.runtime == "reference"
     monkeypatch.setenv("QUICKNET_RUNTIME", "engin")
     with pytest.raises(ConfigError, match=r"no runtime called 'engin' runs a \.qnz; use auto, engine"):
         quicknet.load(path)

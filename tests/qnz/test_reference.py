@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,6 +193,7 @@ def test_random_networks_answer_differently_to_different_images() -> None:
 
 def test_images_of_another_kind_are_refused() -> None:
     network = random_network(np.random.default_rng(0), blocks=())
+    images: Any
     for images in (
         np.zeros((1, 3, 32, 32), np.uint8),
         np.zeros((1, 32, 32, 3), np.float32),

@@ -1,6 +1,7 @@
 """Schedules and optimizers do what their names say, and give their state back."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_muon_steps_as_torchs_own():
     ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
     theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
     starts = [p.detach().clone() for p in ours]
-    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05}
+    settings: dict[str, Any] = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05}
     optimizers = Muon(ours, **settings), torch.optim.Muon(theirs, **settings)
     for _ in range(4):
         for mine, other in zip(ours, theirs, strict=True):

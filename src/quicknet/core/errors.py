@@ -2,6 +2,18 @@
 
 The text names what is wrong, where, and what to do; the command line prints it as
 ``quicknet: error: TEXT`` and exits with `exit_code`.
+
+One `except QuickNetError` catches all of them:
+
+QuickNetError                  exit code 2, unless one below has its own
+├── ConfigError                a setting, recipe or network description
+├── DataError                  a data set or an image
+│   └── TransientImageError    an image that may be read at another time (quicknet.image.formats)
+├── CheckpointError            a run folder or its tensors
+├── FormatError                a file from outside that breaks its format
+├── ToolError                  a package, disk or device that is missing or refuses
+├── TrainingError              training that cannot go on
+└── CheckFailed                a check that did not hold; exit code 1
 """
 
 from __future__ import annotations
@@ -56,7 +68,6 @@ _EXTRAS = {
     "onnx": "export",
     "onnxruntime": "onnx",
     "openvino": "openvino",
-    "optuna": "explore",
     "av": "video",
     "pillow_heif": "heic",
 }

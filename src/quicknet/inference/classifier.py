@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from quicknet.core.card import Card
 
 
-@runtime_checkable
 class Classifier(Protocol):
     """A model that is ready to run."""
 

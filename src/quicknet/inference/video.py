@@ -130,7 +130,7 @@ def classify_video(
     video: VideoSettings | None = None,
     counts: FrameCounts | None = None,
     clock: Clock = SYSTEM_CLOCK,
-) -> Iterator[FramePrediction]:
+) -> Generator[FramePrediction, None, None]:
     """Yield an answer per frame of a video file or camera, in order; `counts` is kept up to date.
 
     Frames of a file are classified `settings.batch` at a time, those of a camera one by one.

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from quicknet.training.checkpoint import EpochRecord, RunFolder
@@ -38,7 +38,7 @@ __all__ = [
 
 def train(
     source: str | Path, run: str | Path, recipe: str | None = None, changes: Sequence[str] = (), device: str = "auto"
-) -> Iterator[EpochRecord]:
+) -> Generator[EpochRecord, None, None]:
     """Train on `source` into the folder `run`, or go on where that was left; yields each epoch.
 
     `recipe` is a shipped name or a .toml file (None: `fast` for CIFAR, `photos` for a folder),
