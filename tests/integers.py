@@ -48,7 +48,7 @@ def small_network(seed: int = 0) -> IntegerNetwork:
     return replace(network, bias=network.bias - mean.astype(np.int32))
 
 
-def data_for(network: IntegerNetwork, n: int = 60, wrong: int = 15) -> Data:
+def data_for(network: IntegerNetwork, n: int = 60, wrong: int = 15) -> Any:
     """Return drawn images, labelled as the network answers but for the first `wrong`."""
     images = draw_vectors(network.side, network.channels, n)
     labels = reference.run(network, images).argmax(1)

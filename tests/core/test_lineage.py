@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from quicknet.core.card import Card, card_from_dict, read_card
@@ -70,8 +71,8 @@ def test_a_step_is_passed_on_with_what_is_unknown_in_it(fields: dict[str, Any]) 
 def test_steps_are_read_into_their_types() -> None:
     step = step_from_dict({**EXPORT, "predictions": {**PREDICTIONS, "newer": 1}, "compared": [ROW]})
     assert isinstance(step, ExportStep)
-    assert step.predictions == Predictions(**PREDICTIONS)
-    assert step.compared == (Compared(**ROW),)
+    assert step.predictions == msgspec.convert(PREDICTIONS, Predictions)
+    assert step.compared == (msgspec.convert(ROW, Compared),)
     assert step.extra == {"predictions": {"newer": 1}}
     other = step_from_dict({**EXPORT, "tolerance": "0.1"})
     assert isinstance(other, OtherStep) and "tolerance" in other.problem and other.name == "export"

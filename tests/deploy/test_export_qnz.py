@@ -16,11 +16,11 @@ from exported import make_run, torch_logits, write_pictures
 from quicknet.cli.main import run as command
 from quicknet.core.card import read_card
 from quicknet.core.errors import CheckFailed, CheckpointError, ConfigError, DataError, ToolError
-from quicknet.core.lineage import ExportStep
+from quicknet.core.lineage import Compared, ExportStep
 from quicknet.data import DataRequest, Dataset
 from quicknet.deploy import qnz as module
 from quicknet.deploy.export import load_run_data
-from quicknet.deploy.qnz import Compared, QnzSettings, export_qnz
+from quicknet.deploy.qnz import QnzSettings, export_qnz
 from quicknet.deploy.quantize import Quantized, quantize
 from quicknet.image.vectors import draw_vectors
 from quicknet.inference.receipt import pack_classes, recorded_predictions

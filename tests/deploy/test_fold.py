@@ -88,7 +88,7 @@ def test_what_no_rule_folds_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="Separable with squeeze"):
         fold(model, SPEC)
     with pytest.raises(ConfigError, match="Linear"):
-        linear = nn.Linear(2, 2)
+        linear: Any = nn.Linear(2, 2)
         linear.config = create_model("quicknet_xs").config
         fold(linear, SPEC)
     with pytest.raises(ConfigError, match="takes 3 channels"):

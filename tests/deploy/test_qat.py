@@ -19,6 +19,7 @@ from quicknet.deploy.fold import fold
 from quicknet.deploy.quantize import Lesson, QatSettings, Quantized, fine_tune, quantize, simulate
 from quicknet.deploy.quantize.qat import pixels_of
 from quicknet.deploy.quantize.student import Student
+from quicknet.models.network import Network
 from quicknet.qnz import reference
 from quicknet.qnz.bounds import check_network
 from quicknet.training.checkpoint import TorchClassifier
@@ -134,7 +135,7 @@ def test_every_number_of_a_network_learns() -> None:
 
 
 @pytest.fixture(scope="module")
-def task(run_dir: Path, pictures: Path) -> tuple[nn.Module, Dataset]:
+def task(run_dir: Path, pictures: Path) -> tuple[Network, Dataset]:
     parent = TorchClassifier(run_dir)
     card = parent.card
     return parent.model, load_data(pictures, DataRequest(spec=card.preprocess, classes=card.classes, quiet=True))
@@ -158,7 +159,7 @@ def divergence(parent: nn.Module, made: Quantized, data: Dataset) -> float:
     return float(F.kl_div(F.log_softmax(found, 1), F.log_softmax(wanted, 1), reduction="batchmean", log_target=True))
 
 
-def test_fine_tuning_mends_what_is_broken(task: tuple[nn.Module, Dataset]) -> None:
+def test_fine_tuning_mends_what_is_broken(task: tuple[Network, Dataset]) -> None:
     parent, data = task
     made = quantize(fold(parent, data.spec), np.array(data.split("train").images), "w5a8")
     start = damaged(made)
@@ -172,7 +173,7 @@ def test_fine_tuning_mends_what_is_broken(task: tuple[nn.Module, Dataset]) -> No
     assert divergence(parent, found, data) < 0.5 * divergence(parent, start, data)
 
 
-def test_fine_tuning_keeps_the_start_where_nothing_is_better(task: tuple[nn.Module, Dataset]) -> None:
+def test_fine_tuning_keeps_the_start_where_nothing_is_better(task: tuple[Network, Dataset]) -> None:
     parent, data = task
     made = quantize(fold(parent, data.spec), np.array(data.split("train").images), "w7a8")
     settings = QatSettings(epochs=1, lr=100.0, batch_size=10)
@@ -181,7 +182,7 @@ def test_fine_tuning_keeps_the_start_where_nothing_is_better(task: tuple[nn.Modu
     assert found is made
 
 
-def test_the_same_settings_give_the_same_integers(task: tuple[nn.Module, Dataset]) -> None:
+def test_the_same_settings_give_the_same_integers(task: tuple[Network, Dataset]) -> None:
     parent, data = task
     start = damaged(quantize(fold(parent, data.spec), np.array(data.split("train").images), "w7a7"))
     settings = QatSettings(epochs=5, lr=1e-2, batch_size=30, checks=1, seed=4)
@@ -191,7 +192,7 @@ def test_the_same_settings_give_the_same_integers(task: tuple[nn.Module, Dataset
         assert np.array_equal(one.bias, other.bias)
 
 
-def test_a_part_of_an_epoch_is_told_of_as_it_goes(task: tuple[nn.Module, Dataset]) -> None:
+def test_a_part_of_an_epoch_is_told_of_as_it_goes(task: tuple[Network, Dataset]) -> None:
     parent, data = task
     made = quantize(fold(parent, data.spec), np.array(data.split("train").images), "w7a8")
     shown: list[Any] = []
@@ -207,7 +208,7 @@ def test_a_part_of_an_epoch_is_told_of_as_it_goes(task: tuple[nn.Module, Dataset
     assert sum(done) == total == 15  # of 30
 
 
-def test_fine_tuning_refuses_what_cannot_descend(task: tuple[nn.Module, Dataset]) -> None:
+def test_fine_tuning_refuses_what_cannot_descend(task: tuple[Network, Dataset]) -> None:
     for changes in ({"epochs": 0.0}, {"lr": -1.0}, {"batch_size": 0}, {"checks": 0}, {"temperature": 0.0}):
         with pytest.raises(ConfigError, match="qat"):
             QatSettings(**changes)

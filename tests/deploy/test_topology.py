@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,14 +70,14 @@ def with_unknown_block(net: QuickNet) -> QuickNet:
     return net
 
 
-def with_holes_in_a_filter(net: QuickNet) -> QuickNet:
+def with_holes_in_a_filter(net: Any) -> Any:
     old = net.blocks[1].depthwise
     net.blocks[1].depthwise = nn.Conv2d(32, 32, 3, padding=2, dilation=2, groups=32, bias=False)
     net.blocks[1].depthwise.weight = old.weight
     return net
 
 
-def with_unknown_head(net: QuickNet) -> QuickNet:
+def with_unknown_head(net: Any) -> Any:
     net.drop = Doubled()
     return net
 
@@ -107,7 +108,7 @@ def plant(request: pytest.FixtureRequest) -> Callable[[QuickNet], QuickNet]:
     return request.param
 
 
-def planted(plant: Callable[[QuickNet], QuickNet]) -> QuickNet:
+def planted(plant: Callable[[Any], Any]) -> Any:
     torch.manual_seed(4)
     return plant(create_model("quicknet_xs")).eval()
 
@@ -169,7 +170,7 @@ def test_a_network_of_another_class_folds_by_what_it_does() -> None:
 # --- the integer form ---------------------------------------------------------------------
 
 
-def changed(index: int, **changes: object) -> Folded:
+def changed(index: int, **changes: Any) -> Folded:
     """A folded QuickNet with another layer `index`."""
     net = fold(create_model("quicknet_xs").eval(), SPEC)
     layers = list(net.layers)

@@ -23,7 +23,9 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Data:
+class Recorder:
+    """Data that notes which splits are asked for."""
+
     part: Part
     classes: tuple[str, ...] = CLASSES
     name: str = "dots"
@@ -33,6 +35,11 @@ class Data:
     def split(self, name: str) -> Part:
         self.asked.append(name)
         return self.part
+
+
+def data_of(part: Part, **fields: Any) -> Any:
+    """Return what stands in for a Dataset."""
+    return Recorder(part, **fields)
 
 
 def noisy(n: int = 600) -> Part:
@@ -54,7 +61,7 @@ def run(tmp_path: Path) -> Colours:
 
 def test_every_figure_agrees_with_counting(run: Colours) -> None:
     part = noisy()
-    found = evaluate(run, Data(part), "val", clock=itertools.count(10.0, 5.0).__next__)
+    found = evaluate(run, data_of(part), "val", clock=itertools.count(10.0, 5.0).__next__)
     logits = Colours().logits(part.images)
     right = logits.argmax(1) == part.labels
     assert 0.4 < right.mean() < 0.95
@@ -73,7 +80,7 @@ def test_every_figure_agrees_with_counting(run: Colours) -> None:
 
 
 def test_an_evaluation_survives_json_and_becomes_card_metrics(run: Colours) -> None:
-    found = evaluate(run, Data(noisy()), "val")
+    found = evaluate(run, data_of(noisy()), "val")
     again = msgspec.json.decode(msgspec.json.encode(found.to_dict()), type=Evaluation)
     assert again == found
     by_name = {metric.name: metric for metric in found.metrics()}
@@ -86,13 +93,13 @@ def test_an_evaluation_survives_json_and_becomes_card_metrics(run: Colours) -> N
 def test_a_class_without_images_has_no_recall(run: Colours) -> None:
     part = noisy()
     kept = part.labels != 2
-    found = evaluate(run, Data(Part(part.images[kept], part.labels[kept])), "test")
+    found = evaluate(run, data_of(Part(part.images[kept], part.labels[kept])), "test")
     assert (found.classes[2].n, found.classes[2].recall) == (0, None)
 
 
 def test_calibration_is_kept_in_the_card_and_lowers_the_loss(run: Colours) -> None:
     run.sharpness = 3000.0  # far too sure of itself
-    data = Data(noisy())
+    data = data_of(noisy())
     before = read_card(run.source / "card.json")
     temperature = calibrate(run, data)
     assert data.asked == ["val"]
@@ -109,29 +116,29 @@ def test_calibration_is_kept_in_the_card_and_lowers_the_loss(run: Colours) -> No
 def test_calibration_leaves_a_folder_in_use_alone(run: Colours, tmp_path: Path) -> None:
     text = (run.source / "card.json").read_text()
     with folder_lock(run.source), pytest.raises(CheckpointError, match="another run is using"):
-        calibrate(run, Data(noisy()))
+        calibrate(run, data_of(noisy()))
     assert (run.source / "card.json").read_text() == text
     with pytest.raises(CheckpointError, match="run folder it came from"):
-        calibrate(Colours(tmp_path / "model.safetensors"), Data(noisy()))
+        calibrate(Colours(tmp_path / "model.safetensors"), data_of(noisy()))
 
 
 def test_what_is_not_the_models_is_refused(run: Colours) -> None:
     part = noisy(10)
     with pytest.raises(DataError, match="other classes, or in another order"):
-        evaluate(run, Data(part, classes=("green", "red", "blue")))
+        evaluate(run, data_of(part, classes=("green", "red", "blue")))
     with pytest.raises(DataError, match="no images"):
-        evaluate(run, Data(Part(part.images[:0], part.labels[:0])))
+        evaluate(run, data_of(Part(part.images[:0], part.labels[:0])))
     for images in (part.images[:, :8], part.images[..., :1], part.images.astype(np.float32)):
         with pytest.raises(DataError, match=r"the model takes uint8 images \(N, 16, 16, 3\)"):
-            evaluate(run, Data(Part(images, part.labels)))
+            evaluate(run, data_of(Part(images, part.labels)))
     with pytest.raises(DataError, match="labels must lie in"):
-        evaluate(run, Data(Part(part.images, part.labels + 3)))
+        evaluate(run, data_of(Part(part.images, part.labels + 3)))
 
 
 def test_a_diverged_model_is_refused_not_scored(run: Colours) -> None:
     run.sharpness = float("nan")
     with pytest.raises(DataError, match="not all finite"):
-        evaluate(run, Data(noisy(10)))
+        evaluate(run, data_of(noisy(10)))
 
 
 def test_images_are_done_in_batches_and_progress_is_told() -> None:

@@ -4,16 +4,18 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from integers import Data, data_for, receipted, small_network, write_qnz
+from integers import data_for, receipted, small_network, write_qnz
 from networks import network_card
 from quicknet import engine
 from quicknet.cli.main import run
 from quicknet.core.card import Card, card_from_dict
 from quicknet.core.errors import CheckFailed, DataError, FormatError
+from quicknet.data import Dataset
 from quicknet.inference.verify import Verification, verify
 from quicknet.qnz import reference
 from quicknet.qnz.network import IntegerNetwork
@@ -25,7 +27,7 @@ def network() -> IntegerNetwork:
 
 
 @pytest.fixture(scope="module")
-def data(network: IntegerNetwork) -> Data:
+def data(network: IntegerNetwork) -> Dataset:
     return data_for(network)
 
 
@@ -44,7 +46,7 @@ def with_step(card: Card, **changes: object) -> Card:
 
 @pytest.mark.parametrize("names_classes", [True, False])
 def test_a_whole_file_holds_by_every_implementation_present(
-    names_classes: bool, network: IntegerNetwork, data: Data, tmp_path: Path
+    names_classes: bool, network: IntegerNetwork, data: Dataset, tmp_path: Path
 ) -> None:
     path = write_qnz(tmp_path / "m.qnz", network, receipted(network, data, names_classes))
     steps: list[int] = []
@@ -61,7 +63,7 @@ def test_a_whole_file_holds_by_every_implementation_present(
     assert (found.measured.top1, found.measured.top1_recorded, found.measured.different) == (0.75, 0.75, 0)
 
 
-def test_a_receipt_without_data_says_so(network: IntegerNetwork, data: Data, tmp_path: Path) -> None:
+def test_a_receipt_without_data_says_so(network: IntegerNetwork, data: Dataset, tmp_path: Path) -> None:
     found = verify(write_qnz(tmp_path / "m.qnz", network), data)
     assert found.holds
     assert not found.receipt_measured
@@ -103,13 +105,13 @@ def test_an_implementation_that_differs_is_named(
     ],
 )
 def test_what_the_card_says_otherwise_is_found(
-    change: Callable[[Card], Card], names: set[str], network: IntegerNetwork, data: Data, tmp_path: Path
+    change: Callable[[Card], Card], names: set[str], network: IntegerNetwork, data: Dataset, tmp_path: Path
 ) -> None:
     card = change(receipted(network, data))
     assert failed(verify(write_qnz(tmp_path / "m.qnz", network, card), data)) == names
 
 
-def test_one_image_of_another_class_breaks_the_digest(network: IntegerNetwork, data: Data, tmp_path: Path) -> None:
+def test_one_image_of_another_class_breaks_the_digest(network: IntegerNetwork, data: Any, tmp_path: Path) -> None:
     images = data.test.images.copy()
     labels = reference.run(network, images).argmax(1)
     images[20] = images[np.flatnonzero(labels != labels[20])[0]]
@@ -121,7 +123,7 @@ def test_one_image_of_another_class_breaks_the_digest(network: IntegerNetwork, d
         assert any(text in check.detail for check in found.checks)
 
 
-def test_another_network_under_the_same_card_is_found(network: IntegerNetwork, data: Data, tmp_path: Path) -> None:
+def test_another_network_under_the_same_card_is_found(network: IntegerNetwork, data: Dataset, tmp_path: Path) -> None:
     """As an exporter that mixes up files would write it: every digest holds."""
     other = dataclasses.replace(network, bias=network.bias + np.int32(1))
     found = verify(write_qnz(tmp_path / "m.qnz", other, receipted(network, data)))
@@ -139,7 +141,7 @@ def test_a_damaged_file_is_no_receipt_that_fails_but_a_file_that_is_refused(
         verify(path)
 
 
-def test_data_of_other_classes_is_refused(network: IntegerNetwork, data: Data, tmp_path: Path) -> None:
+def test_data_of_other_classes_is_refused(network: IntegerNetwork, data: Dataset, tmp_path: Path) -> None:
     other = dataclasses.replace(data, classes=tuple(reversed(data.classes)))
     with pytest.raises(DataError, match="other classes"):
         verify(write_qnz(tmp_path / "m.qnz", network), other)

@@ -39,13 +39,13 @@ def fields(struct: type[ctypes.Structure]) -> Iterator[str]:
     kind = f"quicknet::{struct.__name__}"
     if struct.__name__ not in ("Separable", "Stem", "Output"):
         kind += "<float>"
-    for name, _ in struct._fields_:
+    for name, *_ in struct._fields_:
         yield f'static_assert(offsetof({kind}, {name}) == {getattr(struct, name).offset}, "{name}");'
     yield f'static_assert(sizeof({kind}) == {ctypes.sizeof(struct)}, "{struct.__name__}");'
 
 
 def test_the_structs_are_those_of_the_source(tmp_path: Path) -> None:
-    structs = {NormInput, *(struct for taken in FUNCTIONS.values() for struct in taken)}
+    structs: set[type[ctypes.Structure]] = {NormInput, *(struct for taken in FUNCTIONS.values() for struct in taken)}
     assert len(structs) == 13
     lines = [line for struct in sorted(structs, key=lambda struct: struct.__name__) for line in fields(struct)]
     headers = [f'#include "{name}.h"' for name in ("output", "separable", "separable_backward", "stem")]

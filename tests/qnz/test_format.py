@@ -276,7 +276,7 @@ def printed() -> bytes:
     section = PAGE[PAGE.index("## A file, byte by byte") :]
     data = b""
     for line in section.split("```")[1].strip().splitlines():
-        offset, text = re.match(r"(\d+) +((?:[0-9A-F]{2} ?)+)(?: |$)", line).groups()  # type: ignore[union-attr]
+        offset, text = re.match(r"(\d+) +((?:[0-9A-F]{2} ?)+)(?: |$)", line).groups()
         assert int(offset) == len(data), line
         data += bytes.fromhex(text)
     return data
