@@ -41,7 +41,7 @@ def write_image(path: Path, colour: tuple[int, int, int] | str) -> Path:
 
 if __name__ == "__main__":
     from quicknet.cli.main import main
-    from quicknet.inference import classifier
+    from quicknet.inference import artifact
 
-    vars(classifier)["load"] = lambda path: Colours(Path(path))
+    vars(artifact)["load"] = lambda path: Colours(Path(path))
     main()

@@ -37,7 +37,7 @@ REVEALED = [
     "float",
     "float | None",
     "quicknet.deploy.export.Exported",
-    "torch.nn.modules.module.Module",
+    "quicknet.models.network.Network",
     "list[quicknet.data.doctor.Finding]",
     "list[str]",
 ]

@@ -13,7 +13,7 @@ import pytest
 from clips import BLUE, GREEN, RED, truncated, write_clip
 from colours import Colours, write_image
 from quicknet.cli.main import run
-from quicknet.inference import classifier
+from quicknet.inference import artifact
 from schema import follows
 
 PROGRAM = [sys.executable, str(Path(__file__).resolve().parent.parent / "colours.py")]
@@ -22,7 +22,7 @@ PROGRAM = [sys.executable, str(Path(__file__).resolve().parent.parent / "colours
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Colours:
     made = Colours()
-    monkeypatch.setattr(classifier, "load", lambda path: made)
+    monkeypatch.setattr(artifact, "load", lambda path: made)
     return made
 
 

@@ -11,7 +11,7 @@ import pytest
 from colours import Colours, write_image
 from quicknet.cli.main import run
 from quicknet.core.errors import DataError
-from quicknet.inference import address, classifier
+from quicknet.inference import address, artifact
 from quicknet.inference.address import fetch_picture, is_picture_address
 from quicknet.inference.predict import Unreadable, predict
 from quicknet.inference.video import is_video
@@ -53,7 +53,7 @@ def test_which_addresses_are_of_pictures() -> None:
 def test_addresses_are_answered_beside_files(
     server: Server, picture: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(classifier, "load", lambda path: Colours())
+    monkeypatch.setattr(artifact, "load", lambda path: Colours())
     server.files["/page.jpg"] = b"<html>not found</html>"
     server.redirects = {
         "/moved.png": f"{server.url}/a.png",

@@ -64,6 +64,9 @@ def test_every_function_takes_what_python_hands_over(name: str) -> None:
     text = " ".join((SOURCE / "kernels.cpp").read_text().split())
     for suffix, number in (("f32", "float"), ("f64", "double")):
         start = text.index(f"int quicknet_{name}_{suffix}(") + len(f"int quicknet_{name}_{suffix}(")
-        taken = [part.split("*")[0].removeprefix("const ") for part in text[start : text.index(")", start)].split(", ")]
+        taken = [
+            part.split("*")[0].strip().removeprefix("const ")
+            for part in text[start : text.index(")", start)].split(", ")
+        ]
         sizes, *others = (struct.__name__ for struct in FUNCTIONS[name])
         assert taken == [sizes, *(f"{other}<{number}>" for other in others)]

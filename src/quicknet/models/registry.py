@@ -5,15 +5,13 @@ from __future__ import annotations
 import fnmatch
 import importlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from quicknet.core.card import ModelRecord
 from quicknet.core.errors import ConfigError, nearest
 from quicknet.core.settings import from_mapping
 from quicknet.models.config import NetworkConfig
-
-if TYPE_CHECKING:
-    from quicknet.models.network import Network
+from quicknet.models.network import Network
 
 # name → module of its family, whose NETWORK is the class, and the variant's config in it
 MODELS = {
