@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -111,6 +110,8 @@ def json_options(text: str) -> Callable[[F], F]:
 def _print_schema(ctx: click.Context, option: click.Parameter, given: bool) -> None:
     if not given:
         return
+    import json
+
     from quicknet.cli.schemas import SCHEMAS
 
     click.echo(json.dumps(SCHEMAS[ctx.command.name or ""], indent=2, ensure_ascii=False))

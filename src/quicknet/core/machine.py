@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 from pathlib import Path
@@ -83,6 +82,8 @@ def _read(path: str) -> str | None:
 
 def versions() -> dict[str, str]:
     """Return the versions of the installed packages that compute."""
+    import importlib.metadata  # 25 modules, which every start-up would load
+
     installed = {}
     for name in _PACKAGES:
         try:
