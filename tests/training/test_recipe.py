@@ -8,13 +8,14 @@ import pytest
 from quicknet.core.errors import ConfigError, FormatError
 from quicknet.models.registry import create_model
 from quicknet.training.recipe import OptimSettings, Recipe, default_recipe, list_recipes, load_recipe, lower_rate
+from quicknet.training.setup import with_epochs
 
 
 def test_the_shipped_recipes_load_and_begin_with_a_comment():
     names = list_recipes()
-    assert {"fast", "paper", "best", "photos"} <= set(names)
+    assert {"fast", "paper", "best", "photos", "scratch"} <= set(names)
     for name in names:
-        recipe = load_recipe(name)
+        recipe = load_recipe(name, ["model.start_from=none"])
         assert recipe.name == name
         create_model(recipe.model.name, **recipe.model.overrides)
         text = (importlib.resources.files("quicknet.training") / "recipes" / f"{name}.toml").read_text("utf-8")
@@ -33,7 +34,7 @@ def test_the_paper_recipe_follows_section_4():
 
 @pytest.mark.parametrize("name", list_recipes())
 def test_a_resolved_recipe_says_the_same(name, tmp_path):
-    recipe = load_recipe(name, ["data.source=cifar10"])
+    recipe = load_recipe(name, ["data.source=cifar10", "model.start_from=none"])
     (tmp_path / "recipe.toml").write_text("# head\n" + recipe.to_toml())
     again = load_recipe(str(tmp_path / "recipe.toml"))
     assert again == recipe
@@ -41,12 +42,12 @@ def test_a_resolved_recipe_says_the_same(name, tmp_path):
 
 
 def test_with_a_parent_a_shipped_recipe_leaves_the_images_to_it(tmp_path):
-    assert load_recipe("photos").data.size == 96
+    assert load_recipe("scratch").data.size == 96
     for parent in ("model.start_from=runs/parent", 'model={start_from = "runs/parent"}'):
-        assert load_recipe("photos", [parent]).data.size is None
-        asked = load_recipe("photos", [parent, "data.size=48", "data.mode=L", "data.resize=pad"]).data
+        assert load_recipe("scratch", [parent]).data.size is None
+        asked = load_recipe("scratch", [parent, "data.size=48", "data.mode=L", "data.resize=pad"]).data
         assert (asked.size, asked.mode, asked.resize) == (48, "L", "pad")
-        assert load_recipe("photos", [parent], {"data.size": 64}).data.size == 64
+        assert load_recipe("scratch", [parent], {"data.size": 64}).data.size == 64
     own = tmp_path / "own.toml"  # what stands in one's own file is asked for
     own.write_text('data = { size = 80 }\nmodel = { start_from = "runs/parent" }\n')
     assert load_recipe(str(own)).data.size == 80
@@ -55,9 +56,9 @@ def test_with_a_parent_a_shipped_recipe_leaves_the_images_to_it(tmp_path):
 @pytest.mark.parametrize(
     ("name", "changes", "proposed"),
     [
-        ("photos", [], "optim.lr=0.0005"),
-        ("photos", ["optim.lr=0.008"], "optim.lr=0.002"),
-        ("photos", ["optim.lr=1e30"], "optim.lr=0.002"),
+        ("scratch", [], "optim.lr=0.0005"),
+        ("scratch", ["optim.lr=0.008"], "optim.lr=0.002"),
+        ("scratch", ["optim.lr=1e30"], "optim.lr=0.002"),
         ("fast", ["optim.lr=0.2"], "optim.lr=0.03"),
         ("fast", ["optim.vector_lr=1e9"], "optim.vector_lr=0.2"),
         ("paper", ["optim.lr=1e30"], "optim.lr=0.1"),
@@ -121,4 +122,26 @@ def test_a_recipe_is_frozen():
 
 def test_a_folder_gets_the_recipe_for_photos():
     assert default_recipe("cifar10") == default_recipe("cifar100") == "fast"
-    assert default_recipe("photos/") == default_recipe("data/cifar10") == "photos"
+    with_parent = default_recipe("photos/")
+    assert default_recipe("data/cifar10") == with_parent == default_recipe("photos/", "quicknet_xs")
+    assert default_recipe("photos/", "quicknet_xs", "runs/parent") == "photos"
+    assert default_recipe("photos/", "quicknet_xs", "none") == "scratch"
+    assert default_recipe("photos/", "darknet") == "scratch"  # no weights of it have seen photographs
+
+
+def test_the_parent_is_named_after_the_network(monkeypatch):
+    monkeypatch.setattr("quicknet.training.recipe.names_with_run", lambda: ["quicknet_s.photos"])
+    recipe = load_recipe("photos", ["model.name=quicknet_s"])
+    assert recipe.model.start_from == "quicknet_s.photos"
+    assert recipe.data.size is None  # the parent's
+    with pytest.raises(ConfigError, match=r"no weights darknet\.photos.*--recipe scratch"):
+        load_recipe("photos", ["model.name=darknet"])
+    assert load_recipe("photos", ["model.start_from=none"]).model.start_from is None
+
+
+def test_epochs_follow_from_the_number_of_images_unless_they_are_asked_for():
+    recipe = load_recipe("fast", ["train.views=20000", "train.views=1000", "train.epochs=60"])
+    assert [with_epochs(recipe, images).train.epochs for images in (5, 20, 100, 900, 5000)] == [60, 50, 10, 1, 1]
+    assert with_epochs(recipe, 20).train.views is None  # so that the resolved recipe makes the same run
+    asked = load_recipe("photos", ["model.start_from=none", "train.epochs=7"])
+    assert with_epochs(asked, 1_000_000).train.epochs == 7

@@ -28,7 +28,7 @@ The output is one line per image or frame. Tabs separate the fields:
 
 \b
   name, the answer and its probability, the next best classes
-  name, unknown, the best classes           (below --min-confidence)
+  name, unknown, the best classes           (with --unknown or --min-confidence)
   name, frame and time in seconds, ...      (frames of a video)
 
 Every frame of a video file is classified, or --fps frames per second of it. From a camera, and with
@@ -71,6 +71,11 @@ video, a camera or --watch, the number of frames and their rate follow on standa
     metavar="P",
     help='Answer "unknown" where the best class has a probability below P.',
 )
+@click.option(
+    "--unknown",
+    is_flag=True,
+    help='Answer "unknown" below the probability that was chosen on val, where 95% of pictures are still answered.',
+)
 @json_options("Print one JSON object per line and image.")
 @click.option("-0", "nul", is_flag=True, help="Names on standard input end with NUL, as from find -print0.")
 @click.option(
@@ -93,8 +98,11 @@ def predict(model: str, files: tuple[str, ...], **options: Any) -> int:
 
     if bool(files) == (options["watch"] is not None):
         raise ConfigError("give FILES to classify or --watch FOLDER: one of the two")
-    settings = PredictSettings(top=options["top"], min_confidence=options["min_confidence"], batch=options["batch"])
+    if options["unknown"] and options["min_confidence"]:
+        raise ConfigError("--unknown takes the threshold from the model; leave it or --min-confidence out")
     classifier = open_model(model, options["runtime"], options["threads"], options["quiet"])
+    threshold = _threshold(classifier, model) if options["unknown"] else options["min_confidence"]
+    settings = PredictSettings(top=options["top"], min_confidence=threshold, batch=options["batch"])
     if not options["quiet"]:
         _note_calibration(classifier, model)
     printer = _Printer(options["as_json"], options["quiet"])
@@ -106,6 +114,16 @@ def predict(model: str, files: tuple[str, ...], **options: Any) -> int:
         elif not all(_video(classifier, name, settings, options, printer) for name in names if name):
             return 130
     return 2 if printer.failed else 0
+
+
+def _threshold(classifier: Classifier, model: str) -> float:
+    """Return the probability below which the model's card calls a picture unknown. Raises ConfigError."""
+    if classifier.card.unknown is None:
+        raise ConfigError(
+            f"{model} holds no threshold for --unknown; choose one (quicknet evaluate RUN --calibrate, then export "
+            "again), or give a probability with --min-confidence"
+        )
+    return classifier.card.unknown.min_confidence
 
 
 def _note_calibration(classifier: Classifier, model: str) -> None:

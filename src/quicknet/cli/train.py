@@ -56,7 +56,8 @@ stops at once.
 @click.option(
     "--recipe",
     metavar="NAME",
-    help="Use fast, best, paper, photos, or a .toml file.  [default: fast; photos for a folder]",
+    help="Use fast, best, paper, photos, scratch, or a .toml file.  "
+    "[default: fast; for a folder photos, or scratch without weights to start from]",
 )
 @click.option("--run", "run_name", metavar="FOLDER", help="Write this run folder.  [default: runs/DATA-MODEL-RECIPE]")
 @click.option(
@@ -69,7 +70,8 @@ stops at once.
     "--from",
     "start_from",
     metavar="RUN",
-    help="Fine-tune the weights of this run folder or name.",
+    help="Fine-tune the weights of this run folder or name; none starts from nothing.  "
+    "[default: NAME.photos of the network for a folder]",
 )
 @click.option(
     "--teacher",
@@ -79,6 +81,11 @@ stops at once.
 @click.option("--epochs", type=int, metavar="N", help="Train for N epochs; short for --set train.epochs=N.")
 @click.option("--batch-size", type=int, metavar="N", help="Use N images per step; short for --set train.batch_size=N.")
 @click.option("--size", type=int, metavar="N", help="Use images of N by N pixels; short for --set data.size=N.")
+@click.option(
+    "--balance/--no-balance",
+    default=None,
+    help="Count every class alike, however few pictures it has.  [default: where a folder's classes differ by 5 to 1]",
+)
 @click.option("--seed", type=int, metavar="N", help="Start random numbers from N; short for --set train.seed=N.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change any setting of the recipe.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="Train on cpu, cuda, cuda:1 or auto.")
@@ -133,7 +140,7 @@ def _settings(
     shortcuts: dict[str, Any],
 ) -> Recipe:
     """Return the recipe that the command line describes."""
-    from quicknet.training.recipe import default_recipe, load_recipe
+    from quicknet.training.recipe import NO_PARENT, default_recipe, load_recipe
 
     keys = {
         "start_from": "model.start_from",
@@ -143,14 +150,17 @@ def _settings(
         "size": "data.size",
         "seed": "train.seed",
     }
-    if model is not None and shortcuts["start_from"] is not None:
+    if model is not None and shortcuts["start_from"] not in (None, NO_PARENT):
         raise ConfigError("--from brings its own network with it; leave --model out")
-    keys |= {"model": "model.name", "data": "data.source"}
+    keys |= {"model": "model.name", "data": "data.source", "balance": "train.balance"}
     given = {**shortcuts, "model": model, "data": data}
+    if given["balance"] is not None:
+        given["balance"] = "on" if given["balance"] else "off"
     values = {keys[name]: value for name, value in given.items() if value is not None}
     for value in values.values():
         _require_unicode(str(value))
-    settings = load_recipe(recipe or default_recipe(data or "cifar10"), changes, values)
+    recipe = recipe or default_recipe(data or "cifar10", model, shortcuts["start_from"])
+    settings = load_recipe(recipe, changes, values)
     if not settings.data.source:
         raise ConfigError("no DATA given; name cifar10, cifar100 or a folder with one folder of pictures per class")
     return settings
@@ -195,7 +205,7 @@ def _carry_out(run: Run, as_json: bool, quiet: bool) -> int:
         try:
             with live.running(), scalars(run) as to_tensorboard:
                 for record in training.fit(run):
-                    live.say(_epoch_line(record, run.recipe.train.epochs, unbalanced))
+                    live.say(_epoch_line(record, run, unbalanced))
                     to_tensorboard(record)
                     if as_json and run.world.main:
                         click.echo(json.dumps({"event": "epoch", **record.to_dict()}))
@@ -269,8 +279,15 @@ def _live_line(run: Run, rate: Rate) -> str:
     )
 
 
-def _epoch_line(record: EpochRecord, epochs: int, unbalanced: bool) -> str:
+def _epoch_line(record: EpochRecord, run: Run, unbalanced: bool) -> str:
+    epochs = run.recipe.train.epochs
     width = len(str(epochs))
+    if record.epoch == 0 and run.head is not None:
+        folds = f"{100 * run.head.accuracy:.1f} ± {100 * run.head.spread:.1f}% over {run.head.folds} folds of train"
+        return (
+            f"head     val {100 * (record.val_accuracy or 0):.2f}%, {folds}, {duration(record.seconds)}: "
+            f"{run.folder.path} answers from now on, and training goes on"
+        )
     text = f"epoch {record.epoch:{width}d}/{epochs}  loss {record.train_loss:.3f}"
     text += f"  acc {100 * record.train_accuracy:.2f}%"
     if record.val_accuracy is not None:

@@ -130,6 +130,28 @@ class Vectors(Settings, frozen=True, kw_only=True):
     integers: tuple[tuple[int, ...], ...] | None = None
 
 
+class UnknownRecord(Settings, frozen=True, kw_only=True):
+    """From which probability on an answer is believed; below it the picture is "unknown".
+
+    At `min_confidence` (at the card's temperature) `kept` of the n images of `split` are answered.
+    Of `others_n` pictures of none of the classes, from the folder `others`, `refused` are unknown;
+    None where that was not measured. Shares are 0..1.
+    """
+
+    min_confidence: float
+    split: str
+    n: int
+    kept: float
+    others: str | None = None
+    others_n: int | None = None
+    refused: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is not a probability."""
+        if not all(0 <= share <= 1 for share in (self.min_confidence, self.kept, self.refused or 0.0)):
+            raise FormatError("unknown: min_confidence, kept and refused must lie in 0..1")
+
+
 class IntegerRecord(Settings, frozen=True, kw_only=True):
     """What a `.qnz` says about its integer network: the width class, and the real value of a logit of 1."""
 
@@ -154,6 +176,7 @@ class Card(msgspec.Struct, kw_only=True, frozen=True):
     training: TrainingRecord | None = None
     metrics: tuple[Metric, ...] = ()
     temperature: float | None = None
+    unknown: UnknownRecord | None = None
     lineage: tuple[Step, ...] = ()
     vectors: Vectors | None = None
     integer: IntegerRecord | None = None
@@ -176,8 +199,9 @@ class Card(msgspec.Struct, kw_only=True, frozen=True):
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object, with the unknown fields where they came from."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
-        if self.costs is None:  # an older card is written again as it was
-            del fields["costs"]
+        for newer in ("costs", "unknown"):  # an older card is written again as it was
+            if fields[newer] is None:
+                del fields[newer]
         fields["lineage"] = [step.to_dict() for step in self.lineage]
         return {**fields.pop("extra"), **fields}
 

@@ -41,7 +41,8 @@ def train(
 ) -> Generator[EpochRecord, None, None]:
     """Train on `source` into the folder `run`, or go on where that was left; yields each epoch.
 
-    `recipe` is a shipped name or a .toml file (None: `fast` for CIFAR, `photos` for a folder),
+    `recipe` is a shipped name or a .toml file (None: `fast` for CIFAR, `photos` for a folder, which
+    starts from weights that have seen photographs; `scratch` starts from nothing),
     `changes` are `KEY=VALUE` settings; a run that goes on keeps its own. When the iterator ends,
     the folder holds the finished classifier. Raises QuickNetError.
     """

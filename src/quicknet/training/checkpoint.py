@@ -51,6 +51,8 @@ class EpochRecord(Settings, frozen=True, kw_only=True):
     """One line of `log.jsonl`. Losses in nats, accuracies as shares (`val_balanced_accuracy`:
     the mean over classes; None in logs of older versions), `seconds` of this epoch;
     `energy_joules` of the processors, where the machine measures it (`core/energy.py`).
+    Epoch 0, which is not logged, is the classifier fitted to the parent's features; its
+    `train_loss` and `train_accuracy` are of training images that were left out of the fit.
     """
 
     epoch: int

@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from quicknet.models.network import Network
 from quicknet.training.threads import one_thread
 
 
@@ -17,7 +18,7 @@ class Ema:
     forgotten quickly.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: Network, decay: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self._averages, self._sources = [], []

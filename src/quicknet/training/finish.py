@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quicknet.inference import metrics
 from quicknet.inference.evaluate import Evaluation, evaluate_logits
+from quicknet.inference.unknown import choose_unknown
 from quicknet.report.data import ReportData, worst_mistakes
 from quicknet.report.html import write_report
 from quicknet.training.checkpoint import TorchClassifier
@@ -11,15 +12,17 @@ from quicknet.training.run import Run
 
 
 def finish(run: Run) -> Evaluation:
-    """Fit the temperature on `val`, measure `test` (`val` where there is none), put the figures
+    """Fit temperature and threshold on `val`, measure `test` (`val` where there is none), put the figures
     into the card and write `report.html`; return what was measured.
 
     The test split is read here and nowhere else: once per finished run.
     """
     classifier = TorchClassifier(run.folder.path, str(run.device))
     val = run.data.split("val")
-    temperature = metrics.fit_temperature(classifier.logits(val.images), val.labels)
-    classifier.card = classifier.card.replace(temperature=temperature)
+    val_logits = classifier.logits(val.images)
+    temperature = metrics.fit_temperature(val_logits, val.labels)
+    unknown = choose_unknown(val_logits, temperature, "val")
+    classifier.card = classifier.card.replace(temperature=temperature, unknown=unknown)
     name = "test" if "test" in run.data.splits else "val"
     evaluation, logits = evaluate_logits(classifier, run.data, name)
     kept = tuple(

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from quicknet.data.augment import Batch
 from quicknet.training.checkpoint import EpochRecord
+from quicknet.training.head import fit_head
 from quicknet.training.optim import factor
 from quicknet.training.run import Run
 
@@ -38,6 +39,8 @@ def fit(run: Run) -> Iterator[EpochRecord]:
     # about once in 100 steps (quicknet_s, 2 cores).
     gc.collect()
     gc.freeze()
+    if run.fits_head_first and not run.steps_done():
+        yield first_answer(run)
     while state.epoch < run.recipe.train.epochs and not run.out_of_patience():
         run.model.train()
         for indices in run.remaining_batches():
@@ -86,11 +89,10 @@ def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
 
 def loss_of(run: Run, logits: Tensor, batch: Batch) -> Tensor:
     """Return the loss of each image (B,): cross-entropy, mixed labels, distillation."""
-    smoothing = run.recipe.train.label_smoothing
     logits = logits.float()
-    losses = F.cross_entropy(logits, batch.labels, reduction="none", label_smoothing=smoothing)
+    losses = _cross_entropy(logits, batch.labels, run)
     if batch.mix_labels is not None and batch.mix_weight is not None:
-        other = F.cross_entropy(logits, batch.mix_labels, reduction="none", label_smoothing=smoothing)
+        other = _cross_entropy(logits, batch.mix_labels, run)
         losses = batch.mix_weight * losses + (1 - batch.mix_weight) * other
     if run.teacher is None:
         return losses
@@ -102,10 +104,44 @@ def loss_of(run: Run, logits: Tensor, batch: Batch) -> Tensor:
     return (1 - settings.weight) * losses + settings.weight * divergence
 
 
+def _cross_entropy(logits: Tensor, labels: Tensor, run: Run) -> Tensor:
+    """Return each image's (B,), times what its class counts."""
+    smoothing = run.recipe.train.label_smoothing
+    losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    return losses if run.class_weights is None else losses * run.class_weights[labels]
+
+
 def require_number(loss: Tensor, run: Run, step: int) -> None:
     """Raise TrainingError where the loss is NaN or infinite."""
     if not bool(torch.isfinite(loss)):
         raise run.diverged(f"the loss is {loss.item()}", step)
+
+
+def first_answer(run: Run) -> EpochRecord:
+    """Fit the classifier to the parent's features, save it; return the record of epoch 0.
+
+    From here on the run folder holds a model that answers. It is no epoch of the log: a run that
+    is resumed before its first step does it again, to the same weights.
+    """
+    started = time.perf_counter()
+    head = run.head = fit_head(run)
+    validation = run.validate()
+    run.state.best_accuracy = run.score(validation)
+    run.save_best(validation, 0)
+    run.save()
+    return EpochRecord(
+        epoch=0,
+        train_loss=head.loss,
+        train_accuracy=head.accuracy,
+        val_loss=validation.loss,
+        val_accuracy=validation.accuracy,
+        best=True,
+        learning_rate=0.0,
+        image_size=run.data.spec.size,
+        images_per_second=0.0,
+        seconds=time.perf_counter() - started,
+        val_balanced_accuracy=validation.balanced_accuracy,
+    )
 
 
 def finish_epoch(run: Run) -> EpochRecord:
@@ -133,7 +169,7 @@ def finish_epoch(run: Run) -> EpochRecord:
         val_balanced_accuracy=None if validation is None else validation.balanced_accuracy,
     )
     if validation is not None and best:
-        state.best_accuracy, state.best_epoch = validation.accuracy, number
-        run.save_best(validation)
+        state.best_accuracy, state.best_epoch = run.score(validation), number
+        run.save_best(validation, number)
     run.next_epoch(record.to_dict())
     return record

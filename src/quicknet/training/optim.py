@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,20 +39,34 @@ def factor(settings: ScheduleSettings, progress: float) -> float:
             return settings.gamma ** sum(progress >= m for m in settings.milestones)
 
 
+Group = dict[str, Any]
+Parameters = list[tuple[str, nn.Parameter]]
+
+
+def _layers(model: nn.Module, decay: float) -> list[tuple[float, Parameters]]:
+    """Return the parameters that are trained, layer by layer, each with its share of the learning rate.
+
+    A layer is what stands at the top of the network, or in a list there (`stem`, `blocks.3`); its
+    share is `decay` for every layer behind it. Without decay all are one.
+    """
+    layers: dict[str, Parameters] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            first, second = [*name.split("."), ""][:2]
+            layer = f"{first}.{second}" if second.isdigit() else first
+            layers.setdefault(layer if decay < 1 else "", []).append((name, parameter))
+    return [(decay ** (len(layers) - 1 - depth), parameters) for depth, parameters in enumerate(layers.values())]
+
+
 class Optimizer:
     """One or two torch optimizers stepped as one; their state as named tensors."""
 
     def __init__(self, model: nn.Module, settings: OptimSettings) -> None:
         self._views: list[tuple[nn.Parameter, nn.Parameter]] = []
-        matrices, decayed, plain = self._sort(model, settings)
         vector_lr, decay = settings.lr, settings.weight_decay
         if settings.name == "muon":
             vector_lr, decay = settings.vector_lr, settings.vector_decay
-        groups = [
-            {"params": decayed, "weight_decay": decay, "peak_lr": vector_lr},
-            {"params": plain, "weight_decay": 0.0, "peak_lr": vector_lr},
-        ]
-        groups = [group for group in groups if group["params"]]
+        groups, matrices = self._groups(model, settings, vector_lr, decay)
         self.parts: list[torch.optim.Optimizer] = []
         if settings.name == "adamw":
             self.parts.append(torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True))
@@ -67,22 +82,28 @@ class Optimizer:
             )
         if matrices:
             self.parts.append(
-                Muon(
-                    [{"params": matrices, "peak_lr": settings.lr}],
-                    lr=settings.lr,
-                    momentum=settings.momentum,
-                    weight_decay=settings.weight_decay,
-                )
+                Muon(matrices, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
             )
 
-    def _sort(self, model: nn.Module, settings: OptimSettings) -> tuple[list[nn.Parameter], ...]:
+    def _groups(
+        self, model: nn.Module, settings: OptimSettings, vector_lr: float, decay: float
+    ) -> tuple[list[Group], list[Group]]:
+        """Return the parameter groups of SGD or AdamW, and those of Muon."""
+        groups: list[Group] = []
+        matrices: list[Group] = []
+        for share, parameters in _layers(model, settings.layer_decay):
+            filters, decayed, plain = self._sort(parameters, settings)
+            groups.append({"params": decayed, "weight_decay": decay, "peak_lr": share * vector_lr})
+            groups.append({"params": plain, "weight_decay": 0.0, "peak_lr": share * vector_lr})
+            matrices.append({"params": filters, "peak_lr": share * settings.lr})
+        return [group for group in groups if group["params"]], [group for group in matrices if group["params"]]
+
+    def _sort(self, parameters: Parameters, settings: OptimSettings) -> tuple[list[nn.Parameter], ...]:
         """Return the matrices for Muon, what decays, and what does not (PReLU, norms, biases)."""
         matrices: list[nn.Parameter] = []
         decayed: list[nn.Parameter] = []
         plain: list[nn.Parameter] = []
-        for name, parameter in model.named_parameters():
-            if not parameter.requires_grad:
-                continue
+        for name, parameter in parameters:
             depthwise = parameter.ndim == 4 and parameter.shape[1] == 1
             if settings.name == "muon" and parameter.ndim == 4 and not depthwise:
                 view = nn.Parameter(_as_matrix(parameter.detach(), parameter))

@@ -19,13 +19,15 @@ from quicknet.core.settings import Settings, from_mapping
 from quicknet.data.augment import AugmentSettings
 from quicknet.data.cifar import CIFARS
 from quicknet.data.request import DataRequest
+from quicknet.inference.shipped import names_with_run, or_names_with_run
 
 _LIMIT_BYTES = 1 << 20
+NO_PARENT = "none"  # as `start_from`
 INHERITED = ("size", "mode", "resize")  # settings of [data] that a fine-tuned network has from its parent
 
 
 class ModelSettings(Settings, frozen=True, kw_only=True):
-    """Which network: a registry name with overrides, or a run folder to start from."""
+    """Which network: a registry name with overrides, or a run folder to start from (or `none`)."""
 
     name: str = "quicknet_s"
     overrides: dict[str, Any] = {}
@@ -64,6 +66,8 @@ class OptimSettings(Settings, frozen=True, kw_only=True):
     `muon` takes the filters that are matrices (pointwise, stem); vectors, depthwise filters and
     the classifier then go to SGD with `vector_lr` and `vector_decay`, since Muon's decay is
     decoupled and its steps have another scale. `decay_on` "convs" leaves the classifier out.
+    `layer_decay` is for weights that have learned already: each layer's rate is that of the
+    layer behind it times this, the classifier's is the full one (ULMFiT, Howard & Ruder 2018, §3.2).
     """
 
     name: Literal["sgd", "adamw", "muon"] = "sgd"
@@ -74,6 +78,7 @@ class OptimSettings(Settings, frozen=True, kw_only=True):
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 5e-4
     decay_on: Literal["weights", "convs"] = "weights"
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot descend."""
@@ -81,6 +86,8 @@ class OptimSettings(Settings, frozen=True, kw_only=True):
             raise ConfigError("optim: lr and vector_lr must be positive, momentum in 0..1")
         if self.weight_decay < 0 or self.vector_decay < 0:
             raise ConfigError("optim: weight_decay and vector_decay must not be negative")
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"optim.layer_decay {self.layer_decay} must lie in 0 < x <= 1")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"optim.betas {self.betas} must lie in 0 <= beta < 1")
 
@@ -107,9 +114,20 @@ class ScheduleSettings(Settings, frozen=True, kw_only=True):
 
 
 class TrainSettings(Settings, frozen=True, kw_only=True):
-    """The loop. `sizes`: progressive image size, (from this share of the run, pixels) pairs."""
+    """The loop. `sizes`: progressive image size, (from this share of the run, pixels) pairs.
+
+    `views` shortens `epochs` to what shows about so many augmented images. `head_first`: a
+    classifier for new classes starts from a fit to the parent's features instead of random numbers.
+    `balance`: a class counts the more in the loss the fewer images it has; `auto` where classes
+    differ by 5 to 1. `keep`: which epoch's weights to use, `auto` the last where `val` has
+    fewer than 100 images, which cannot tell good epochs apart.
+    """
 
     epochs: int = 30
+    views: int | None = None
+    head_first: bool = False
+    balance: Literal["off", "on", "auto"] = "off"
+    keep: Literal["best", "last", "auto"] = "best"
     batch_size: int = 128
     accumulate: int = 1
     seed: int = 0
@@ -129,6 +147,8 @@ class TrainSettings(Settings, frozen=True, kw_only=True):
             raise ConfigError("train: epochs, batch_size, accumulate and evaluate_every must be at least 1")
         if self.epochs > 1_000_000 or self.batch_size > 1 << 20 or not 0 <= self.seed < 1 << 63:
             raise ConfigError("train: at most 1,000,000 epochs, 1,048,576 images a batch, a seed in 0..2^63-1")
+        if self.views is not None and self.views < 1:
+            raise ConfigError(f"train.views {self.views} must be at least 1")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"train.patience {self.patience} must be at least 1")
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.ema_decay < 1:
@@ -193,9 +213,24 @@ def list_recipes() -> list[str]:
     return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
 
 
-def default_recipe(source: str) -> str:
-    """Return the recipe for data that names none: `fast` for CIFAR by name, `photos` for a folder."""
-    return "fast" if source in CIFARS else "photos"
+def default_recipe(source: str, network: str | None = None, start_from: str | None = None) -> str:
+    """Return the recipe for data that names none.
+
+    `fast` for CIFAR by name; for a folder `photos` with a parent, which is the network's own
+    weights for photographs where they ship and nothing else is asked for, and `scratch` without.
+    """
+    if source in CIFARS:
+        return "fast"
+    if start_from is None:
+        network = network or _shipped("photos")["model"]["name"]
+        return "photos" if f"{network}.photos" in names_with_run() else "scratch"
+    return "scratch" if start_from == NO_PARENT else "photos"
+
+
+def _shipped(name: str) -> dict[str, Any]:
+    """Return what the file of a shipped recipe says."""
+    path = importlib.resources.files("quicknet.training") / "recipes" / f"{name}.toml"
+    return tomllib.loads(path.read_text("utf-8"))
 
 
 def lower_rate(recipe: Recipe) -> str:
@@ -204,7 +239,7 @@ def lower_rate(recipe: Recipe) -> str:
     Where even a quarter is above what the shipped recipes use with this optimizer (the recipe of
     this name, if it is one of them), it is their value.
     """
-    shipped = [load_recipe(name) for name in list_recipes()]
+    shipped = [load_recipe(name, ["model.start_from=none"]) for name in list_recipes()]
     alike = [one for one in shipped if one.optim.name == recipe.optim.name]
     alike = [one for one in alike if one.name == recipe.name] or alike
     keys = ("vector_lr", "lr") if recipe.optim.name == "muon" else ("lr",)
@@ -219,37 +254,56 @@ def load_recipe(name: str, changes: Sequence[str] = (), values: Mapping[str, Any
     """Return a shipped recipe by name, or one from a `.toml` file, with `KEY=VALUE` changes.
 
     Keys are dotted (`train.epochs=10`), values are TOML (bare words are taken as strings);
-    `values` are keys with values that are taken as they are, such as a folder's name. With a
-    parent (`model.start_from`) a shipped recipe does not decide how images are prepared: what
-    `changes` and `values` leave out is the parent's. Raises ConfigError naming the nearest known
-    key or recipe.
+    `values` are keys with values that are taken as they are, such as a folder's name. `{name}` in
+    `model.start_from` stands for the network's name. With a parent a shipped recipe does not
+    decide how images are prepared: what `changes` and `values` leave out is the parent's.
+    Whoever asks for `train.epochs` gets them, whatever the recipe's `views`. Raises ConfigError
+    naming the nearest known key or recipe.
     """
     if name.endswith(".toml") or "/" in name:
-        text, where = _read_text(Path(name)), name
+        fields, where = _read_toml(Path(name)), name
     elif name in list_recipes():
-        text = (importlib.resources.files("quicknet.training") / "recipes" / f"{name}.toml").read_text("utf-8")
-        where = f"recipe {name}"
+        fields, where = _shipped(name), f"recipe {name}"
     else:
         raise ConfigError(f"there is no recipe {name!r}{nearest(name, list_recipes())}, or name a .toml file")
-    try:
-        fields = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        raise ConfigError(f"the recipe is not TOML ({where}: {error}); mend that line") from error
     fields.setdefault("name", Path(name).stem)
     asked = [*map(_parsed, changes), *(values or {}).items()]
     _put_all(fields, asked)
+    if any(key == "train.epochs" for key, _ in asked) and all(key != "train.views" for key, _ in asked):
+        _table(fields, "train").pop("views", None)
+    _name_parent(_table(fields, "model"))
     if name in list_recipes() and _table(fields, "model").get("start_from") is not None:
         for key in INHERITED:
             _table(fields, "data").pop(key, None)
-        _put_all(fields, asked)
+        _put_all(fields, [(key, value) for key, value in asked if key.startswith("data")])
     return from_mapping(Recipe, fields, where)
 
 
-def _read_text(path: Path) -> str:
+def _name_parent(model: dict[str, Any]) -> None:
+    """Put the network's name into `start_from`; take out what says that there is no parent.
+
+    Raises ConfigError where no weights of that name ship.
+    """
+    start_from = model.get("start_from")
+    if start_from == NO_PARENT:
+        del model["start_from"]
+    if not isinstance(start_from, str) or "{name}" not in start_from:
+        return
+    model["start_from"] = start_from.replace("{name}", str(model.get("name", ModelSettings().name)))
+    if model["start_from"] not in names_with_run():
+        raise ConfigError(
+            f"there are no weights {model['start_from']}; train from nothing (--recipe scratch), "
+            f"or name a run folder to start from (--from){or_names_with_run()}"
+        )
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return read_bounded(path, _LIMIT_BYTES, "the recipe").decode()
+        return tomllib.loads(read_bounded(path, _LIMIT_BYTES, "the recipe").decode())
     except UnicodeDecodeError as error:
         raise ConfigError(f"the recipe is not UTF-8 text ({path}: {error.reason}); save it as UTF-8") from error
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise ConfigError(f"the recipe is not TOML ({path}: {error}); mend that line") from error
 
 
 def _parsed(change: str) -> tuple[str, Any]:

@@ -41,52 +41,12 @@ from quicknet.training.ema import Ema
 from quicknet.training.evaluate import predict_logits
 from quicknet.training.optim import Optimizer
 from quicknet.training.recipe import Recipe, lower_rate
+from quicknet.training.state import HeadFit, Meter, State, Validation
 from quicknet.training.teacher import Teacher
 
+_FEW_IMAGES = 100  # of validation: below, a point is one image, and the best of 40 epochs is luck
 # of State, what last.json holds as it is
 _COUNTERS = ("epoch", "step", "seen", "seconds", "energy_joules", "best_accuracy", "best_epoch")
-
-
-@dataclasses.dataclass(slots=True)
-class State:
-    """How far a run is. `correct` and `loss_sum` stay on the device until an epoch ends."""
-
-    correct: Tensor
-    loss_sum: Tensor
-    epoch: int = 0  # finished ones
-    step: int = 0  # steps done of the epoch in progress
-    seen: int = 0
-    seconds: float = 0.0  # of the epoch in progress
-    energy_joules: float | None = None  # of the epoch in progress, where the machine measures it
-    best_accuracy: float = -1.0
-    best_epoch: int = 0
-    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Validation:
-    """Loss and accuracy of the weights to use, on the validation split."""
-
-    loss: float
-    accuracy: float
-    balanced_accuracy: float
-    n: int
-
-
-class Meter:
-    """What the live line reads while the loop goes on: written by `fit`, read by anyone."""
-
-    def __init__(self) -> None:
-        self.loss = 0.0
-        self.steps_done = 0  # since the process started
-        self.state: State | None = None
-
-    def show(self, loss: Tensor, state: State) -> None:
-        """Take note of a step."""
-        if loss.device.type == "cpu":
-            self.loss = float(loss)
-        self.steps_done += 1
-        self.state = state
 
 
 def resident(images: NDArray[np.uint8], device: torch.device, budget_bytes: int | None = None) -> Tensor:
@@ -118,6 +78,7 @@ class Parts:
     device: torch.device
     world: World
     lineage: tuple[Step, ...] = ()
+    fresh_classifier: bool = False  # a random one, for other classes than the parent's
 
 
 class Run:
@@ -143,13 +104,25 @@ class Run:
         compiled = self.device.type == "cuda" if compiled is None else compiled
         self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if compiled else self.model
         self.optimizer = Optimizer(self.model, self.recipe.optim)
+        self.class_weights = self._class_weights()
         self.ema = Ema(self.model, self.recipe.train.ema_decay) if self.recipe.train.ema_decay else None
         self.teacher = parts.teacher
+        self.fits_head_first = parts.fresh_classifier and self.recipe.train.head_first
+        self.head: HeadFit | None = None
         self.state = State(self._zero(torch.int64), self._zero(torch.float32))
         self.meter = Meter()
         self._energy, self._joules_before = EnergyMeter(), 0.0
         self.stop_requested = False
         self._saved_at = time.monotonic()
+
+    def _class_weights(self) -> Tensor | None:
+        """Return how much an image of each class counts in the loss, 1 on average; None where all count alike."""
+        balance = self.recipe.train.balance
+        if balance == "off" or (balance == "auto" and not self.unbalanced("train")):
+            return None
+        counts = self.class_counts("train")
+        share = np.where(counts > 0, counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
+        return torch.from_numpy(share.astype(np.float32)).to(self.device)
 
     def _zero(self, dtype: torch.dtype) -> Tensor:
         return torch.zeros((), dtype=dtype, device=self.device)
@@ -237,23 +210,30 @@ class Run:
         return metrics.unbalanced(self.class_counts(split))
 
     def is_best(self, validation: Validation) -> bool:
-        """Return whether no epoch before was as good: accuracy decides, then loss.
+        """Return whether this epoch's weights are the ones to use so far.
 
-        A small split has few values of accuracy, which many epochs reach. The best loss is read
-        from the history, so that run folders of every age resume.
+        With `train.keep` "last" always; else where no epoch before was as good: `score` decides,
+        then loss. A small split has few values of accuracy, which many epochs reach. The best loss
+        is read from the history, so that run folders of every age resume.
         """
-        state = self.state
-        if validation.accuracy != state.best_accuracy or not state.best_epoch:
-            return validation.accuracy > state.best_accuracy
+        state, keep = self.state, self.recipe.train.keep
+        if keep == "last" or (keep == "auto" and validation.n < _FEW_IMAGES):
+            return True
+        if self.score(validation) != state.best_accuracy or not state.best_epoch:
+            return self.score(validation) > state.best_accuracy
         best_loss: float = state.history[state.best_epoch - 1]["val_loss"]
         return validation.loss < best_loss
 
+    def score(self, validation: Validation) -> float:
+        """Return what epochs are compared by: accuracy, or its mean over classes where each class counts alike."""
+        return validation.accuracy if self.class_weights is None else validation.balanced_accuracy
+
     # --- saving ---------------------------------------------------------------------------
 
-    def save_best(self, validation: Validation) -> None:
-        """Write the weights to use and their card."""
+    def save_best(self, validation: Validation, epochs: int) -> None:
+        """Write the weights to use after so many epochs, and their card."""
         if self.world.main:
-            self.folder.save_model(dict(self.best_model.state_dict()), self.card(validation))
+            self.folder.save_model(dict(self.best_model.state_dict()), self.card(validation, epochs))
 
     @functools.cached_property
     def costs(self) -> Costs:
@@ -261,8 +241,8 @@ class Run:
         record = model_record(self.recipe.model.name, self.model)
         return count_costs(lambda: model_from_record(record))
 
-    def card(self, validation: Validation) -> Card:
-        """Return the card of the weights to use as they are now."""
+    def card(self, validation: Validation, epochs: int) -> Card:
+        """Return the card of the weights to use as they are now, after so many epochs."""
         state, recipe = self.state, self.recipe
         vectors = draw_vectors(self.data.spec.size, self.data.spec.channels)
         logits = predict_logits(self.best_model, vectors, self.data.spec, self.device)
@@ -276,7 +256,7 @@ class Run:
                 recipe_sha256=recipe.sha256(),
                 recipe_name=recipe.name,
                 seed=recipe.train.seed,
-                epochs=state.epoch + 1,
+                epochs=epochs,
                 seconds=sum(r["seconds"] for r in state.history) + state.seconds,
                 best_epoch=state.best_epoch,
             ),

@@ -57,6 +57,7 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     else:
         _check_model(recipe)
     data = load_data(recipe.data.source, _request(recipe, parent))
+    recipe = with_epochs(recipe, len(data.split("train")))
     torch.manual_seed(recipe.train.seed)
     model = _fresh_model(recipe, data) if parent is None else _inherited_model(parent, recipe, data)
     for _, size in recipe.train.sizes:
@@ -65,7 +66,8 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     lineage: tuple[Step, ...] = () if parent is None else (*parent[1].lineage, FineTuneStep(**_origin(parent[1])))
     if teacher is not None:
         lineage = (*lineage, DistillStep(**_origin(teacher.card)))
-    run = Run(Parts(recipe, run_folder, data, model, teacher, device, world, lineage))
+    fresh = parent is not None and data.classes != parent[1].classes
+    run = Run(Parts(recipe, run_folder, data, model, teacher, device, world, lineage, fresh))
     if world.main:
         run_folder.write_recipe(recipe)
         run_folder.write_split(data)
@@ -95,6 +97,15 @@ def resume(folder: Path, device: torch.device, source: str | None = None) -> Run
     return run
 
 
+def with_epochs(recipe: Recipe, images: int) -> Recipe:
+    """Return the recipe with as many epochs as show `train.views` of so many images, `epochs` at most."""
+    train = recipe.train
+    if train.views is None:
+        return recipe
+    epochs = min(train.epochs, max(1, round(train.views / images)))
+    return recipe.replace(train={**train.to_dict(), "epochs": epochs, "views": None})
+
+
 def _origin(card: Card) -> dict[str, Any]:
     """Return how a step of lineage names the network that was learned from."""
     return {"source": card.model.name, "weights_sha256": card.weights_sha256}
@@ -113,7 +124,8 @@ def _request(recipe: Recipe, parent: tuple[Network, Card] | None) -> DataRequest
         asked, learned = getattr(recipe.data, key), getattr(spec, key)
         if asked not in (None, learned):
             raise ConfigError(
-                f"data.{key} is {asked}, but {recipe.model.start_from} was trained with {learned}; leave it out"
+                f"data.{key} is {asked}, but {recipe.model.start_from} was trained with {learned}; leave it out, "
+                "or start from nothing (--from none)"
             )
     if recipe.data.size is not None:
         spec = spec.replace(size=recipe.data.size)
@@ -193,6 +205,12 @@ def _imbalance(run: Run) -> list[str]:
     ]
 
 
+def _start(run: Run) -> str:
+    """Return what the weights start from, where it is not random numbers."""
+    start_from = run.recipe.model.start_from
+    return f", from {start_from} (--from none starts from nothing)" if start_from else ""
+
+
 def describe(run: Run) -> list[str]:
     """Return what a user should know before the first epoch, a line each."""
     data, recipe = run.data, run.recipe
@@ -202,7 +220,7 @@ def describe(run: Run) -> list[str]:
         f"data     {data.name}: {len(data.classes)} classes, {counts}, "
         f"{data.spec.size}x{data.spec.size} {data.spec.mode}, protocol {data.protocol}",
         *(f"note     {note}" for note in (*data.notes, *_imbalance(run))),
-        f"model    {recipe.model.name}: {size:,} parameters",
+        f"model    {recipe.model.name}: {size:,} parameters{_start(run)}",
         f"recipe   {recipe.name}: {recipe.train.epochs} epochs of {run.steps_per_epoch} steps, "
         f"{recipe.optim.name} {recipe.optim.lr:g}, {recipe.schedule.name}, seed {recipe.train.seed}",
     ]

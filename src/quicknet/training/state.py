@@ -1,0 +1,63 @@
+"""How far a run is, and what was measured on the way: plain records without behaviour."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclasses.dataclass(slots=True)
+class State:
+    """How far a run is. `correct` and `loss_sum` stay on the device until an epoch ends."""
+
+    correct: Tensor
+    loss_sum: Tensor
+    epoch: int = 0  # finished ones
+    step: int = 0  # steps done of the epoch in progress
+    seen: int = 0
+    seconds: float = 0.0  # of the epoch in progress
+    energy_joules: float | None = None  # of the epoch in progress, where the machine measures it
+    best_accuracy: float = -1.0
+    best_epoch: int = 0
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Validation:
+    """Loss and accuracy of the weights to use, on the validation split."""
+
+    loss: float
+    accuracy: float
+    balanced_accuracy: float
+    n: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HeadFit:
+    """How a classifier fitted to the parent's features does on training images that it has not seen.
+
+    Loss (nats) and accuracy: means over `folds`; `spread`: the accuracy's standard deviation.
+    """
+
+    loss: float
+    accuracy: float
+    spread: float
+    folds: int
+
+
+class Meter:
+    """What the live line reads while the loop goes on: written by `fit`, read by anyone."""
+
+    def __init__(self) -> None:
+        self.loss = 0.0
+        self.steps_done = 0  # since the process started
+        self.state: State | None = None
+
+    def show(self, loss: Tensor, state: State) -> None:
+        """Take note of a step."""
+        if loss.device.type == "cpu":
+            self.loss = float(loss)
+        self.steps_done += 1
+        self.state = state
