@@ -12,6 +12,7 @@ import pytest
 
 from colours import Colours, write_image
 from quicknet.cli.main import run
+from quicknet.core.card import UnknownRecord
 from quicknet.inference import artifact
 from rights import without_root_rights
 
@@ -86,6 +87,20 @@ def test_unknown_below_the_confidence_asked_for(
 ) -> None:
     assert run(["predict", "m", str(pictures / "b.png"), "--min-confidence", "0.97", "--top", "1"]) == 0
     assert capfd.readouterr().out == f"{pictures}/b.png\tunknown\tgreen 96.5%\n"
+
+
+def test_unknown_below_the_threshold_in_the_card(
+    model: Colours, pictures: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["predict", "m", str(pictures / "b.png"), "--unknown", "--top", "1"]
+    assert run(arguments) == 2
+    assert "m holds no threshold for --unknown; choose one" in capfd.readouterr().err
+    for threshold, label in ((0.97, "unknown\t"), (0.9, "")):
+        model.card = model.card.replace(unknown=UnknownRecord(min_confidence=threshold, split="val", n=100, kept=0.95))
+        assert run(arguments) == 0
+        assert capfd.readouterr().out == f"{pictures}/b.png\t{label}green 96.5%\n"
+    assert run([*arguments, "--min-confidence", "0.5"]) == 2
+    assert "--unknown takes the threshold from the model" in capfd.readouterr().err
 
 
 def test_unreadable_files_are_named_the_rest_is_done_and_the_code_is_2(

@@ -14,6 +14,7 @@ from quicknet.core.card import (
     Metric,
     ModelRecord,
     PreprocessSpec,
+    UnknownRecord,
     Vectors,
     card_from_dict,
     read_card,
@@ -55,6 +56,16 @@ def test_a_card_from_before_integer_networks_is_read():
     assert read.integer is None
     assert read.vectors.integers is None
     assert read.vectors.logits == ((0.5, 1.0),)
+
+
+def test_a_threshold_survives_json_and_a_card_without_it_is_written_as_it_was():
+    assert "unknown" not in card().to_dict()
+    record = UnknownRecord(min_confidence=0.5, split="val", n=100, kept=0.95)
+    written = card(unknown=record)
+    assert card_from_dict(json.loads(written.to_json()), "test") == written
+    fields = {**written.to_dict(), "unknown": {**record.to_dict(), "min_confidence": 1.5}}
+    with pytest.raises(FormatError, match=r"must lie in 0\.\.1"):
+        card_from_dict(fields, "bad")
 
 
 def test_costs_survive_json_and_a_card_without_them_is_written_as_it_was():
