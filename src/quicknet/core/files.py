@@ -13,7 +13,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from quicknet.core.errors import CheckpointError, FormatError, ToolError
 from quicknet.core.lock import lock_file
 
 _CHUNK = 1 << 20
+_HEAD_BYTES = 16
 _LIMIT_JSON_BYTES = 16 << 20
 # A value takes up to 110 bytes once parsed (an entry of an object with its key), so these 29 MB. A card of
 # 7,000 classes has 231,000, nearly all of them its test vectors' logits.
@@ -117,6 +118,20 @@ def read_bounded(path: Path, limit_bytes: int, what: str) -> bytes:
         raise FormatError(f"cannot read {what} ({path}: {error}); check its name") from error
 
 
+def read_head(path: Path, what: str) -> bytes:
+    """Return a file's first bytes, by which its kind is known; b"" for what is not a regular file, such as a pipe.
+
+    Raises FormatError for one that cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return b""
+        with path.open("rb") as file:
+            return file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise FormatError(f"cannot read {what} ({path}: {error.strerror or error}); check its rights") from error
+
+
 def read_json(
     path: Path, what: str, limit_bytes: int = _LIMIT_JSON_BYTES, limit_values: int | None = _LIMIT_JSON_VALUES
 ) -> Any:
@@ -180,14 +195,33 @@ def settle_pair(record_path: Path, blob_path: Path, key: str = "sha256") -> dict
     Finishes an interrupted `write_pair`. Raises CheckpointError where the two do not belong
     together, FormatError where the record is not JSON.
     """
+    return _settled(record_path, blob_path, key, sha256_file)
+
+
+def read_pair(record_path: Path, blob_path: Path, key: str, limit_bytes: int) -> tuple[dict[str, Any], bytes]:
+    """Do as `settle_pair` and return the blob too, read once: the bytes that were checked.
+
+    Raises FormatError for a blob over `limit_bytes` as well.
+    """
+    blob = b""
+
+    def digest(path: Path) -> str:
+        nonlocal blob
+        blob = read_bounded(path, limit_bytes, blob_path.name)
+        return sha256_bytes(blob)
+
+    return _settled(record_path, blob_path, key, digest), blob
+
+
+def _settled(record_path: Path, blob_path: Path, key: str, digest: Callable[[Path], str]) -> dict[str, Any]:
     record = read_json(record_path, record_path.name)
     expected = record.get(key) if isinstance(record, dict) else None
     if not isinstance(expected, str):
         raise CheckpointError(f"{record_path} does not name a {key}; it was not written by QuickNet")
     pending = blob_path.with_name(blob_path.name + ".pending")
-    if blob_path.is_file() and sha256_file(blob_path) == expected:
+    if blob_path.is_file() and digest(blob_path) == expected:
         return dict(record)
-    if pending.is_file() and sha256_file(pending) == expected:
+    if pending.is_file() and digest(pending) == expected:
         _move_into_place(pending, blob_path)
         return dict(record)
     raise CheckpointError(

@@ -6,12 +6,14 @@
 #   ISA=portable  plain C only: any CPU, and the smallest library
 #   THREADS=0     without threads, for systems that have none
 #   CC=...        any C11 compiler, also a cross compiler (with AR=...)
+#   WERROR=-Werror  makes warnings errors, as the tests do; another compiler may know more of them
 ENGINE_DIR := $(patsubst %/,%,$(dir $(lastword $(MAKEFILE_LIST))))
 ENGINE_OUT ?= build/engine
 ENGINE_CFLAGS ?= -O3
+ENGINE_WARNINGS := -Wall -Wextra $(WERROR)
 
 ENGINE_DEFINES := $(if $(filter portable,$(ISA)),-DQN_PORTABLE_ONLY) $(if $(filter 0,$(THREADS)),-DQN_NO_THREADS)
-ENGINE_COMPILE := $(CC) -std=c11 -Wall -Wextra $(ENGINE_CFLAGS) $(ENGINE_DEFINES) -I $(ENGINE_DIR)/csrc
+ENGINE_COMPILE := $(CC) -std=c11 $(ENGINE_WARNINGS) $(ENGINE_CFLAGS) $(ENGINE_DEFINES) -I $(ENGINE_DIR)/csrc
 ENGINE_NAMES := $(filter-out fuzz,$(basename $(notdir $(wildcard $(ENGINE_DIR)/csrc/*.c))))
 ENGINE_OBJECTS := $(ENGINE_NAMES:%=$(ENGINE_OUT)/%.o)
 
@@ -42,7 +44,7 @@ $(ENGINE_OUT)/classify: $(ENGINE_DIR)/example/classify.c $(ENGINE_OUT)/libquickn
 # Speed where time goes, size elsewhere: the whole stays under 20 KB.
 WASM_CLANG ?= clang
 WASM_LD ?= wasm-ld
-WASM_COMPILE := $(WASM_CLANG) --target=wasm32 -std=c11 -Wall -Wextra -msimd128 -mbulk-memory -nostdlib \
+WASM_COMPILE := $(WASM_CLANG) --target=wasm32 -std=c11 $(ENGINE_WARNINGS) -msimd128 -mbulk-memory -nostdlib \
 	-I $(ENGINE_DIR)/js/include -I $(ENGINE_DIR)/csrc -DQN_NO_THREADS
 WASM_SMALL := bounds container engine isa plan read shape threads
 WASM_FAST := sha256 wasm

@@ -5,13 +5,14 @@ from __future__ import annotations
 import abc
 import difflib
 import importlib
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast
 
 from quicknet.core.card import Card, read_card, require_run_folder
 from quicknet.core.errors import CheckpointError, ConfigError, FormatError, missing_extra
-from quicknet.core.files import sha256_file
+from quicknet.core.files import read_head, sha256_file
 from quicknet.inference.classifier import Classifier
 from quicknet.inference.shipped import locate, near_weights
 from quicknet.qnz.container import Section
@@ -20,6 +21,8 @@ from quicknet.qnz.network import IntegerNetwork
 
 if TYPE_CHECKING:
     from quicknet.onnx.file import OnnxFile
+
+T = TypeVar("T")
 
 
 class Artifact(abc.ABC):
@@ -59,10 +62,9 @@ class Artifact(abc.ABC):
         """The sections of a `.qnz` in its order; another model has none."""
         return ()
 
-    @property
-    def network(self) -> IntegerNetwork | None:
-        """The integer network of a `.qnz`, else None."""
-        return None
+    def layers(self, of_card: Callable[[Card], T], of_network: Callable[[IntegerNetwork], T]) -> T:
+        """Return what a layer table makes of the model: of a `.qnz`'s integer network, else of the card."""
+        return of_card(self.card)
 
     @abc.abstractmethod
     def classifier(self, **options: Any) -> Classifier:
@@ -110,62 +112,73 @@ class RunFolderArtifact(Artifact):
         return cast(Classifier, opener(self.path))
 
 
-class QnzArtifact(Artifact):
-    """A `.qnz`."""
+class _ExportedFile(Protocol):
+    """What `read_qnz` and `read_onnx` return."""
 
-    kind = "qnz"
+    @property
+    def card(self) -> Card: ...
+
+    @property
+    def weights_sha256(self) -> str: ...
+
+
+F = TypeVar("F", bound=_ExportedFile)
+
+
+class ExportedArtifact(Artifact, Generic[F]):
+    """A file that `quicknet export` wrote: its card and its weights in one, read and checked together."""
 
     @cached_property
-    def file(self) -> QnzFile:
+    def file(self) -> F:
         """The file, read and checked."""
-        return read_qnz(self.path)
+        return self._read()
+
+    @abc.abstractmethod
+    def _read(self) -> F:
+        """Read and check the file."""
 
     @property
     def card(self) -> Card:
         """The card in the file."""
         return self.file.card
 
-    @property
+    @cached_property
     def weights_sha256(self) -> str:
-        """The digest of the network without its card."""
+        """The digest of the network or graph, without its card."""
         return self.file.weights_sha256
+
+
+class QnzArtifact(ExportedArtifact[QnzFile]):
+    """A `.qnz`."""
+
+    kind = "qnz"
+
+    def _read(self) -> QnzFile:
+        return read_qnz(self.path)
 
     @property
     def sections(self) -> tuple[Section, ...]:
         """The sections in the file's order."""
         return self.file.sections
 
-    @property
-    def network(self) -> IntegerNetwork:
-        """The integer network."""
-        return self.file.network
+    def layers(self, of_card: Callable[[Card], T], of_network: Callable[[IntegerNetwork], T]) -> T:
+        """Return what a layer table makes of the integer network."""
+        return of_network(self.file.network)
 
     def classifier(self, **options: Any) -> Classifier:
         """Return the file in the engine, or as `QnzClassifier` says."""
         return QnzClassifier(self.__dict__.get("file", self.path), **options)
 
 
-class OnnxArtifact(Artifact):
+class OnnxArtifact(ExportedArtifact["OnnxFile"]):
     """A file that `quicknet export --format onnx` or `openvino` wrote."""
 
     kind = "onnx"
 
-    @cached_property
-    def file(self) -> OnnxFile:
-        """The file, read and checked."""
+    def _read(self) -> OnnxFile:
         from quicknet.onnx.file import read_onnx
 
         return read_onnx(self.path)
-
-    @property
-    def card(self) -> Card:
-        """The card in the file."""
-        return self.file.card
-
-    @property
-    def weights_sha256(self) -> str:
-        """The digest of the graph."""
-        return self.file.weights_sha256
 
     @property
     def intact(self) -> bool:
@@ -194,22 +207,17 @@ def open_artifact(model: str | Path) -> Artifact:
     if path.is_dir():
         require_run_folder(path)
         return RunFolderArtifact(path)
-    exported = exported_artifact(path)
-    if exported is None:
-        raise FormatError(
-            f"{path} is not a model that QuickNet reads; give a run folder (card.json and model.safetensors) "
-            "or a .qnz file or an exported ONNX file"
-        )
-    return exported
-
-
-def exported_artifact(path: Path) -> QnzArtifact | OnnxArtifact | None:
-    """Return the exported file at `path`, recognized by its first bytes; None for another file."""
-    if looks_like_qnz(path):
+    head = read_head(path, "the model")
+    if looks_like_qnz(head):
         return QnzArtifact(path)
     from quicknet.onnx.file import looks_like_onnx  # a .qnz does without it: 9 ms of start-up
 
-    return OnnxArtifact(path) if looks_like_onnx(path) else None
+    if looks_like_onnx(head):
+        return OnnxArtifact(path)
+    raise FormatError(
+        f"{path} is not a model that QuickNet reads; give a run folder (card.json and model.safetensors) "
+        "or a .qnz file or an exported ONNX file"
+    )
 
 
 def load(path: str | Path, runtime: str = "auto", threads: int | None = None) -> Classifier:

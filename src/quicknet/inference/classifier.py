@@ -24,6 +24,11 @@ class Classifier(Protocol):
         """The run folder or file it was loaded from."""
         ...
 
+    @property
+    def file_sha256(self) -> str:
+        """The digest, as they were read, of the bytes that answer: a run folder's weights, or the whole file."""
+        ...
+
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return (N, classes) float32 for (N, size, size, channels) uint8."""
         ...

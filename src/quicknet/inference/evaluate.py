@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from quicknet.core.card import Card, Metric, read_card
 from quicknet.core.errors import CheckpointError, DataError
-from quicknet.core.files import folder_lock, sha256_file, write_atomically
+from quicknet.core.files import folder_lock, write_atomically
 from quicknet.core.settings import Settings
 from quicknet.data.dataset import Dataset, Split
 from quicknet.image.batches import in_batches
@@ -128,7 +127,7 @@ def evaluate_logits(
     seconds = clock() - started
     subject = Subject(
         model=str(classifier.source),
-        file_sha256=weights_sha256(classifier.source),
+        file_sha256=classifier.file_sha256,
         data=data.name,
         split=split,
         protocol=data.protocol,
@@ -239,11 +238,6 @@ def top1_metric(share: float, n: int, split: str, protocol: str, file_sha256: st
         protocol=protocol,
         file_sha256=file_sha256,
     )
-
-
-def weights_sha256(source: Path) -> str:
-    """Return the digest of the file that answers: a run folder's weights, or the file itself."""
-    return sha256_file(source / "model.safetensors" if source.is_dir() else source)
 
 
 def calibrate(classifier: Classifier, data: Dataset, split: str = "val") -> float:

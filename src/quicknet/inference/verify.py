@@ -19,7 +19,7 @@ from quicknet.core.settings import Settings
 from quicknet.data.dataset import Dataset
 from quicknet.image.batches import classes_in_batches
 from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
-from quicknet.inference.artifact import exported_artifact
+from quicknet.inference.artifact import ExportedArtifact, open_artifact
 from quicknet.inference.receipt import (
     class_order_sha256,
     pack_classes,
@@ -27,7 +27,6 @@ from quicknet.inference.receipt import (
     stated_tolerance,
     unpack_classes,
 )
-from quicknet.inference.shipped import did_you_mean, locate
 from quicknet.onnx.file import OnnxFile
 from quicknet.onnx.runtime import open_runner, require_runtimes, run_chunks
 from quicknet.qnz.file import QnzFile
@@ -119,15 +118,11 @@ def verify(
 
 def read_exported(path: str | Path) -> OnnxFile | QnzFile:
     """Read a `.qnz` or an exported ONNX file. Raises CheckpointError if there is no file, FormatError for another."""
-    path = locate(path, "file")
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; verify takes an exported file")
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist{did_you_mean(path)}; name an exported file")
-    artifact = exported_artifact(path)
-    if artifact is None:
-        raise FormatError(f"{path} is not a file that `quicknet export` wrote; only those carry a receipt")
-    return artifact.file
+    artifact = open_artifact(path)
+    if not isinstance(artifact, ExportedArtifact):
+        raise CheckpointError(f"{path} is a {artifact.kind}; verify takes an exported file, which carries a receipt")
+    file: OnnxFile | QnzFile = artifact.file
+    return file
 
 
 def verify_file(

@@ -26,7 +26,7 @@ class ModelFacts(Settings, frozen=True, kw_only=True):
 
 def model_layers(artifact: Artifact) -> tuple[LayerFacts, ...]:
     """Return the layers of a model: a `.qnz`'s own, else those of the card."""
-    return layer_facts(artifact.card) if artifact.network is None else integer_layers(artifact.network)
+    return artifact.layers(layer_facts, integer_layers)
 
 
 def model_facts(model: str, artifact: Artifact) -> ModelFacts:

@@ -168,6 +168,7 @@ class _Plain:
 
         self.source: Path = classifier.source
         self.card: Card = classifier.card
+        self.file_sha256 = classifier.file_sha256
         self._layout = torch.channels_last if runtime == "torch-channels-last" else torch.contiguous_format
         self._model = cast(Any, classifier).model.to(memory_format=self._layout)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,16 +61,9 @@ class OnnxFile:
     intact: bool
 
 
-def looks_like_onnx(path: Path) -> bool:
-    """Return whether a file begins as a ModelProto does: field 1, the IR version, a small number."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return False
-        with path.open("rb") as file:
-            head = file.read(2)
-    except OSError as error:
-        raise FormatError(f"cannot read the model ({path}: {error.strerror or error}); check its rights") from error
-    return len(head) == 2 and head[0] == 0x08 and head[1] in _IR_VERSIONS
+def looks_like_onnx(head: bytes) -> bool:
+    """Return whether a file that begins with `head` begins as a ModelProto: field 1, the IR version, a small number."""
+    return len(head) >= 2 and head[0] == 0x08 and head[1] in _IR_VERSIONS
 
 
 def read_onnx(path: Path) -> OnnxFile:

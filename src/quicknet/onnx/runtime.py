@@ -73,6 +73,11 @@ class OnnxClassifier:
         """The file."""
         return self.file.path
 
+    @property
+    def file_sha256(self) -> str:
+        """The digest of the file's bytes."""
+        return self.file.sha256
+
     def logits(self, images: Images) -> Logits:
         """Return (N, classes) float32 for (N, size, size, channels) uint8, for any N.
 

@@ -6,7 +6,6 @@ FORMAT.md fixes its bytes and its arithmetic, so every runtime gives the same in
 from __future__ import annotations
 
 import hashlib
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,15 +57,9 @@ class QnzFile:
         return self.card.integer
 
 
-def looks_like_qnz(path: Path) -> bool:
-    """Return whether a file begins as a `.qnz` does. Raises FormatError for one that cannot be read."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return False
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError as error:
-        raise FormatError(f"cannot read the model ({path}: {error.strerror or error}); check its rights") from error
+def looks_like_qnz(head: bytes) -> bool:
+    """Return whether a file that begins with `head` begins as a `.qnz` does."""
+    return head.startswith(MAGIC)
 
 
 def assemble_qnz(network: IntegerNetwork, card: Card) -> bytes:
@@ -158,6 +151,11 @@ class QnzClassifier:
     def source(self) -> Path:
         """The file."""
         return self.file.path
+
+    @property
+    def file_sha256(self) -> str:
+        """The digest of the file's bytes."""
+        return self.file.sha256
 
     def integer_logits(self, images: Images) -> IntegerLogits:
         """Return (N, classes) int32, the same on every CPU, for (N, size, size, channels) uint8, for any N.

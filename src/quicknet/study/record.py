@@ -23,7 +23,7 @@ from typing import Any
 from quicknet.core.card import Card, Metric, read_card
 from quicknet.core.energy import total_joules
 from quicknet.core.errors import QuickNetError, ToolError
-from quicknet.core.files import sha256_file, write_atomically
+from quicknet.core.files import write_atomically
 from quicknet.core.lineage import Fp16Step
 from quicknet.inference.artifact import open_artifact
 from quicknet.inference.shipped import locate
@@ -38,8 +38,8 @@ _DEMO_FILES = [f"demo/scenes/test/{name}/00000.png" for name in ("arrow", "ring"
 
 def read_run(folder: Path) -> tuple[Card, Metric]:
     """Return a run's card and its test accuracy. Raises ToolError where it was not measured."""
-    card, weights = read_card(folder / "card.json"), folder / "model.safetensors"
-    digest = sha256_file(weights)
+    artifact = open_artifact(folder)
+    card, digest = artifact.card, artifact.weights_sha256
     for metric in card.metrics:
         if (metric.name, metric.split, metric.file_sha256) == ("top1", "test", digest):
             return card, metric

@@ -29,6 +29,7 @@ from quicknet.core.errors import CheckpointError, FormatError, ToolError
 from quicknet.core.files import (
     folder_lock,
     read_bounded,
+    read_pair,
     settle_pair,
     write_advice,
     write_atomically,
@@ -204,10 +205,21 @@ def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file. Raises CheckpointError where it is not one."""
     try:
-        return safetensors.torch.load(read_bounded(path, _LIMIT_BYTES, "the tensors"))
-    # KeyError: an element type that PyTorch does not have
-    except (safetensors.SafetensorError, FormatError, KeyError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); restore it from a copy") from error
+        blob = read_bounded(path, _LIMIT_BYTES, "the tensors")
+    except FormatError as error:
+        raise _not_whole(path, error) from error
+    return _parse_tensors(blob, path)
+
+
+def _parse_tensors(blob: bytes, path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(blob)
+    except (safetensors.SafetensorError, KeyError) as error:  # KeyError: an element type that PyTorch does not have
+        raise _not_whole(path, error) from error
+
+
+def _not_whole(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path} is not a whole safetensors file ({error}); restore it from a copy")
 
 
 def load_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
@@ -276,10 +288,11 @@ def load_model(path: Path) -> tuple[Network, Card]:
         raise CheckpointError(
             f"{folder} holds no card.json{did_you_mean(path)}; train writes it with the first finished epoch"
         )
-    card = card_from_dict(settle_pair(card_path, weights, "weights_sha256"), str(card_path))
+    fields, blob = read_pair(card_path, weights, "weights_sha256", _LIMIT_BYTES)
+    card = card_from_dict(fields, str(card_path))
     model = model_from_record(card.model)
     require_fit(model, card.classes, card.preprocess, card_path)
-    load_weights(model, _widened(read_tensors(weights)), weights)
+    load_weights(model, _widened(_parse_tensors(blob, weights)), weights)
     return model.eval(), card
 
 
@@ -295,6 +308,7 @@ class TorchClassifier:
         self.source = Path(path)
         self.device = torch.device(device)
         model, self.card = load_model(self.source)
+        self.file_sha256 = self.card.weights_sha256  # `load_model` has compared it with the weights
         self.model = model.to(self.device)
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from quicknet.core.card import Card, PreprocessSpec
 from quicknet.core.errors import ConfigError
 from quicknet.data.dataset import Dataset
-from quicknet.inference.artifact import load
+from quicknet.inference.artifact import open_artifact
 from quicknet.inference.classifier import Classifier
-from quicknet.training.checkpoint import load_model
+from quicknet.training.checkpoint import TorchClassifier
 
 
 class Teacher(Protocol):
@@ -94,12 +94,10 @@ def open_teacher(path: Path, data: Dataset, device: torch.device) -> Teacher:
     Raises ConfigError where it does not fit the data, CheckpointError or FormatError for what
     is not a model.
     """
-    if path.is_dir():
-        model, card = load_model(path)
-        _require_same_task(card, data, path)
-        return RunTeacher(model, card, data.spec, device)
-    classifier = load(path)
+    classifier = open_artifact(path).classifier()
     _require_same_task(classifier.card, data, path)
+    if isinstance(classifier, TorchClassifier):
+        return RunTeacher(classifier.model, classifier.card, data.spec, device)
     return FileTeacher(classifier, data.spec, device)
 
 

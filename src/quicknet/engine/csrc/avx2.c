@@ -203,7 +203,8 @@ static uint64_t peak(int32_t sums, uint64_t rounds) {
 }
 #else
 static uint64_t peak(int32_t sums, uint64_t rounds) {
-    (void)sums, (void)rounds;
+    (void)sums;
+    (void)rounds;
     return 0;
 }
 #endif

@@ -40,7 +40,8 @@
 enum { BLOCK = 64, PIXELS = 6 };
 
 static size_t matrix_scratch(int32_t steps, int32_t pixels) {
-    (void)steps, (void)pixels;
+    (void)steps;
+    (void)pixels;
     return 0;
 }
 
@@ -230,7 +231,8 @@ static uint64_t peak(int32_t sums, uint64_t rounds) {
 }
 #else
 static uint64_t peak(int32_t sums, uint64_t rounds) {
-    (void)sums, (void)rounds;
+    (void)sums;
+    (void)rounds;
     return 0;
 }
 #endif

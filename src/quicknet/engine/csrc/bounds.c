@@ -29,7 +29,10 @@ static void scan_block(const int8_t w[QNZ_BLOCK], int sums, channel_sums *all) {
     if (sums >= 2) {
         memcpy(four, pair, sizeof pair);
         for (int i = 0; i < 4; i++) four[i] = (four[i] & 0xffffffff) + (four[i] >> 32);
-        if (sums == 4) four[0] += four[1], four[2] += four[3];
+        if (sums == 4) {
+            four[0] += four[1];
+            four[2] += four[3];
+        }
         memcpy(pair, four, sizeof pair);
     }
     for (int i = 0; i < QNZ_BLOCK; i++) all->lane[i] = pair[i] > all->lane[i] ? pair[i] : all->lane[i];
@@ -56,7 +59,8 @@ static int check_multipliers(const uint8_t *p, size_t count, int lowest) {
 }
 
 static int check_channel(const channel_sums *all, int64_t bias, int top) {
-    int64_t positive = 0, negative = 0;
+    int64_t positive = 0;
+    int64_t negative = 0;
     for (int i = 0; i < QNZ_BLOCK; i++) {
         if (all->lane[i] * top > INT16_MAX || all->magnitude[i] > QNZ_MAX_WEIGHT) return QN_BOUNDS;
         *(i < QNZ_BLOCK / 2 ? &positive : &negative) += all->total[i];
@@ -78,13 +82,16 @@ static int check_products(const qn_layer *layer, size_t rows, size_t row, int to
 }
 
 static int check_depthwise(const qn_layer *layer) {
-    size_t channels = (size_t)layer->in_channels, taps = (size_t)(layer->kernel * layer->kernel);
+    size_t channels = (size_t)layer->in_channels;
+    size_t taps = (size_t)(layer->kernel * layer->kernel);
     for (size_t c = 0; c < channels; c++) {
-        int positive = 0, negative = 0;
+        int positive = 0;
+        int negative = 0;
         for (size_t t = 0; t < taps; t++) {
             int w = layer->depthwise[t * channels + c];
             if (w < -QNZ_MAX_WEIGHT) return QN_BOUNDS;
-            positive += w > 0 ? w : 0, negative -= w < 0 ? w : 0;
+            positive += w > 0 ? w : 0;
+            negative -= w < 0 ? w : 0;
         }
         if (positive * layer->in_top > INT16_MAX || negative * layer->in_top > INT16_MAX) return QN_BOUNDS;
     }
@@ -92,7 +99,8 @@ static int check_depthwise(const qn_layer *layer) {
 }
 
 static int check_layer(const qn_layer *layer) {
-    size_t in = (size_t)layer->in_channels, kernel = (size_t)layer->kernel;
+    size_t in = (size_t)layer->in_channels;
+    size_t kernel = (size_t)layer->kernel;
     if (layer->is_stem) return check_products(layer, kernel, kernel * in, layer->in_top);
     if (check_depthwise(layer) != QN_OK) return QN_BOUNDS;
     return check_products(layer, 1, in, layer->middle_top);
@@ -107,7 +115,8 @@ static const uint8_t *take(qn_numbers *numbers, size_t bytes) {
 }
 
 int qn_take_layer(qn_numbers *numbers, qn_layer *layer) {
-    size_t in = (size_t)layer->in_channels, out = (size_t)layer->out_channels;
+    size_t in = (size_t)layer->in_channels;
+    size_t out = (size_t)layer->out_channels;
     size_t taps = (size_t)(layer->kernel * layer->kernel);
     if (!layer->is_stem) {
         layer->depthwise = (const int8_t *)take(numbers, taps * in);
@@ -121,15 +130,18 @@ int qn_take_layer(qn_numbers *numbers, qn_layer *layer) {
 }
 
 int qn_take_classifier(qn_numbers *numbers, qn_classifier *classifier) {
-    size_t features = (size_t)classifier->features, classes = (size_t)classifier->classes;
+    size_t features = (size_t)classifier->features;
+    size_t classes = (size_t)classifier->classes;
     classifier->weight = take(numbers, 2 * classes * features);
     classifier->bias = take(numbers, 4 * classes);
     for (size_t k = 0; k < classes; k++) {
         const uint8_t *row = classifier->weight + 2 * features * k;
-        int64_t positive = 0, negative = 0;
+        int64_t positive = 0;
+        int64_t negative = 0;
         for (size_t c = 0; c < features; c++) {
             int w = qn_i16(row + 2 * c);
-            positive += w > 0 ? w : 0, negative -= w < 0 ? w : 0;
+            positive += w > 0 ? w : 0;
+            negative -= w < 0 ? w : 0;
         }
         int32_t bias = qn_i32(classifier->bias + 4 * k);
         if (!fits_accumulator(bias, positive, negative, classifier->most)) return QN_BOUNDS;

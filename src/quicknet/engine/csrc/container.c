@@ -56,7 +56,8 @@ int qn_find_sections(const uint8_t *file, size_t size, qn_section section[QN_SEC
     int error = check_header(file, size);
     if (error != QN_OK) return error;
     uint32_t count = qn_u32(file + QNZ_HEADER_SECTIONS);
-    uint64_t begin = QNZ_HEADER_BYTES + (uint64_t)count * QNZ_ENTRY_BYTES, end = size - QNZ_DIGEST_BYTES;
+    uint64_t begin = QNZ_HEADER_BYTES + (uint64_t)count * QNZ_ENTRY_BYTES;
+    uint64_t end = size - QNZ_DIGEST_BYTES;
     memset(section, 0, QN_SECTIONS * sizeof *section);
     for (size_t i = 0; i < count; i++) {
         error = check_entry(file, i, begin, end, name);
@@ -82,7 +83,8 @@ int qn_check_hashes(const uint8_t *file, size_t size, char name[5]) {
     uint8_t digest[QNZ_DIGEST_BYTES];
     for (size_t i = 0; i < count; i++) {
         const uint8_t *entry = entry_at(file, i);
-        size_t offset = (size_t)qn_u64(entry + QNZ_ENTRY_OFFSET), length = (size_t)qn_u64(entry + QNZ_ENTRY_LENGTH);
+        size_t offset = (size_t)qn_u64(entry + QNZ_ENTRY_OFFSET);
+        size_t length = (size_t)qn_u64(entry + QNZ_ENTRY_LENGTH);
         qn_sha256(file + offset, length, digest);
         name_section(name, entry + QNZ_ENTRY_KIND);
         if (memcmp(digest, entry + QNZ_ENTRY_SHA256, QNZ_DIGEST_BYTES) != 0) return QN_HASH;

@@ -28,7 +28,8 @@
 enum { PIXELS = 4, BLOCK = 16 };
 
 static size_t matrix_scratch(int32_t steps, int32_t pixels) {
-    (void)steps, (void)pixels;
+    (void)steps;
+    (void)pixels;
     return 0;
 }
 

@@ -7,7 +7,8 @@
 static int check_numbers(const qn_net *net) {
     qn_numbers numbers = {net->numbers};
     qn_classifier classifier = net->classifier;
-    qn_layer layer = {0}, before;
+    qn_layer layer = {0};
+    qn_layer before;
     for (int32_t i = 0; i < net->layers; i++) {
         before = layer;
         int error = qn_read_layer(net, i, &before, &layer);

@@ -57,7 +57,8 @@ static int read_separable(const uint8_t *p, const qn_layer *before, qn_layer *la
     layer->in_channels = before->out_channels;
     layer->in_zero = before->zero;
     layer->in_top = before->top;
-    layer->in_side = layer->side = layer->pool ? before->side / 2 : before->side;
+    layer->side = layer->pool ? before->side / 2 : before->side;
+    layer->in_side = layer->side;
     return check_map((uint64_t)layer->side, (uint64_t)layer->out_channels); /* the input's map: `before` was checked */
 }
 
@@ -67,8 +68,10 @@ int qn_read_layer(const qn_net *net, int32_t i, const qn_layer *before, qn_layer
 }
 
 static void add_layer(qn_totals *totals, const qn_layer *layer) {
-    uint64_t in = (uint64_t)layer->in_channels, out = (uint64_t)layer->out_channels;
-    uint64_t taps = (uint64_t)(layer->kernel * layer->kernel), pixels = (uint64_t)layer->side * (uint64_t)layer->side;
+    uint64_t in = (uint64_t)layer->in_channels;
+    uint64_t out = (uint64_t)layer->out_channels;
+    uint64_t taps = (uint64_t)(layer->kernel * layer->kernel);
+    uint64_t pixels = (uint64_t)layer->side * (uint64_t)layer->side;
     uint64_t weights = layer->is_stem ? taps * in * out : (taps + out) * in;
     totals->weights += weights;
     totals->tensor_bytes += weights + (4 + 2 + 2) * out + (layer->is_stem ? 0 : 2 * in);
@@ -80,8 +83,10 @@ static int read_sizes(qn_section netw, qn_net *net) {
     const uint8_t *p = netw.bytes;
     memset(net, 0, sizeof *net);
     if (netw.size < QNZ_SHAPE_BYTES) return QN_SHAPE;
-    uint32_t side = qn_u16(p + QNZ_SHAPE_SIDE), channels = p[QNZ_SHAPE_CHANNELS];
-    uint32_t layers = qn_u16(p + QNZ_SHAPE_LAYERS), classes = qn_u32(p + QNZ_SHAPE_CLASSES);
+    uint32_t side = qn_u16(p + QNZ_SHAPE_SIDE);
+    uint32_t channels = p[QNZ_SHAPE_CHANNELS];
+    uint32_t layers = qn_u16(p + QNZ_SHAPE_LAYERS);
+    uint32_t classes = qn_u32(p + QNZ_SHAPE_CLASSES);
     if (!within(side, QNZ_MIN_SIDE, QNZ_MAX_SIDE)) return QN_SHAPE;
     if (!within(channels, QNZ_MIN_IMAGE_CHANNELS, QNZ_MAX_IMAGE_CHANNELS)) return QN_SHAPE;
     if (!within(layers, QNZ_MIN_LAYERS, QNZ_MAX_LAYERS)) return QN_SHAPE;
@@ -99,7 +104,8 @@ static int read_sizes(qn_section netw, qn_net *net) {
 }
 
 int qn_read_shape(qn_section netw, qn_net *net, qn_totals *totals) {
-    qn_layer layer = {0}, before;
+    qn_layer layer = {0};
+    qn_layer before;
     memset(totals, 0, sizeof *totals);
     int error = read_sizes(netw, net);
     for (int32_t i = 0; error == QN_OK && i < net->layers; i++) {
@@ -108,7 +114,8 @@ int qn_read_shape(qn_section netw, qn_net *net, qn_totals *totals) {
         if (error == QN_OK) add_layer(totals, &layer);
     }
     if (error != QN_OK) return error;
-    uint64_t classes = (uint64_t)net->classifier.classes, features = (uint64_t)layer.out_channels;
+    uint64_t classes = (uint64_t)net->classifier.classes;
+    uint64_t features = (uint64_t)layer.out_channels;
     net->classifier.features = layer.out_channels;
     net->classifier.most = (int64_t)layer.side * layer.side * layer.top;
     totals->weights += classes * features;

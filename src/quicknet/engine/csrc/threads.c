@@ -32,7 +32,10 @@ void qn_team_run(qn_team *team, void (*job)(void *context, int member), void *co
 
 size_t qn_team_take(qn_team *team) { return team->taken++; }
 void qn_team_done(qn_team *team) { (void)team; }
-void qn_team_wait(qn_team *team, size_t items) { (void)team, (void)items; }
+void qn_team_wait(qn_team *team, size_t items) {
+    (void)team;
+    (void)items;
+}
 void qn_team_stop(qn_team *team) { (void)team; }
 
 #else
@@ -51,7 +54,10 @@ static void initialize(mutex_t *mutex, condition_t *condition) {
     InitializeSRWLock(mutex);
     InitializeConditionVariable(condition);
 }
-static void destroy(mutex_t *mutex, condition_t *condition) { (void)mutex, (void)condition; }
+static void destroy(mutex_t *mutex, condition_t *condition) {
+    (void)mutex;
+    (void)condition;
+}
 static void lock(mutex_t *mutex) { AcquireSRWLockExclusive(mutex); }
 static void unlock(mutex_t *mutex) { ReleaseSRWLockExclusive(mutex); }
 static void sleep_on(condition_t *condition, mutex_t *mutex) {

@@ -121,7 +121,8 @@ inline void advise_large_pages(void *p, size_t bytes) {
     const uintptr_t end = (reinterpret_cast<uintptr_t>(p) + bytes) & ~(large - 1);
     if (begin < end) madvise(reinterpret_cast<void *>(begin), end - begin, MADV_HUGEPAGE);
 #else
-    (void)p, (void)bytes;
+    (void)p;
+    (void)bytes;
 #endif
 }
 
