@@ -187,7 +187,7 @@ def _recipes() -> str:
     rows = []
     folder = ROOT / "src" / "quicknet" / "training" / "recipes"
     for name in list_recipes():
-        recipe = load_recipe(name)
+        recipe = load_recipe(name, ["model.start_from=none"])
         head = (folder / f"{name}.toml").read_text(encoding="utf-8").split("\nname", 1)[0]
         about = " ".join(line.removeprefix("#").strip() for line in head.splitlines())
         how = f"{recipe.optim.name}, {recipe.schedule.name}, batch {recipe.train.batch_size}"

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from colours import write_image
 from exported import make_run, write_pictures
 from helpers import write_cifar
 from quicknet.cli.main import run
@@ -68,7 +69,7 @@ def test_json_is_one_object_with_the_documented_fields(run_dir: Path, capfd: pyt
     assert 0 <= found["top1_low"] <= found["top1"] <= found["top5"] <= 1
 
 
-def test_calibrate_changes_the_cards_temperature_and_nothing_else(
+def test_calibrate_changes_the_cards_temperature_and_threshold_and_nothing_else(
     run_dir: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = read_card(run_dir / "card.json")
@@ -77,10 +78,34 @@ def test_calibrate_changes_the_cards_temperature_and_nothing_else(
     found = capfd.readouterr()
     after = read_card(run_dir / "card.json")
     assert after.temperature is not None
-    assert after == before.replace(temperature=after.temperature)
+    assert after.unknown is not None
+    assert after == before.replace(temperature=after.temperature, unknown=after.unknown)
     assert json.loads(found.out)["temperature"] == after.temperature
     assert "fitted on val" in found.err
     assert (run_dir / "model.safetensors").read_bytes() == weights
+
+
+def test_pictures_of_none_of_the_classes_are_counted_and_kept_in_the_card(
+    run_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b", "c"):
+        write_image(tmp_path / "others" / f"{name}.png", "red")
+    (tmp_path / "others" / "broken.png").write_bytes(b"no image")
+    others = ["--others", str(tmp_path / "others")]
+    assert run(["evaluate", str(run_dir), *others]) == 2
+    assert "holds no threshold for unknown pictures" in capfd.readouterr().err
+    assert run(["evaluate", str(run_dir), "--calibrate", *others, "--json"]) == 0
+    unknown = json.loads(capfd.readouterr().out)["unknown"]
+    assert (unknown["others"], unknown["others_n"]) == ("others", 3)
+    assert unknown["refused"] in (0.0, 1.0)  # three equal pictures
+    assert unknown["kept"] >= 0.95
+    record = read_card(run_dir / "card.json").unknown
+    assert record is not None
+    assert record.to_dict() == unknown
+    assert run(["evaluate", str(run_dir)]) == 0
+    assert f"{100 * unknown['refused']:.1f}% of 3 pictures in others are not" in capfd.readouterr().out
+    assert run(["evaluate", str(run_dir), "--others", str(tmp_path / "none")]) == 2
+    assert "none" in capfd.readouterr().err
 
 
 def test_html_is_written_with_curves_of_the_run(

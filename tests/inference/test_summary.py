@@ -99,10 +99,10 @@ def test_calibration_is_kept_in_the_card_and_lowers_the_loss(run: Colours) -> No
     run.sharpness = 3000.0  # far too sure of itself
     data = data_of(noisy())
     before = read_card(run.source / "card.json")
-    temperature = calibrate(run, data)
+    after = calibrate(run, data)
     assert data.asked == ["val"]
-    after = read_card(run.source / "card.json")
-    assert after == before.replace(temperature=temperature)
+    assert after == read_card(run.source / "card.json")
+    assert after == before.replace(temperature=after.temperature, unknown=after.unknown)
     run.card = after
     found = evaluate(run, data)
     assert found.nll_calibrated is not None

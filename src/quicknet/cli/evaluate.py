@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from quicknet.core.card import Card
+    from quicknet.core.card import Card, UnknownRecord
     from quicknet.data import Dataset
     from quicknet.data.recorded import Chosen
     from quicknet.inference.classifier import Classifier
@@ -61,7 +61,16 @@ Without DATA, the model is measured on the data that it was trained on, split in
     type=click.Choice(["standard", "paper"]),
     help="Split CIFAR in this way.  [default: as for the model's training]",
 )
-@click.option("--calibrate", is_flag=True, help="Fit the temperature on val first, and save it in the model's card.")
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Fit the temperature and the threshold of --unknown on val first, and save them in the model's card.",
+)
+@click.option(
+    "--others",
+    metavar="FOLDER",
+    help="Say how many of these pictures, which show none of the classes, predict --unknown refuses.",
+)
 @runtime_options
 @json_options("Print one JSON object.")
 @click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write a self-contained HTML page too.")
@@ -78,6 +87,7 @@ def evaluate(
     from quicknet.core.progress import progress
     from quicknet.inference.evaluate import calibrate as fit
     from quicknet.inference.evaluate import evaluate_logits
+    from quicknet.inference.unknown import keep, refused_in
 
     html_path, quiet = options["html_path"], options["quiet"]
     runtime = (options["runtime"], options["threads"], quiet)
@@ -90,13 +100,19 @@ def evaluate(
         for note in dataset.notes:
             click.echo(f"quicknet: note: {shown(note)}", err=True)
     if calibrate:
-        temperature = fit(classifier, dataset)
+        card = fit(classifier, dataset)
         if not quiet:
-            click.echo(f"quicknet: note: temperature {temperature:.4f}, fitted on val, is in the card now", err=True)
+            text = f"temperature {card.temperature:.4f}, fitted on val, is in the card now"
+            click.echo(f"quicknet: note: {text}", err=True)
         classifier = open_model(model, *runtime)
     total = len(dataset.split(split))
     with progress(f"evaluate {split}", total, "images", quiet) as advance:
         evaluation, logits = evaluate_logits(classifier, dataset, split, advance)
+    if options["others"] is not None:
+        unknown = refused_in(classifier, options["others"])
+        evaluation = evaluation.replace(unknown=unknown.to_dict())
+        if calibrate:
+            keep(classifier.source, unknown)
     if html_path is not None:
         _write_html(html_path, classifier, dataset, evaluation, logits)
     if options["as_json"]:
@@ -202,10 +218,23 @@ def _print(evaluation: Evaluation) -> None:
         after = f"{100 * evaluation.ece_calibrated:.2f}%, {evaluation.nll_calibrated:.4f}"
         calibration += f"; {after} at temperature {evaluation.temperature:.3f}"
     console.print(calibration, soft_wrap=True)
+    if evaluation.unknown is not None:
+        console.print(shown(unknown_line(evaluation.unknown)), soft_wrap=True)
     console.print(f"{evaluation.seconds:.1f} s, {evaluation.images_per_second:,.0f} images/s")
     console.print(_class_table(evaluation))
     if len(evaluation.classes) <= _MATRIX_CLASSES:
         console.print(_matrix(evaluation))
+
+
+def unknown_line(unknown: UnknownRecord) -> str:
+    """Return what --unknown does: the share that is answered and, where measured, that of others refused."""
+    text = (
+        f"unknown below {100 * unknown.min_confidence:.1f}%: {100 * unknown.kept:.1f}% of {unknown.n:,} images of "
+        f"{unknown.split} are answered"
+    )
+    if unknown.refused is None:
+        return text
+    return f"{text}, {100 * unknown.refused:.1f}% of {unknown.others_n:,} pictures in {unknown.others} are not"
 
 
 def _class_table(evaluation: Evaluation) -> Any:

@@ -146,6 +146,18 @@ _EVALUATION = _record(
     ece=_number("Expected calibration error at temperature 1, 0..1."),
     nll_calibrated=_or_null(_number("Negative log-likelihood at the card's temperature; null without one.")),
     ece_calibrated=_or_null(_number("Expected calibration error at the card's temperature; null without one.")),
+    unknown=_or_null(
+        _record(
+            "From which probability on an answer is believed; null where the card has no threshold.",
+            min_confidence=_number("The threshold of predict --unknown, 0..1."),
+            split=_text("The split it was chosen on."),
+            n=_integer("The number of images of that split."),
+            kept=_number("The share of them that is answered, 0..1."),
+            others=_or_null(_text("The folder of pictures of none of the classes; null where not measured.")),
+            others_n=_or_null(_integer("The number of its pictures.")),
+            refused=_or_null(_number("The share of them that is refused, 0..1.")),
+        )
+    ),
     reliability=_list("15 equal steps of confidence; a step without images has n = 0.", _BIN),
     seconds=_number("Duration in seconds."),
     images_per_second=_number("Images per second."),
@@ -162,7 +174,7 @@ _PREDICTION = _partial(
     "One line per image or frame. Only frames have frame and time_s.",
     ("frame", "time_s"),
     name=_text("The name of the image, video or camera."),
-    label=_or_null(_text("The best class; null below --min-confidence.")),
+    label=_or_null(_text("The best class; null below the threshold of --unknown or --min-confidence.")),
     probability=_number("The probability of the best class, 0..1."),
     top=_list("The best classes, the most probable first.", _GUESS),
     calibrated=_flag("Whether the card has a fitted temperature."),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quicknet.core.card import Card, Metric, read_card
+from quicknet.core.card import Card, Metric, UnknownRecord, read_card
 from quicknet.core.errors import CheckpointError, DataError
 from quicknet.core.files import folder_lock, write_atomically
 from quicknet.core.settings import Settings
@@ -19,6 +19,7 @@ from quicknet.image.batches import in_batches
 from quicknet.image.preprocess import check_images
 from quicknet.inference import metrics
 from quicknet.inference.classifier import Classifier
+from quicknet.inference.unknown import choose_unknown
 
 _BATCH = 250
 
@@ -58,7 +59,8 @@ class Evaluation(Subject, frozen=True, kw_only=True):
     `balanced_accuracy`: mean recall of the classes that have images; `majority_share`: top-1 of
     always answering the largest class. `nll` in nats and `ece` (15 bins) at temperature 1;
     `nll_calibrated` and `ece_calibrated` at `temperature`, None where the card has none.
-    `reliability` is at that temperature, else at 1. `confusion` rows are true classes, columns predicted ones.
+    `reliability` is at that temperature, else at 1. `unknown` is the card's threshold. `confusion` rows
+    are true classes, columns predicted ones.
     """
 
     n: int
@@ -75,6 +77,7 @@ class Evaluation(Subject, frozen=True, kw_only=True):
     ece: float
     nll_calibrated: float | None
     ece_calibrated: float | None
+    unknown: UnknownRecord | None
     reliability: tuple[Bin, ...]
     seconds: float
     images_per_second: float
@@ -202,6 +205,7 @@ def summarize(
         ece=metrics.expected_calibration_error(plain, labels),
         nll_calibrated=after(metrics.negative_log_likelihood, logits, labels, temperature),
         ece_calibrated=after(metrics.expected_calibration_error, calibrated, labels),
+        unknown=card.unknown,
         reliability=tuple(
             Bin(n=count, confidence=confidence, accuracy=accuracy)
             for count, confidence, accuracy in metrics.reliability(calibrated, labels)
@@ -240,18 +244,20 @@ def top1_metric(share: float, n: int, split: str, protocol: str, file_sha256: st
     )
 
 
-def calibrate(classifier: Classifier, data: Dataset, split: str = "val") -> float:
-    """Fit the temperature on a held-out split and keep it in the run folder's card.
+def calibrate(classifier: Classifier, data: Dataset, split: str = "val") -> Card:
+    """Fit temperature and threshold on a held-out split and keep them in the run folder's card, which is returned.
 
-    Only the card's `temperature` changes, in one atomic step. Returns it. Raises CheckpointError
+    Only the card's `temperature` and `unknown` change, in one atomic step. Raises CheckpointError
     where the classifier is not a run folder, or a run is going on there.
     """
     folder = classifier.source
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is a finished file; calibrate the run folder it came from")
     part = _checked_split(classifier, data, split)
-    temperature = metrics.fit_temperature(classify(classifier, part.images), np.asarray(part.labels))
+    logits = classify(classifier, part.images)
+    temperature = metrics.fit_temperature(logits, np.asarray(part.labels))
+    unknown = choose_unknown(logits, temperature, split)
     with folder_lock(folder):
-        card = read_card(folder / "card.json").replace(temperature=temperature)
+        card = read_card(folder / "card.json").replace(temperature=temperature, unknown=unknown)
         write_atomically(folder / "card.json", card.to_json())
-    return temperature
+    return card

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from quicknet.core.card import UnknownRecord
+from quicknet.core.card import UnknownRecord, read_card
+from quicknet.core.errors import ConfigError, DataError
+from quicknet.core.files import folder_lock, write_atomically
 from quicknet.inference import metrics
+from quicknet.inference.classifier import Classifier
 from quicknet.inference.metrics import Logits
+from quicknet.inference.predict import Prediction, PredictSettings, Unreadable, find_images, predict
 
 KEPT = 0.95  # share of pictures of the classes that are still answered
 
@@ -30,9 +36,33 @@ def choose_unknown(logits: Logits, temperature: float, split: str) -> UnknownRec
     return UnknownRecord(min_confidence=threshold, split=split, n=len(confidences), kept=kept)
 
 
-def measure_refused(record: UnknownRecord, logits: Logits, temperature: float, others: str) -> UnknownRecord:
-    """Return the record with the share of these images, which are of none of the classes, that is unknown."""
-    metrics.check_logits(logits)
-    confidences = metrics.softmax(logits, temperature).max(1)
-    refused = float((confidences < record.min_confidence).mean())
+def measure_refused(record: UnknownRecord, confidences: Sequence[float], others: str) -> UnknownRecord:
+    """Return the record with the share of these largest probabilities, of pictures of none of the classes, below it."""
+    refused = sum(confidence < record.min_confidence for confidence in confidences) / len(confidences)
     return record.replace(others=others, others_n=len(confidences), refused=refused)
+
+
+def refused_in(classifier: Classifier, folder: str) -> UnknownRecord:
+    """Return the card's record with what becomes of the pictures in `folder`, which show none of the classes.
+
+    Raises ConfigError for a card without threshold, DataError where no picture can be read.
+    """
+    record = classifier.card.unknown
+    if record is None:
+        raise ConfigError(
+            f"{classifier.source} holds no threshold for unknown pictures; choose one on val: "
+            "quicknet evaluate RUN --calibrate"
+        )
+    answers = list(predict(classifier, find_images(folder), PredictSettings(top=1)))
+    confidences = [answer.probability for answer in answers if isinstance(answer, Prediction)]
+    if not confidences:
+        errors = [answer.error for answer in answers if isinstance(answer, Unreadable)]
+        raise DataError(errors[0] if errors else f"no picture in {folder} can be read; name a folder of pictures")
+    return measure_refused(record, confidences, Path(folder).name)
+
+
+def keep(folder: Path, record: UnknownRecord) -> None:
+    """Put the record into the card of a run folder, in one atomic step."""
+    with folder_lock(folder):
+        card = read_card(folder / "card.json").replace(unknown=record)
+        write_atomically(folder / "card.json", card.to_json())

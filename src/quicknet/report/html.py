@@ -215,6 +215,14 @@ def _calibration(evaluation: Evaluation) -> str:
             f"Probabilities are logits divided by {evaluation.temperature:.3f} through softmax, fitted on "
             f"held-out images. ECE {_percent(evaluation.ece)} before, {_percent(evaluation.ece_calibrated)} after."
         )
+    if evaluation.unknown is not None:
+        unknown = evaluation.unknown
+        text += (
+            f" Below {_percent(unknown.min_confidence)} predict --unknown says so: {_percent(unknown.kept)} of "
+            f"{unknown.n:,} images of {_text(unknown.split)} are still answered"
+        )
+        others = f", {_percent(unknown.refused)} of {unknown.others_n or 0:,} pictures of no class are refused"
+        text += "." if unknown.refused is None else f"{others}."
     key = "Bars on the dashed line: the model is right as often as it says."
     prose = f'<div><p>{text}</p><p class="soft">{key}</p></div>'
     return _section("How far its probabilities can be trusted", f'<div class="charts">{chart}{prose}</div>')
