@@ -21,7 +21,7 @@ PROGRAM = [sys.executable, str(Path(__file__).resolve().parent.parent / "colours
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Colours:
     classifier = Colours()
-    monkeypatch.setattr(artifact, "load", lambda path: classifier)
+    monkeypatch.setattr(artifact, "load", lambda *_: classifier)
     return classifier
 
 
@@ -121,7 +121,7 @@ def test_names_that_would_drive_the_terminal_are_shown_as_codes(
 def test_a_model_without_temperature_says_so_once(
     pictures: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(artifact, "load", lambda path: Colours(temperature=None))
+    monkeypatch.setattr(artifact, "load", lambda *_: Colours(temperature=None))
     assert run(["predict", "m", str(pictures)]) == 0
     assert capfd.readouterr().err.count("not calibrated") == 1
     assert run(["predict", "m", str(pictures), "--quiet"]) == 0

@@ -22,7 +22,7 @@ PROGRAM = [sys.executable, str(Path(__file__).resolve().parent.parent / "colours
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Colours:
     classifier = Colours()
-    monkeypatch.setattr(artifact, "load", lambda path: classifier)
+    monkeypatch.setattr(artifact, "load", lambda *_: classifier)
     return classifier
 
 

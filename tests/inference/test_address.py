@@ -53,7 +53,7 @@ def test_which_addresses_are_of_pictures() -> None:
 def test_addresses_are_answered_beside_files(
     server: Server, picture: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(artifact, "load", lambda path: Colours())
+    monkeypatch.setattr(artifact, "load", lambda *_: Colours())
     server.files["/page.jpg"] = b"<html>not found</html>"
     server.redirects = {
         "/moved.png": f"{server.url}/a.png",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quicknet.cli.opened import open_model, runtime_options
+from quicknet.cli.opened import note_runtime, runtime_options
 from quicknet.cli.text import make_table, shown
 from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 from quicknet.core.errors import ConfigError, DataError
@@ -76,12 +76,15 @@ def evaluate(
 ) -> int:
     """Carry out `quicknet evaluate`; returns the exit code."""
     from quicknet.core.progress import progress
+    from quicknet.inference.artifact import load
     from quicknet.inference.evaluate import calibrate as fit
     from quicknet.inference.evaluate import evaluate_logits
 
     html_path, quiet = options["html_path"], options["quiet"]
     runtime = (options["runtime"], options["threads"], quiet)
-    classifier = open_model(model, *runtime)
+    classifier = load(model, *runtime)
+    if not quiet:
+        note_runtime(classifier, options["runtime"])
     if calibrate and split is None:
         split = "test"  # all of a folder would hold what the temperature is fitted on
     chosen = _choose(classifier, data, _load(classifier, data, protocol, quiet), split, options["as_is"])
@@ -93,7 +96,7 @@ def evaluate(
         temperature = fit(classifier, dataset)
         if not quiet:
             click.echo(f"quicknet: note: temperature {temperature:.4f}, fitted on val, is in the card now", err=True)
-        classifier = open_model(model, *runtime)
+        classifier = load(model, *runtime)
     total = len(dataset.split(split))
     with progress(f"evaluate {split}", total, "images", quiet) as advance:
         evaluation, logits = evaluate_logits(classifier, dataset, split, advance)
