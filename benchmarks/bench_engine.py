@@ -149,7 +149,7 @@ def over_rivals(rows: list[dict[str, Any]]) -> dict[str, float]:
     if not others:
         return {}
     rates = {name: [row["images_per_second"] for row in rows if row["name"] == name] for name in CLASSES}
-    return {name: max(found) / max(others) for name, found in rates.items()}
+    return {name: max(images_per_second) / max(others) for name, images_per_second in rates.items()}
 
 
 def threads(shape: str, rounds: int) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def threads(shape: str, rounds: int) -> dict[str, Any]:
     config, cores = config_of(shape), usable_cores()
     blob = blob_of(config, CLASSES["w7a7"])
     images = np.random.default_rng(1).integers(0, 256, (BATCH, config.image_size, config.image_size, 3), dtype=np.uint8)
-    found: dict[str, Any] = {"threads": cores}
+    rates: dict[str, Any] = {"threads": cores}
     for count in (1, BATCH):
         runs = [call_of(engine.Engine(blob, number).run, images[:count]) for number in (1, cores)]
         seconds: list[list[float]] = [[], []]
@@ -165,12 +165,12 @@ def threads(shape: str, rounds: int) -> dict[str, Any]:
             for values, run in zip(seconds, runs, strict=True):
                 values += burst(run, BURST_S, time.perf_counter)
         one, many = seconds
-        found[f"batch_{count}"] = {
+        rates[f"batch_{count}"] = {
             "median": percentile(one, 0.5) / percentile(many, 0.5),
             "best": min(one) / min(many),
             "images_per_second": count / percentile(many, 0.5),
         }
-    return found
+    return rates
 
 
 def first_answer_ms(shape: str) -> dict[str, float]:

@@ -43,8 +43,8 @@ def make_step(name: str, batch: int, variant: str) -> Callable[[], object]:
     labels = torch.randint(10, (batch,), generator=generator)
     net: Any = create_model(name).to(memory_format=layout)  # type: ignore[call-overload]  # which torch leaves out
     # torch's own fused update for ours; its default for the plain loops
-    own = {"fused": True} if variant == "fused" else {}
-    optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, **own)
+    options = {"fused": True} if variant == "fused" else {}
+    optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, **options)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -31,8 +31,8 @@ def write_clip(
 
 def turned_clockwise(path: Path) -> Path:
     """Have an .mp4 say, as a phone held upright does, that its pictures are to be turned by 90 degrees."""
-    before, found, after = path.read_bytes().rpartition(_IDENTITY)  # the track's; the first one is the file's
-    assert found
+    before, mark, after = path.read_bytes().rpartition(_IDENTITY)  # the track's; the first one is the file's
+    assert mark
     path.write_bytes(before + _CLOCKWISE + after)
     return path
 

@@ -43,5 +43,5 @@ if __name__ == "__main__":
     from quicknet.cli.main import main
     from quicknet.inference import artifact
 
-    vars(artifact)["load"] = lambda path: Colours(Path(path))
+    vars(artifact)["load"] = lambda path, *_: Colours(Path(path))
     main()

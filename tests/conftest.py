@@ -32,13 +32,13 @@ def chosen_runtime() -> None:
 def cifar10_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real CIFAR-10 in its official binary layout (a `cifar-10-batches-bin` folder)."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quicknet"
-    found = _real_data(
+    folder = _real_data(
         "QUICKNET_TEST_CIFAR10",
         cache / "cifar10" / "cifar-10-batches-bin",
         ROOT / "data" / "cifar-10-batches-bin",
     )
-    if found is not None:
-        return found
+    if folder is not None:
+        return folder
     sheets = ROOT.parent / "shared" / "cifar10" / "unpack.py"
     if not sheets.is_file():
         pytest.skip("the real CIFAR-10 is not here; set QUICKNET_TEST_CIFAR10 to its cifar-10-batches-bin")
@@ -65,7 +65,7 @@ def without_heic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def photos_dir() -> Path:
     """A folder of real photographs with train/ and val/, two classes."""
-    found = _real_data("QUICKNET_TEST_PHOTOS", ROOT.parent / "shared" / "photos")
-    if found is None:
+    folder = _real_data("QUICKNET_TEST_PHOTOS", ROOT.parent / "shared" / "photos")
+    if folder is None:
         pytest.skip("no real photographs here; set QUICKNET_TEST_PHOTOS to a folder with train/ and val/")
-    return found
+    return folder

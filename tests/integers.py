@@ -61,7 +61,7 @@ def receipted(network: IntegerNetwork, data: Any, names_classes: bool = False) -
     part = data.split("test")
     predicted = reference.run(network, part.images).argmax(1)
     classes, sha256 = pack_classes(predicted)
-    found = Predictions(
+    predictions = Predictions(
         data=data.name,
         data_sha256=data.sha256,
         split="test",
@@ -72,7 +72,7 @@ def receipted(network: IntegerNetwork, data: Any, names_classes: bool = False) -
         sha256=sha256,
         classes=classes if names_classes else "",
     )
-    step = ExportStep(format="qnz", quicknet="0.1.0", parent_weights_sha256="0" * 64, predictions=found)
+    step = ExportStep(format="qnz", quicknet="0.1.0", parent_weights_sha256="0" * 64, predictions=predictions)
     return network_card(network, lineage=(step,))
 
 

@@ -23,10 +23,10 @@ STRICT = ("-std=c11", "-pedantic", *WARNINGS)
 
 def tool(*names: str) -> str:
     """Return the first program of `names` that is here; skip the test where none is."""
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
         pytest.skip(f"none of {', '.join(names)} is installed")
-    return found
+    return program
 
 
 def run(*command: str | Path, timeout_s: float = 120, **options: Any) -> str:
@@ -73,11 +73,11 @@ def write_cases(folder: Path, seeds: Iterable[int], images: int = 2) -> tuple[li
 
 def run_all(command: Sequence[str | Path], files: Sequence[Path], timeout_s: float = 250) -> dict[str, list[list[int]]]:
     """Run tests/engine/run_all.c as compiled; return each instruction set's logits of every pair of files."""
-    found: dict[str, list[list[int]]] = {}
+    actual: dict[str, list[list[int]]] = {}
     lines: list[list[int]] = []
     for line in run(*command, *files, timeout_s=timeout_s).splitlines():
         if line[0].isalpha():
-            found[line], lines = lines, []
+            actual[line], lines = lines, []
         else:
             lines.append([int(word) for word in line.split()])
-    return found
+    return actual

@@ -226,8 +226,8 @@ class _Draw:
             shift = self.one(0, 30, max(0, shift - 3))
         low = -_INT32 - 1 + np.maximum(-wide, 0).sum(1) * top
         high = _INT32 - np.maximum(wide, 0).sum(1) * top
-        wanted = np.rint(self.rng.normal(size=len(wide)) * spread - acc.mean((0, 1, 2))) + (1 << shift >> 1)
-        bias = np.clip(wanted.astype(np.int64), low, high)
+        expected = np.rint(self.rng.normal(size=len(wide)) * spread - acc.mean((0, 1, 2))) + (1 << shift >> 1)
+        bias = np.clip(expected.astype(np.int64), low, high)
         if self.odd():
             bias = self.one(low, high, np.where(self.rng.random(len(wide)) < 0.5, low, high))
         output = self.output(spread / 2**shift, shift, out_top)

@@ -38,8 +38,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         super().__init__(*arguments)
 
     def do_GET(self) -> None:
-        owner, wanted = self.owner, self.headers.get("Range")
-        owner.asked.append(wanted)
+        owner, requested = self.owner, self.headers.get("Range")
+        owner.asked.append(requested)
         owner.paths.append(self.path)
         if owner.status != 200:
             self.send_error(owner.status)
@@ -50,7 +50,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return
         content = owner.files.get(self.path, owner.content)
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and owner.ranges else 0
+        start = int(requested.removeprefix("bytes=").rstrip("-")) if requested and owner.ranges else 0
         if start >= len(content):
             self.send_error(416)
             return

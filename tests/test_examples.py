@@ -19,6 +19,6 @@ def test_there_are_examples():
 @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_examples_hold(path):
     name = ".".join(("quicknet", *path.relative_to(SOURCE).with_suffix("").parts))
-    found = doctest.testmod(importlib.import_module(name))
-    assert found.failed == 0
-    assert found.attempted > 0
+    outcome = doctest.testmod(importlib.import_module(name))
+    assert outcome.failed == 0
+    assert outcome.attempted > 0

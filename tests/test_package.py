@@ -19,9 +19,11 @@ LIGHT = ("core", "engine", "image", "onnx", "qnz", "data", "inference", "report"
 
 
 def python(program: str, interpreter: str | Path = sys.executable, **options) -> str:
-    found = subprocess.run([str(interpreter), "-c", program], capture_output=True, text=True, timeout=120, **options)
-    assert found.returncode == 0, found.stderr
-    return found.stdout
+    completed = subprocess.run(
+        [str(interpreter), "-c", program], capture_output=True, text=True, timeout=120, **options
+    )
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
 
 
 # --- what is imported when ----------------------------------------------------------------
@@ -29,14 +31,14 @@ def python(program: str, interpreter: str | Path = sys.executable, **options) ->
 
 def light_modules() -> list[str]:
     """Return every module that must do without torch."""
-    found = []
+    modules = []
     for part in LIGHT:
         package = ROOT / "src" / "quicknet" / part
-        found += [
+        modules += [
             f"quicknet.{part}",
             *(info.name for info in pkgutil.walk_packages([str(package)], f"quicknet.{part}.")),
         ]
-    return [name for name in found if not name.startswith("quicknet.data.augment")]
+    return [name for name in modules if not name.startswith("quicknet.data.augment")]
 
 
 def test_the_light_modules_never_import_torch():
@@ -99,8 +101,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path):
         assert f"quicknet/{needed}" in package
     assert any(name.startswith("quicknet/models/fused/") and name.endswith(".cpp") for name in package)
     pictures = {".png", ".jpg", ".jpeg", ".bin", ".npy", ".npz", ".safetensors", ".gz", ".pkl", ".so"}
-    found = {name for name in names if Path(name).suffix in pictures and not name.startswith("quicknet/weights/")}
-    assert found == {"quicknet/engine/_engine.so"}
+    actual = {name for name in names if Path(name).suffix in pictures and not name.startswith("quicknet/weights/")}
+    assert actual == {"quicknet/engine/_engine.so"}
     assert wheel.stat().st_size < 10_000_000
     required = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, re.MULTILINE)
     assert sorted(required) == ["click", "msgspec", "numpy", "pillow", "rich"]
@@ -143,19 +145,19 @@ def test_the_light_environment_is_light_and_has_the_command(light: Path, place: 
     assert where.startswith(str(light.parent))
     size_bytes = sum(file.lstat().st_size for file in light.parent.rglob("*") if not file.is_dir())
     assert size_bytes < 100_000_000  # 97; `du` says 147 MiB of one with pip, setuptools and compiled modules, too
-    found = command(light, "--help")
-    assert (found.returncode, found.stderr) == (0, "")
-    assert "doctor" in found.stdout
-    for verb in re.findall(r"^  ([a-z]+)  ", found.stdout, re.MULTILINE):
+    completed = command(light, "--help")
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert "doctor" in completed.stdout
+    for verb in re.findall(r"^  ([a-z]+)  ", completed.stdout, re.MULTILINE):
         assert command(light, verb, "--help").returncode == 0, verb
 
 
 def test_the_wheels_own_engine_is_used(light: Path, place: Path):
     """Not one that is compiled at first use: who installs a wheel may have no compiler."""
     program = "import quicknet.engine as e; print(e.available(), e.status())"
-    found = python(program, light / "python", env={"PATH": "", "HOME": str(place)})
-    assert found.startswith("True ")
-    assert "site-packages/quicknet/engine/_engine.so" in found
+    completed = python(program, light / "python", env={"PATH": "", "HOME": str(place)})
+    assert completed.startswith("True ")
+    assert "site-packages/quicknet/engine/_engine.so" in completed
 
 
 def draw_things(folder: Path) -> dict[str, str]:
@@ -192,9 +194,9 @@ def draw_things(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("name", quicknet.list_weights())
 def test_shipped_weights_classify_right_after_installation(name: str, light: Path, place: Path):
     expected = draw_things(place)
-    found = command(light, "predict", name, *expected, "--json")
-    assert (found.returncode, found.stderr) == (0, "")
-    answers = [json.loads(line) for line in found.stdout.splitlines()]
+    completed = command(light, "predict", name, *expected, "--json")
+    assert (completed.returncode, completed.stderr) == (0, "")
+    answers = [json.loads(line) for line in completed.stdout.splitlines()]
     assert {answer["name"]: answer["label"] for answer in answers} == expected
     assert min(answer["probability"] for answer in answers) > 0.8
 
@@ -210,9 +212,9 @@ def test_what_needs_onnx_runtime_says_how_to_get_it(arguments: list[str], light:
     make_run(place / "run", write_pictures(place / "pictures", n=2), request=DataRequest(size=32, quiet=True))
     export(place / "run", place / "m.onnx")
     Image.new("RGB", (64, 48), "skyblue").save(place / "sky.png")
-    found = command(light, *arguments)
-    assert (found.returncode, found.stdout) == (2, "")
-    (line,) = found.stderr.splitlines()
+    completed = command(light, *arguments)
+    assert (completed.returncode, completed.stdout) == (2, "")
+    (line,) = completed.stderr.splitlines()
     assert line.startswith("quicknet: error: ")
     assert "needs onnxruntime, which is not installed; run `pip install 'quicknet-vision[onnx]'`" in line
 
@@ -225,9 +227,9 @@ def test_doctor_looks_over_a_folder_without_torch(light: Path, place: Path):
         for colour in colours:
             Image.new("RGB", (64, 48), colour).save(place / "photos" / name / f"{colour}.jpg")
     (place / "photos" / "reds" / "broken.jpg").write_bytes(b"no image")
-    found = command(light, "doctor", "photos", "--json")
-    assert found.returncode == 1
-    report = json.loads(found.stdout)
+    completed = command(light, "doctor", "photos", "--json")
+    assert completed.returncode == 1
+    report = json.loads(completed.stdout)
     assert any("broken.jpg" in str(finding["groups"]) for finding in report["findings"])
 
 
@@ -242,9 +244,9 @@ def test_doctor_looks_over_a_folder_without_torch(light: Path, place: Path):
 def test_what_needs_torch_says_how_to_get_it(arguments: list[str], light: Path, place: Path):
     (place / "run").mkdir()
     (place / "run" / "card.json").write_text("{}")
-    found = command(light, *arguments)
-    assert (found.returncode, found.stdout) == (2, "")
-    (line,) = found.stderr.splitlines()
+    completed = command(light, *arguments)
+    assert (completed.returncode, completed.stdout) == (2, "")
+    (line,) = completed.stderr.splitlines()
     assert line.startswith("quicknet: error: ")
     assert "needs torch, which is not installed; run `pip install 'quicknet-vision[train]'`" in line
 

@@ -29,7 +29,7 @@ def test_a_run_folder_beside_its_export_as_tables_and_picture(
     runtimes = ["--runtime", "torch-eager", "--runtime", "onnxruntime"]
     arguments = [str(run_dir), str(onnx_path), *runtimes, "--batch", "1,2", "--png", str(png)]
     assert run(["benchmark", *arguments, *QUICK]) == 0
-    found = capfd.readouterr()
+    captured = capfd.readouterr()
     for text in (
         "fp32 peak",
         "numpy",
@@ -41,8 +41,8 @@ def test_a_run_folder_beside_its_export_as_tables_and_picture(
         "whole",
         "ratio",
     ):
-        assert text in found.out
-    assert str(png) in found.err
+        assert text in captured.out
+    assert str(png) in captured.err
     with Image.open(png) as image:
         assert image.format == "PNG"
         assert min(image.size) > 200
@@ -53,10 +53,10 @@ def test_json_is_one_object_with_the_documented_fields(onnx_path: Path, capfd: p
     assert run(["benchmark", *arguments, *QUICK]) == 0
     captured = capfd.readouterr()
     assert captured.err == ""
-    found = json.loads(captured.out)
-    assert found["jpegs"] == {str(onnx_path): "64x48"}
-    assert {row["path"] for row in found["rows"]} == {"network", "whole"}
-    follows("benchmark", found)
+    record = json.loads(captured.out)
+    assert record["jpegs"] == {str(onnx_path): "64x48"}
+    assert {row["path"] for row in record["rows"]} == {"network", "whole"}
+    follows("benchmark", record)
 
 
 @pytest.mark.parametrize(("fps", "code", "text"), [("2", 0, "holds 2 frames/s"), ("10000", 1, "does not hold 10000")])
@@ -65,20 +65,20 @@ def test_the_exit_code_says_whether_frames_are_held(
 ) -> None:
     seconds = "1" if code == 0 else "0.2"
     assert run(["benchmark", str(onnx_path), "--fps", fps, "--seconds", seconds, "--quiet"]) == code
-    found = capfd.readouterr()
-    assert text in found.out
-    assert "dropped" in found.out
-    assert found.err == ""
+    captured = capfd.readouterr()
+    assert text in captured.out
+    assert "dropped" in captured.out
+    assert captured.err == ""
 
 
 def test_frames_as_json_with_the_documented_fields(onnx_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["--fps", "5", "--seconds", "0.4", "--cpu-share", "0.5", "--json"]
     code = run(["benchmark", str(onnx_path), *arguments])
-    found = json.loads(capfd.readouterr().out)
-    assert code == (0 if found["holds"] else 1)
-    follows("benchmark", found)
-    assert found["rows"][0]["frames"] == 2
-    assert found["rows"][0]["cpu_share"] == 0.5
+    record = json.loads(capfd.readouterr().out)
+    assert code == (0 if record["holds"] else 1)
+    follows("benchmark", record)
+    assert record["rows"][0]["frames"] == 2
+    assert record["rows"][0]["cpu_share"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -43,30 +43,30 @@ def run_dir(data_dir: Path, tmp_path: Path) -> Path:
 
 def test_the_table_names_protocol_split_n_and_interval(run_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["evaluate", str(run_dir), "--quiet"]) == 0
-    found = capfd.readouterr()
-    first = found.out.splitlines()[0]
+    captured = capfd.readouterr()
+    first = captured.out.splitlines()[0]
     for text in ("top-1", "95% interval", "n = 40", "cifar10 test", "protocol standard"):
         assert text in first
     for text in ("top-5", "ECE", "airplane", "precision", "rows true"):
-        assert text in found.out
-    assert found.err == ""
+        assert text in captured.out
+    assert captured.err == ""
 
 
 def test_json_is_one_object_with_the_documented_fields(run_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["evaluate", str(run_dir), "--split", "val", "--json", "--quiet"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    assert (found["n"], found["split"], found["protocol"], found["data"]) == (
+    record = json.loads(capfd.readouterr().out)
+    assert (record["n"], record["split"], record["protocol"], record["data"]) == (
         20,
         "val",
         "standard",
         "cifar10",
     )
-    follows("evaluate", found)
-    assert sum(map(sum, found["confusion"])) == 20
-    assert found["file_sha256"] == read_card(run_dir / "card.json").weights_sha256
-    assert found["temperature"] is None
-    assert len(found["classes"]) == 10
-    assert 0 <= found["top1_low"] <= found["top1"] <= found["top5"] <= 1
+    follows("evaluate", record)
+    assert sum(map(sum, record["confusion"])) == 20
+    assert record["file_sha256"] == read_card(run_dir / "card.json").weights_sha256
+    assert record["temperature"] is None
+    assert len(record["classes"]) == 10
+    assert 0 <= record["top1_low"] <= record["top1"] <= record["top5"] <= 1
 
 
 def test_calibrate_changes_the_cards_temperature_and_threshold_and_nothing_else(
@@ -75,13 +75,13 @@ def test_calibrate_changes_the_cards_temperature_and_threshold_and_nothing_else(
     before = read_card(run_dir / "card.json")
     weights = (run_dir / "model.safetensors").read_bytes()
     assert run(["evaluate", str(run_dir), "--calibrate", "--json"]) == 0
-    found = capfd.readouterr()
+    captured = capfd.readouterr()
     after = read_card(run_dir / "card.json")
     assert after.temperature is not None
     assert after.unknown is not None
     assert after == before.replace(temperature=after.temperature, unknown=after.unknown)
-    assert json.loads(found.out)["temperature"] == after.temperature
-    assert "fitted on val" in found.err
+    assert json.loads(captured.out)["temperature"] == after.temperature
+    assert "fitted on val" in captured.err
     assert (run_dir / "model.safetensors").read_bytes() == weights
 
 
@@ -168,11 +168,11 @@ def test_the_real_cifar10_is_scored_by_its_own_protocol(
     run_dir: Path, cifar10_dir: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["evaluate", str(run_dir), str(cifar10_dir), "--json", "--quiet"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    assert found["n"] >= 9_000
-    assert found["protocol"] == "standard"
-    assert 0.05 < found["top1"] < 0.3  # untrained
-    assert sum(row["n"] for row in found["classes"]) == found["n"]
+    record = json.loads(capfd.readouterr().out)
+    assert record["n"] >= 9_000
+    assert record["protocol"] == "standard"
+    assert 0.05 < record["top1"] < 0.3  # untrained
+    assert sum(row["n"] for row in record["classes"]) == record["n"]
 
 
 def test_class_names_cannot_drive_the_terminal(run_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -182,9 +182,9 @@ def test_class_names_cannot_drive_the_terminal(run_dir: Path, capfd: pytest.Capt
     card = read_card(run_dir / "card.json").replace(classes=("a\x1b[2J", "[red]b[/red]"))
     subject = Subject(model="m", file_sha256="", data="d\x1b[2J", split="test", protocol="standard")
     _print(summarize(np.eye(2, dtype=np.float32)[::-1], np.arange(2), card, subject, 1.0))
-    found = capfd.readouterr().out
-    assert "\x1b" not in found
-    assert "[red]b[/red]" in found
+    printed = capfd.readouterr().out
+    assert "\x1b" not in printed
+    assert "[red]b[/red]" in printed
 
 
 # --- data that is not, or is no longer, what the model was trained on ------------------------
@@ -212,12 +212,12 @@ def pets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_new_folder_is_measured_whole_and_says_so(pets_run: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_classes(Path("others"), 30, 1)
     assert run(["evaluate", str(pets_run), "others", "--json"]) == 0
-    found = capfd.readouterr()
-    assert (json.loads(found.out)["n"], json.loads(found.out)["split"]) == (90, "all")
-    assert "others is not the data that the model was trained on: all 90 pictures are measured" in found.err
+    captured = capfd.readouterr()
+    assert (json.loads(captured.out)["n"], json.loads(captured.out)["split"]) == (90, "all")
+    assert "others is not the data that the model was trained on: all 90 pictures are measured" in captured.err
     assert run(["evaluate", str(pets_run), "others", "--split", "test", "--json", "--quiet"]) == 0
-    found = capfd.readouterr()
-    assert (json.loads(found.out)["n"], found.err) == (9, "")
+    captured = capfd.readouterr()
+    assert (json.loads(captured.out)["n"], captured.err) == (9, "")
 
 
 def test_an_exported_file_measures_a_new_folder_whole_too(
@@ -227,9 +227,9 @@ def test_an_exported_file_measures_a_new_folder_whole_too(
     assert run(["export", str(pets_run), "--format", "onnx", "--out", "a.onnx", "--quiet"]) == 0
     capfd.readouterr()
     assert run(["evaluate", "a.onnx", "others", "--json"]) == 0
-    found = capfd.readouterr()
-    assert json.loads(found.out)["n"] == 90
-    assert "all 90 pictures" in found.err
+    captured = capfd.readouterr()
+    assert json.loads(captured.out)["n"] == 90
+    assert "all 90 pictures" in captured.err
 
 
 def test_added_pictures_are_said_and_the_recorded_split_is_used(
@@ -238,11 +238,11 @@ def test_added_pictures_are_said_and_the_recorded_split_is_used(
     before = json.loads(_output(["evaluate", str(pets_run), "--json"], capfd).out)
     for number, path in enumerate(sorted(write_classes(Path("more"), 20, 2).rglob("*.png"))):
         path.rename(Path("pets") / path.parent.name / f"more{number}.png")
-    found = _output(["evaluate", str(pets_run), "--json"], capfd)
-    after = json.loads(found.out)
+    captured = _output(["evaluate", str(pets_run), "--json"], capfd)
+    after = json.loads(captured.out)
     assert (after["n"], after["top1"], after["nll"]) == (before["n"], before["top1"], before["nll"])
-    assert "60 of its 120 pictures are new, and 0 of the 60 at training are gone" in found.err
-    assert "test pictures were trained on" in found.err
+    assert "60 of its 120 pictures are new, and 0 of the 60 at training are gone" in captured.err
+    assert "test pictures were trained on" in captured.err
     as_is = _output(["evaluate", str(pets_run), "--as-is", "--json"], capfd)
     assert json.loads(as_is.out)["n"] == 12
     assert "today's (--as-is)" in as_is.err

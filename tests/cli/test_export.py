@@ -21,7 +21,7 @@ EXPORT = ("export", "--format", "onnx")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run, its pictures without splits of their own, and an export with a receipt."""
     root = tmp_path_factory.mktemp("made")
     whole = write_pictures(root / "whole", 20)
@@ -39,36 +39,36 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_export_writes_beside_the_run_and_says_what(made: Path, capfd: Captured) -> None:
-    assert run([*EXPORT, str(made / "my-run"), "--data", str(made / "pictures")]) == 0
-    found = capfd.readouterr()
-    first, second, third = found.out.splitlines()
-    path = made / "my-run" / "my-run.onnx"
+def test_export_writes_beside_the_run_and_says_what(folder: Path, capfd: Captured) -> None:
+    assert run([*EXPORT, str(folder / "my-run"), "--data", str(folder / "pictures")]) == 0
+    captured = capfd.readouterr()
+    first, second, third = captured.out.splitlines()
+    path = folder / "my-run" / "my-run.onnx"
     assert first.startswith(str(path))
     assert read_onnx(path).sha256 in first
     assert second == f"test vectors answered as by the run: {', '.join(present())}"
     assert "0 images of another class" in third
 
 
-def test_export_json_has_the_documented_fields(made: Path, tmp_path: Path, capfd: Captured) -> None:
-    assert run(["export", str(made / "my-run"), "--out", str(tmp_path / "a.onnx"), "--json"]) == 0
-    found = capfd.readouterr()
-    fields = json.loads(found.out)
+def test_export_json_has_the_documented_fields(folder: Path, tmp_path: Path, capfd: Captured) -> None:
+    assert run(["export", str(folder / "my-run"), "--out", str(tmp_path / "a.onnx"), "--json"]) == 0
+    captured = capfd.readouterr()
+    fields = json.loads(captured.out)
     follows("export", fields)
     assert fields["path"] == str(tmp_path / "a.onnx")
     assert fields["size_bytes"] == (tmp_path / "a.onnx").stat().st_size
     assert [fields[key] for key in ("split", "n", "top1", "different")] == [None] * 4
     assert fields["sha256"] == read_onnx(tmp_path / "a.onnx").sha256
-    assert "not measured on data" in found.err
+    assert "not measured on data" in captured.err
 
 
-def test_verify_says_what_holds(made: Path, capfd: Captured) -> None:
-    path = made / "my-run" / "my-run.onnx"
-    assert run(["verify", str(path), "--data", str(made / "pictures")]) == 0
-    found = capfd.readouterr()
-    assert found.out.splitlines()[-1] == "the receipt holds"
-    assert "0 of " in found.out
-    assert "images have another class than by the parent, 0 may" in found.out
+def test_verify_says_what_holds(folder: Path, capfd: Captured) -> None:
+    path = folder / "my-run" / "my-run.onnx"
+    assert run(["verify", str(path), "--data", str(folder / "pictures")]) == 0
+    captured = capfd.readouterr()
+    assert captured.out.splitlines()[-1] == "the receipt holds"
+    assert "0 of " in captured.out
+    assert "images have another class than by the parent, 0 may" in captured.out
     assert run(["verify", str(path), "--json"]) == 0
     fields = json.loads(capfd.readouterr().out)
     assert fields["holds"] is True
@@ -77,37 +77,37 @@ def test_verify_says_what_holds(made: Path, capfd: Captured) -> None:
     assert all(check["ok"] for check in fields["checks"])
 
 
-def test_a_receipt_that_does_not_hold_is_exit_1(made: Path, tmp_path: Path, capfd: Captured) -> None:
-    model = onnx.load(made / "my-run" / "my-run.onnx")
+def test_a_receipt_that_does_not_hold_is_exit_1(folder: Path, tmp_path: Path, capfd: Captured) -> None:
+    model = onnx.load(folder / "my-run" / "my-run.onnx")
     model.graph.initializer[0].raw_data = bytes(len(model.graph.initializer[0].raw_data))
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     assert run(["verify", str(tmp_path / "m.onnx"), "--json"]) == 1
-    found = capfd.readouterr()
-    assert json.loads(found.out)["holds"] is False
-    (line,) = found.err.splitlines()
+    captured = capfd.readouterr()
+    assert json.loads(captured.out)["holds"] is False
+    (line,) = captured.err.splitlines()
     assert line.startswith("quicknet: error: the receipt does not hold: graph or card were changed")
     assert run(["predict", str(tmp_path / "m.onnx"), "x.png"]) == 2
 
 
 def test_an_export_that_fails_is_exit_1_and_leaves_nothing(
-    made: Path, tmp_path: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from quicknet.deploy.fold import fold as real
 
     monkeypatch.setattr(module, "fold", lambda model, spec: real(model, spec.replace(std=(1.0, 1.0, 1.0))))
-    assert run(["export", str(made / "my-run"), "--out", str(tmp_path / "m.onnx")]) == 1
+    assert run(["export", str(folder / "my-run"), "--out", str(tmp_path / "m.onnx")]) == 1
     assert "test vectors" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("split", ["test", "val"])
-def test_evaluate_splits_the_data_as_the_run_did(split: str, made: Path, tmp_path: Path, capfd: Captured) -> None:
+def test_evaluate_splits_the_data_as_the_run_did(split: str, folder: Path, tmp_path: Path, capfd: Captured) -> None:
     """The file is moved away from its run folder: what it needs to know is in it."""
-    shutil.copy(made / "my-run" / "my-run.onnx", tmp_path / "m.onnx")
+    shutil.copy(folder / "my-run" / "my-run.onnx", tmp_path / "m.onnx")
     rows = []
-    for model in (str(tmp_path / "m.onnx"), str(made / "my-run")):
+    for model in (str(tmp_path / "m.onnx"), str(folder / "my-run")):
         page = tmp_path / "page.html"
-        assert run(["evaluate", model, str(made / "pictures"), "--split", split, "--json", "--html", str(page)]) == 0
+        assert run(["evaluate", model, str(folder / "pictures"), "--split", split, "--json", "--html", str(page)]) == 0
         rows.append(json.loads(capfd.readouterr().out))
         assert "Worst mistakes" in page.read_text()
     assert rows[0]["confusion"] == rows[1]["confusion"]
@@ -115,19 +115,19 @@ def test_evaluate_splits_the_data_as_the_run_did(split: str, made: Path, tmp_pat
     assert rows[0]["top1"] > 0.6
 
 
-def test_predict_answers_as_the_run_by_every_runtime(made: Path, tmp_path: Path, capfd: Captured) -> None:
-    (made / "pictures" / "left" / "broken.txt").write_text("no image")
-    model = str(made / "my-run" / "my-run.onnx")
-    assert run(["predict", str(made / "my-run"), str(made / "pictures"), "--quiet"]) == 0
-    wanted = capfd.readouterr().out.splitlines()
-    assert len(wanted) == 180
+def test_predict_answers_as_the_run_by_every_runtime(folder: Path, tmp_path: Path, capfd: Captured) -> None:
+    (folder / "pictures" / "left" / "broken.txt").write_text("no image")
+    model = str(folder / "my-run" / "my-run.onnx")
+    assert run(["predict", str(folder / "my-run"), str(folder / "pictures"), "--quiet"]) == 0
+    expected = capfd.readouterr().out.splitlines()
+    assert len(expected) == 180
     for name in present():
-        assert run(["predict", model, str(made / "pictures"), "--quiet", "--runtime", name, "--threads", "1"]) == 0
-        found = capfd.readouterr().out.splitlines()
-        assert [line.split("%")[0] for line in found] == [line.split("%")[0] for line in wanted]
-    assert run(["predict", model, str(made / "nowhere.png")]) == 2
+        assert run(["predict", model, str(folder / "pictures"), "--quiet", "--runtime", name, "--threads", "1"]) == 0
+        printed = capfd.readouterr().out.splitlines()
+        assert [line.split("%")[0] for line in printed] == [line.split("%")[0] for line in expected]
+    assert run(["predict", model, str(folder / "nowhere.png")]) == 2
     assert "then export again" in capfd.readouterr().err
-    assert run(["predict", str(made / "my-run"), str(made / "pictures"), "--threads", "1"]) == 2
+    assert run(["predict", str(folder / "my-run"), str(folder / "pictures"), "--threads", "1"]) == 2
     assert "exported files only" in capfd.readouterr().err
 
 
@@ -147,42 +147,43 @@ def test_files_that_are_none_are_one_line_and_exit_2(
     path = tmp_path / "m.onnx"
     path.write_bytes(content)
     assert run([verb, str(path), *(["x.png"] if verb == "predict" else [])]) == 2
-    found = capfd.readouterr()
-    (line,) = found.err.splitlines()
+    captured = capfd.readouterr()
+    (line,) = captured.err.splitlines()
     assert line.startswith("quicknet: error: ")
     assert str(path) in line
-    assert (text if verb != "verify" or text == "damaged" else "is not a file that") in line
-    assert found.out == ""
+    assert text in line
+    assert captured.out == ""
 
 
-def test_export_refuses_what_is_no_run_folder(made: Path, tmp_path: Path, capfd: Captured) -> None:
+def test_export_refuses_what_is_no_run_folder(folder: Path, tmp_path: Path, capfd: Captured) -> None:
     for arguments in (
         [str(tmp_path)],
         [str(tmp_path / "none"), "--data", "cifar10"],
-        [str(made / "my-run" / "my-run.onnx")],
-        [str(made / "my-run"), "--format", "tflite"],
-        [str(made / "my-run"), "--out", str(tmp_path)],
-        [str(made / "my-run"), "--data", str(tmp_path / "none")],
+        [str(folder / "my-run" / "my-run.onnx")],
+        [str(folder / "my-run"), "--format", "tflite"],
+        [str(folder / "my-run"), "--out", str(tmp_path)],
+        [str(folder / "my-run"), "--data", str(tmp_path / "none")],
     ):
         assert run(["export", *arguments]) == 2, arguments
         assert len(capfd.readouterr().err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_verify_needs_no_torch(made: Path) -> None:
+def test_verify_needs_no_torch(folder: Path) -> None:
     import subprocess
     import sys
 
+    path = folder / "my-run" / "my-run.onnx"
     code = (
         "import sys\nfrom quicknet.cli.main import run\n"
-        f"assert run(['verify', {str(made / 'my-run' / 'my-run.onnx')!r}, '--data', {str(made / 'pictures')!r}]) == 0\n"
+        f"assert run(['verify', {str(path)!r}, '--data', {str(folder / 'pictures')!r}]) == 0\n"
         "assert not {'torch', 'onnx'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True)
 
 
-def test_sizes_are_what_the_parameters_need(made: Path) -> None:
+def test_sizes_are_what_the_parameters_need(folder: Path) -> None:
     """The card and the receipt cost little beside four bytes a parameter."""
-    path = made / "my-run" / "my-run.onnx"
+    path = folder / "my-run" / "my-run.onnx"
     weights = sum(np.prod(t.dims) for t in onnx.load(path).graph.initializer) * 4
     assert path.stat().st_size < weights + 20_000

@@ -34,18 +34,20 @@ def inspected(path: Path, capfd: pytest.CaptureFixture[str]) -> dict:
 def test_json_has_the_documented_fields_and_counts_what_the_network_has(
     run_dir: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    found = inspected(run_dir, capfd)
-    follows("inspect", found)
+    record = inspected(run_dir, capfd)
+    follows("inspect", record)
     network: Any = model_from_record(read_card(run_dir / "card.json").model)
-    assert found["parameters"] == sum(p.numel() for p in network.parameters())
-    assert found["parameters"] == sum(layer["parameters"] for layer in found["layers"])
-    assert found["macs"] == sum(layer["macs"] for layer in found["layers"])
-    for layer in found["layers"][1:-1]:
+    assert record["parameters"] == sum(p.numel() for p in network.parameters())
+    assert record["parameters"] == sum(layer["parameters"] for layer in record["layers"])
+    assert record["macs"] == sum(layer["macs"] for layer in record["layers"])
+    for layer in record["layers"][1:-1]:
         block = network.blocks[int(layer["name"].split(".")[0][-1]) - 1]
         assert layer["parameters"] == sum(p.numel() for p in block.parameters())
-    assert card_from_dict(found["card"], "test") == read_card(run_dir / "card.json")
-    assert found["intact"] is True
-    assert found["size_bytes"] == found["files"]["model.safetensors"] == (run_dir / "model.safetensors").stat().st_size
+    assert card_from_dict(record["card"], "test") == read_card(run_dir / "card.json")
+    assert record["intact"] is True
+    assert (
+        record["size_bytes"] == record["files"]["model.safetensors"] == (run_dir / "model.safetensors").stat().st_size
+    )
 
 
 def test_the_text_shows_card_metrics_layers_and_files(run_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -62,22 +64,22 @@ def test_the_text_shows_card_metrics_layers_and_files(run_dir: Path, capfd: pyte
     card = read_card(run_dir / "card.json").replace(metrics=(metric,), temperature=1.25, notes="from a\x1b[2J test")
     (run_dir / "card.json").write_text(card.to_json())
     assert run(["inspect", str(run_dir)]) == 0
-    found = capfd.readouterr().out
+    printed = capfd.readouterr().out
     for text in ("quicknet_xs", "3x32x32", "class 0, class 1", "temperature 1.25", "as the card says", "0.9312"):
-        assert text in found
+        assert text in printed
     for text in ("protocol", "standard", "10,000", "0.9260–0.9360", "stage4.0", "classifier", "card.json"):
-        assert text in found
-    assert "\x1b" not in found
+        assert text in printed
+    assert "\x1b" not in printed
 
 
 def test_an_export_is_shown_with_what_it_was_made_from(
     run_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = write_onnx(run_dir, tmp_path / "tiny.onnx")
-    found, parent = inspected(path, capfd), inspected(run_dir, capfd)
-    assert (found["parameters"], found["macs"]) == (parent["parameters"], parent["macs"])
-    assert found["card"]["lineage"][0]["parent_weights_sha256"] == parent["card"]["weights_sha256"]
-    assert found["files"] == {"tiny.onnx": path.stat().st_size}
+    actual, parent = inspected(path, capfd), inspected(run_dir, capfd)
+    assert (actual["parameters"], actual["macs"]) == (parent["parameters"], parent["macs"])
+    assert actual["card"]["lineage"][0]["parent_weights_sha256"] == parent["card"]["weights_sha256"]
+    assert actual["files"] == {"tiny.onnx": path.stat().st_size}
     assert run(["inspect", str(path)]) == 0
     text = capfd.readouterr().out
     digest = parent["card"]["weights_sha256"][:12]
@@ -169,8 +171,8 @@ def test_weights_of_another_model_are_told(run_dir: Path, tmp_path: Path, capfd:
 
 def test_another_familys_card_is_shown_without_layers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = write_run(tmp_path / "darknet", "darknet_32", widths=[8, 12, 16], pools=2, num_classes=4)
-    found = inspected(path, capfd)
-    assert (found["layers"], found["parameters"]) == ([], None)
+    record = inspected(path, capfd)
+    assert (record["layers"], record["parameters"]) == ([], None)
     assert run(["inspect", str(path)]) == 0
     assert "family darknet" in capfd.readouterr().out
 
@@ -180,8 +182,8 @@ def test_what_the_card_counted_is_shown_for_every_family(tmp_path: Path, capfd: 
     card = read_card(path / "card.json")
     costs = Costs(parameters=3_000, macs=9_000, activation_bytes=40, peak_activation_bytes=12)
     (path / "card.json").write_text(card.replace(costs=costs).to_json())
-    found = inspected(path, capfd)
-    assert (found["parameters"], found["macs"]) == (3_000, 9_000)
+    record = inspected(path, capfd)
+    assert (record["parameters"], record["macs"]) == (3_000, 9_000)
     assert run(["inspect", str(path)]) == 0
     assert "3,000 parameters, 9,000 MACs an image" in capfd.readouterr().out
 
@@ -221,24 +223,24 @@ def test_a_qnz_shows_its_sections_its_own_layers_and_its_receipt(
 ) -> None:
     network = small_network()
     path = write_qnz(tmp_path / "m.qnz", network, receipted(network, data_for(network)))
-    found = inspected(path, capfd)
-    follows("inspect", found)
-    assert [part["kind"] for part in found["sections"]] == ["CARD", "NETW", "TENS"]
-    offset = found["sections"][0]["offset"]
-    for part in found["sections"]:
+    record = inspected(path, capfd)
+    follows("inspect", record)
+    assert [part["kind"] for part in record["sections"]] == ["CARD", "NETW", "TENS"]
+    offset = record["sections"][0]["offset"]
+    for part in record["sections"]:
         assert part["offset"] == offset
         offset += part["size_bytes"]
         blob = path.read_bytes()[part["offset"] : offset]
         assert hashlib.sha256(blob).hexdigest() == part["sha256"]
-    assert sum(layer["size_bytes"] for layer in found["layers"]) == found["sections"][2]["size_bytes"]
-    assert [layer["kind"] for layer in found["layers"]] == ["stem", *["separable"] * 3, "linear"]
-    assert [layer["sums"] for layer in found["layers"]] == [1, 1, 2, 4, None]
-    assert [layer["top"] for layer in found["layers"]] == [255, 255, 127, 255, None]
-    assert [layer["side"] for layer in found["layers"]] == [28, 28, 14, 14, 1]
-    assert found["layers"][2]["macs"] == (9 * 16 + 16 * 24) * 14**2
-    assert found["macs"] == sum(layer["macs"] for layer in found["layers"])
-    assert found["receipt"] == {"data": "drawn", "split": "test", "protocol": "standard", "n": 60, "correct": 45}
-    assert found["intact"] is True
+    assert sum(layer["size_bytes"] for layer in record["layers"]) == record["sections"][2]["size_bytes"]
+    assert [layer["kind"] for layer in record["layers"]] == ["stem", *["separable"] * 3, "linear"]
+    assert [layer["sums"] for layer in record["layers"]] == [1, 1, 2, 4, None]
+    assert [layer["top"] for layer in record["layers"]] == [255, 255, 127, 255, None]
+    assert [layer["side"] for layer in record["layers"]] == [28, 28, 14, 14, 1]
+    assert record["layers"][2]["macs"] == (9 * 16 + 16 * 24) * 14**2
+    assert record["macs"] == sum(layer["macs"] for layer in record["layers"])
+    assert record["receipt"] == {"data": "drawn", "split": "test", "protocol": "standard", "n": 60, "correct": 45}
+    assert record["intact"] is True
     assert run(["inspect", str(path)]) == 0
     text = capfd.readouterr().out
     for part in ("receipt: 45 of 60 images right, drawn test", "layer 2, pool", "127 (255)", "TENS", "integer network"):

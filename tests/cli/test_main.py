@@ -41,25 +41,25 @@ def raising(error: BaseException):
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_help_names_every_verb_with_a_line(option: str, capfd: pytest.CaptureFixture[str]):
     assert run([option]) == 0
-    found = capfd.readouterr()
+    captured = capfd.readouterr()
     for name, line in VERBS.items():
-        assert any(text.split()[:1] == [name] and line[:30] in text for text in found.out.splitlines()), name
-    assert "130  The command was interrupted." in found.out
-    assert found.err == ""
+        assert any(text.split()[:1] == [name] and line[:30] in text for text in captured.out.splitlines()), name
+    assert "130  The command was interrupted." in captured.out
+    assert captured.err == ""
 
 
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_has_help(name: str, capfd: pytest.CaptureFixture[str]):
     assert run([name, "--help"]) == 0
-    found = capfd.readouterr()
-    assert found.out.startswith(f"Usage: quicknet {name} ")
-    assert found.err == ""
+    captured = capfd.readouterr()
+    assert captured.out.startswith(f"Usage: quicknet {name} ")
+    assert captured.err == ""
     command = getattr(importlib.import_module(f"quicknet.cli.{name}"), name)
     assert len(command.help.strip()) > 40
     for option in command.params:
         if isinstance(option, click.Option):
             assert option.help, option.name
-            assert option.opts[0] in found.out
+            assert option.opts[0] in captured.out
     assert "--json" in {word for option in command.params for word in option.opts}
 
 
@@ -125,10 +125,10 @@ def process(*arguments: str, **options) -> subprocess.CompletedProcess:
 
 
 def test_the_real_command_answers_with_the_same_codes(tmp_path: Path):
-    found = process("doctor", "none", cwd=tmp_path)
-    assert (found.returncode, found.stdout) == (2, b"")
-    assert found.stderr.count(b"\n") == 1
-    assert found.stderr.startswith(b"quicknet: error: 'none' does not exist")
+    completed = process("doctor", "none", cwd=tmp_path)
+    assert (completed.returncode, completed.stdout) == (2, b"")
+    assert completed.stderr.count(b"\n") == 1
+    assert completed.stderr.startswith(b"quicknet: error: 'none' does not exist")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -149,10 +149,10 @@ def test_output_that_has_no_room_is_an_error():
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     with Path("/dev/full").open("w") as full:
-        found = subprocess.run([*COMMAND, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
-    assert found.returncode == 2
-    assert found.stderr.count("\n") == 1
-    assert "No space left on device" in found.stderr
+        completed = subprocess.run([*COMMAND, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert completed.returncode == 2
+    assert completed.stderr.count("\n") == 1
+    assert "No space left on device" in completed.stderr
 
 
 def test_doctor_finds_something_with_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd):
@@ -164,8 +164,8 @@ def test_doctor_finds_something_with_exit_code_1(tmp_path: Path, monkeypatch: py
         for number in range(3):
             Image.new("RGB", (40, 40 + number), colour).save(tmp_path / "photos" / name / f"{number}.png")
     assert run(["doctor", str(tmp_path / "photos"), "--json", "--quiet"]) == 1
-    found = capfd.readouterr()
-    report = json.loads(found.out)
+    captured = capfd.readouterr()
+    report = json.loads(captured.out)
     follows("doctor", report)
     assert report["found"] is True
-    assert found.err == ""
+    assert captured.err == ""

@@ -21,9 +21,9 @@ PROGRAM = [sys.executable, str(Path(__file__).resolve().parent.parent / "colours
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Colours:
-    made = Colours()
-    monkeypatch.setattr(artifact, "load", lambda path: made)
-    return made
+    classifier = Colours()
+    monkeypatch.setattr(artifact, "load", lambda *_: classifier)
+    return classifier
 
 
 @contextlib.contextmanager
@@ -45,12 +45,12 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_a_line_per_image(model: Colours, pictures: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["predict", "m", str(pictures), "--top", "2"]) == 0
-    found = capfd.readouterr()
-    lines = [line.split("\t") for line in found.out.splitlines()]
+    captured = capfd.readouterr()
+    lines = [line.split("\t") for line in captured.out.splitlines()]
     assert [Path(line[0]).name for line in lines] == ["a red.png", "b.png", "c.png"]
     assert [line[1] for line in lines] == ["red 96.5%", "green 96.5%", "blue 96.5%"]
     assert all(len(line) == 3 for line in lines)
-    assert found.err == ""
+    assert captured.err == ""
 
 
 def test_what_a_folder_holds_besides_is_noted_unless_quiet(
@@ -112,9 +112,9 @@ def test_unreadable_files_are_named_the_rest_is_done_and_the_code_is_2(
     empty.mkdir()
     names = [pictures / "a red.png", broken, pictures / "missing.png", empty, pictures / "b.png"]
     assert run(["predict", "m", *map(str, names)]) == 2
-    found = capfd.readouterr()
-    assert len(found.out.splitlines()) == 2
-    lines = found.err.splitlines()
+    captured = capfd.readouterr()
+    assert len(captured.out.splitlines()) == 2
+    lines = captured.err.splitlines()
     assert len(lines) == 3
     assert all(line.startswith("quicknet: unreadable: ") for line in lines)
     for name, line in zip(("broken.png", "missing.png", "empty"), lines, strict=True):
@@ -136,7 +136,7 @@ def test_names_that_would_drive_the_terminal_are_shown_as_codes(
 def test_a_model_without_temperature_says_so_once(
     pictures: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(artifact, "load", lambda path: Colours(temperature=None))
+    monkeypatch.setattr(artifact, "load", lambda *_: Colours(temperature=None))
     assert run(["predict", "m", str(pictures)]) == 0
     assert capfd.readouterr().err.count("not calibrated") == 1
     assert run(["predict", "m", str(pictures), "--quiet"]) == 0
@@ -176,11 +176,11 @@ def test_names_on_a_pipe_are_answered_while_it_is_open(pictures: Path) -> None:
 def test_nul_separated_names_may_hold_newlines(pictures: Path) -> None:
     odd = write_image(pictures / "two\nlines.png", "blue")
     names = f"{odd}\0{pictures}/b.png".encode()
-    found = subprocess.run(
+    completed = subprocess.run(
         [*PROGRAM, "predict", "m", "-", "-0", "--json"], input=names, capture_output=True, timeout=60
     )
-    assert [json.loads(line)["label"] for line in found.stdout.splitlines()] == ["blue", "green"]
-    assert (found.returncode, found.stderr) == (0, b"")
+    assert [json.loads(line)["label"] for line in completed.stdout.splitlines()] == ["blue", "green"]
+    assert (completed.returncode, completed.stderr) == (0, b"")
 
 
 def test_a_reader_that_leaves_early_ends_it_quietly(pictures: Path, tmp_path: Path) -> None:
@@ -196,9 +196,9 @@ def test_a_reader_that_leaves_early_ends_it_quietly(pictures: Path, tmp_path: Pa
 
 
 def test_a_folder_of_real_photographs(model: Colours, photos_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    wanted = sorted(str(path) for path in (photos_dir / "val" / "ants").iterdir())
+    expected = sorted(str(path) for path in (photos_dir / "val" / "ants").iterdir())
     assert run(["predict", "m", str(photos_dir / "val" / "ants"), "--json", "--batch", "4"]) == 0
-    assert [json.loads(line)["name"] for line in capfd.readouterr().out.splitlines()] == wanted
+    assert [json.loads(line)["name"] for line in capfd.readouterr().out.splitlines()] == expected
     assert max(model.batches) == 4
 
 
@@ -244,6 +244,6 @@ def test_what_follows_the_names_costs_none_of_the_answers_before_it(
 ) -> None:
     with stdin(f"{pictures}/b.png\n".encode() + bytes([1]) * 100_000, monkeypatch):
         assert run(["predict", "m", "-"]) == 2
-    found = capfd.readouterr()
-    assert found.out.startswith(f"{pictures}/b.png\tgreen")
-    assert found.err.startswith("quicknet: error: standard input is not a list of file names")
+    captured = capfd.readouterr()
+    assert captured.out.startswith(f"{pictures}/b.png\tgreen")
+    assert captured.err.startswith("quicknet: error: standard input is not a list of file names")

@@ -21,9 +21,9 @@ PROGRAM = [sys.executable, str(Path(__file__).resolve().parent.parent / "colours
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Colours:
-    made = Colours()
-    monkeypatch.setattr(artifact, "load", lambda path: made)
-    return made
+    classifier = Colours()
+    monkeypatch.setattr(artifact, "load", lambda *_: classifier)
+    return classifier
 
 
 @pytest.fixture
@@ -36,12 +36,12 @@ def test_a_line_per_frame_between_pictures_and_the_rate_at_the_end(
 ) -> None:
     picture = write_image(clip.parent / "a.png", "lime")
     assert run(["predict", "m", str(picture), str(clip), str(picture), "--top", "1"]) == 0
-    found = capfd.readouterr()
-    lines = [line.split("\t") for line in found.out.splitlines()]
+    captured = capfd.readouterr()
+    lines = [line.split("\t") for line in captured.out.splitlines()]
     assert [line[0] for line in lines] == [str(picture), *[str(clip)] * 4, str(picture)]
     assert [line[1:3] for line in lines[1:5]] == [[f"frame {n}", f"{n / 10:.3f} s"] for n in range(4)]
     assert [line[-1].split()[0] for line in lines] == ["green", "red", "red", "green", "blue", "green"]
-    (rate,) = found.err.splitlines()
+    (rate,) = captured.err.splitlines()
     assert rate.startswith(f"quicknet: note: {clip}: 4 of 4 frames classified in ")
     assert rate.endswith(" frames/s, 0 dropped")
     assert run(["predict", "m", str(clip), "--quiet"]) == 0
@@ -63,8 +63,8 @@ def test_a_video_on_standard_input_is_answered_as_on_the_command_line(
     sent = capfd.readouterr()
     assert sent.out == named.out
     assert len(sent.out.splitlines()) == 6
-    for told in (named.err, sent.err):
-        note, unreadable = told.splitlines()
+    for message in (named.err, sent.err):
+        note, unreadable = message.splitlines()
         assert note.startswith(f"quicknet: note: {clip}: 4 of 4 frames classified in ")
         assert unreadable.startswith("quicknet: unreadable: cannot read the video (")
 
@@ -73,15 +73,15 @@ def test_json_lines_of_frames_have_the_documented_fields(
     model: Colours, clip: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["predict", "m", str(clip), "--json", "--fps", "5", "--realtime"]) == 0
-    found = capfd.readouterr()
-    lines = [json.loads(line) for line in found.out.splitlines()]
+    captured = capfd.readouterr()
+    lines = [json.loads(line) for line in captured.out.splitlines()]
     assert {name for line in lines for name in line} == {
         *("name", "label", "probability", "top", "calibrated", "frame", "time_s")
     }
     for line in lines:
         follows("predict", line)
     assert [(line["frame"], line["time_s"], line["label"]) for line in lines] == [(0, 0.0, "red"), (2, 0.2, "green")]
-    assert "2 skipped by --fps" in found.err
+    assert "2 skipped by --fps" in captured.err
 
 
 def test_a_broken_video_is_named_what_could_be_read_is_answered_the_rest_is_done(
@@ -91,11 +91,11 @@ def test_a_broken_video_is_named_what_could_be_read_is_answered_the_rest_is_done
     none = clip.parent / "none.mp4"
     none.write_bytes(b"no video")
     assert run(["predict", "m", str(short), str(none), str(clip), "--quiet"]) == 2
-    found = capfd.readouterr()
-    cut, unknown = found.err.splitlines()
+    captured = capfd.readouterr()
+    cut, unknown = captured.err.splitlines()
     assert cut.startswith("quicknet: unreadable: the video is cut short: ")
     assert unknown.startswith("quicknet: unreadable: not a video of a known kind")
-    names = [line.split("\t")[0] for line in found.out.splitlines()]
+    names = [line.split("\t")[0] for line in captured.out.splitlines()]
     assert names.count(str(short)) > 5
     assert names[-4:] == [str(clip)] * 4
 
@@ -137,26 +137,26 @@ class Watching:
         return self.process.returncode, errors
 
 
-def put_until_seen(watching: Watching, path: Path) -> dict[str, object]:
+def put_until_noticed(watching: Watching, path: Path) -> dict[str, object]:
     """Write a picture again and again from a thread, since nothing says when the watching has begun."""
-    seen = threading.Event()
+    noticed = threading.Event()
 
     def put() -> None:
         for blue in range(200, 250):
-            if not seen.wait(0.4):
+            if not noticed.wait(0.4):
                 write_image(path, (0, 0, blue))
 
     writer = threading.Thread(target=put, daemon=True)
     writer.start()
-    found = watching.line()
-    seen.set()
+    actual = watching.line()
+    noticed.set()
     writer.join()
-    return found
+    return actual
 
 
 def test_a_watched_folder_is_answered_until_ctrl_c(tmp_path: Path) -> None:
     watching = Watching(tmp_path)
-    first = put_until_seen(watching, tmp_path / "first.png")
+    first = put_until_noticed(watching, tmp_path / "first.png")
     assert (first["name"], first["label"]) == (str(tmp_path / "first.png"), "blue")
     watching.process.send_signal(signal.SIGINT)
     code, errors = watching.end()
@@ -171,7 +171,7 @@ def test_a_watched_folder_that_vanishes_ends_it_with_one_line(tmp_path: Path) ->
     folder = tmp_path / "in"
     folder.mkdir()
     watching = Watching(folder, "--quiet")
-    put_until_seen(watching, folder / "first.png")
+    put_until_noticed(watching, folder / "first.png")
     (folder / "first.png").unlink()
     folder.rmdir()
     code, errors = watching.end()

@@ -90,12 +90,12 @@ def test_a_runtime_of_another_kind_of_file_is_one_line(
 def test_evaluate_measures_it(model: Path, pictures: Path, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ["evaluate", str(model), str(pictures), "--split", "all", "--json", "--quiet", "--threads", "1"]
     assert run([*arguments, "--runtime", "reference"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    assert (found["n"], found["top1"]) == (90, pytest.approx(80 / 90))
+    record = json.loads(capfd.readouterr().out)
+    assert (record["n"], record["top1"]) == (90, pytest.approx(80 / 90))
     if engine.available():
         assert run([*arguments, "--runtime", "engine"]) == 0
         fast = json.loads(capfd.readouterr().out)
-        assert (fast["confusion"], fast["nll"]) == (found["confusion"], found["nll"])
+        assert (fast["confusion"], fast["nll"]) == (record["confusion"], record["nll"])
 
 
 def test_verify_measures_it_again_on_the_data_of_its_receipt(
@@ -115,8 +115,8 @@ def test_verify_measures_it_again_on_the_data_of_its_receipt(
     picture = next(split.rglob("*.png"))
     Image.fromarray(255 - np.asarray(Image.open(picture))).save(picture)
     assert run(["verify", str(path), "--data", str(split.parent), "--quiet", "--json"]) == 1
-    found = json.loads(capfd.readouterr().out)
-    assert "data" in [check["name"] for check in found["checks"] if not check["ok"]]
+    record = json.loads(capfd.readouterr().out)
+    assert "data" in [check["name"] for check in record["checks"] if not check["ok"]]
 
 
 def test_predict_loads_no_other_runtime(model: Path, pictures: Path) -> None:
@@ -135,10 +135,10 @@ def test_benchmark_measures_the_engine_and_its_portable_path_in_turn(
 ) -> None:
     arguments = ["--seconds", "0.02", "--starts", "1", "--threads", "1", "--batch", "1", "--json", "--quiet"]
     assert run(["benchmark", str(model), *arguments]) == 0
-    found = json.loads(capfd.readouterr().out)
-    assert {row["runtime"] for row in found["rows"]} == {"engine", "engine-portable"}
-    assert f"({engine.instruction_sets()[-1]})" in found["runtimes"]["engine"]
-    assert found["models"][0]["macs"] > 100_000
+    record = json.loads(capfd.readouterr().out)
+    assert {row["runtime"] for row in record["rows"]} == {"engine", "engine-portable"}
+    assert f"({engine.instruction_sets()[-1]})" in record["runtimes"]["engine"]
+    assert record["models"][0]["macs"] > 100_000
     assert run(["benchmark", str(model), *arguments, "--runtime", "onnxruntime"]) == 2
     assert "name one of engine, engine-portable, reference" in capfd.readouterr().err
 
@@ -150,9 +150,9 @@ def test_the_smallest_share_of_a_core_that_holds_the_rate_is_found(
     assert run(["benchmark", str(model), *arguments, "--json", "--quiet"]) == 0
     captured = capfd.readouterr()
     assert captured.err == ""
-    found = json.loads(captured.out)
-    follows("benchmark", found)
-    (smallest,), (row,) = found["smallest"], found["rows"]
+    record = json.loads(captured.out)
+    follows("benchmark", record)
+    (smallest,), (row,) = record["smallest"], record["rows"]
     assert smallest["cpu_share"] == row["cpu_share"] <= 1
     assert row["holds"] is True
     assert smallest["trials"][0]["cpu_share"] == 1.0

@@ -81,10 +81,10 @@ def test_light_verbs_answer_without_standard_error(
     prepared(tmp_path, pictures)
     arguments, code, text = LIGHT[verb]
     given = [{"MODEL": str(exported), "DATA": str(pictures)}.get(word, word) for word in arguments]
-    found = without_stderr(how, given, tmp_path)
-    assert found.returncode == code
-    assert text in found.stdout.decode()
-    assert found.stdout or not text
+    completed = without_stderr(how, given, tmp_path)
+    assert completed.returncode == code
+    assert text in completed.stdout.decode()
+    assert completed.stdout or not text
 
 
 TRAIN = ["train", "DATA", "--recipe", "fast", "--size", "32", *(word for key in TINY for word in ("--set", key))]
@@ -96,9 +96,9 @@ def test_training_ends_as_always_without_standard_error(
     how: str, quiet: list[str], pictures: Path, tmp_path: Path
 ) -> None:
     given = [str(pictures) if word == "DATA" else word for word in TRAIN]
-    found = without_stderr(how, [*given, "--run", "run", *quiet], tmp_path)
-    assert found.returncode == 0
-    assert b"test accuracy" in found.stdout
+    completed = without_stderr(how, [*given, "--run", "run", *quiet], tmp_path)
+    assert completed.returncode == 0
+    assert b"test accuracy" in completed.stdout
     assert (tmp_path / "run" / "report.html").is_file()
 
 
@@ -121,17 +121,17 @@ def test_training_goes_on_when_its_terminal_is_gone(pictures: Path, tmp_path: Pa
 
 
 def test_export_writes_its_file_without_standard_error(run_dir: Path, tmp_path: Path) -> None:
-    found = without_stderr("closed", ["export", str(run_dir), "--format", "onnx", "--out", "a.onnx"], tmp_path)
-    assert found.returncode == 0
-    assert b"a.onnx" in found.stdout
+    completed = without_stderr("closed", ["export", str(run_dir), "--format", "onnx", "--out", "a.onnx"], tmp_path)
+    assert completed.returncode == 0
+    assert b"a.onnx" in completed.stdout
     assert (tmp_path / "a.onnx").is_file()
 
 
 def test_benchmark_measures_without_standard_error(exported: Path, tmp_path: Path) -> None:
     arguments = ["benchmark", str(exported), "--seconds", "0.01", "--batch", "1", "--threads", "1", "--json"]
-    found = without_stderr("closed", arguments, tmp_path)
-    assert found.returncode == 0
-    assert json.loads(found.stdout)["rows"]
+    completed = without_stderr("closed", arguments, tmp_path)
+    assert completed.returncode == 0
+    assert json.loads(completed.stdout)["rows"]
 
 
 def test_a_file_does_not_get_the_number_of_a_closed_standard_error(tmp_path: Path) -> None:
@@ -157,9 +157,9 @@ def test_results_that_cannot_be_written_are_a_failure(
     arguments = {"predict": [str(exported), "good.png"], "evaluate": [str(exported), str(pictures)]}.get(verb, [])
     command = ["sh", "-c", f'exec "$@" {how}', "sh", *COMMAND, verb, *arguments]
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
-    found = subprocess.run(command, stderr=subprocess.PIPE, timeout=120, cwd=tmp_path, env=environment)
-    errors = [line for line in found.stderr.decode().splitlines() if not line.startswith("quicknet: note: ")]
-    assert found.returncode == 2
+    completed = subprocess.run(command, stderr=subprocess.PIPE, timeout=120, cwd=tmp_path, env=environment)
+    errors = [line for line in completed.stderr.decode().splitlines() if not line.startswith("quicknet: note: ")]
+    assert completed.returncode == 2
     assert len(errors) == 1
     assert errors[0].startswith("quicknet: error: cannot write the results (")
     assert "standard output" in errors[0]

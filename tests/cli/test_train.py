@@ -71,30 +71,30 @@ def assert_goes_on_to_the_same(folder: Path, whole: Path) -> None:
 
 def test_results_on_stdout_progress_on_stderr(data: Path, capfd: pytest.CaptureFixture[str]):
     assert train(data, "--epochs", "2") == 0
-    found = capfd.readouterr()
-    result, folder = found.out.splitlines()
+    captured = capfd.readouterr()
+    result, folder = captured.out.splitlines()
     assert re.fullmatch(
         r"test accuracy \d+\.\d\d% \(\d+\.\d\d to \d+\.\d\d, 95% interval, n = 40, protocol standard\), "
         r"best epoch [12], trained for \d+ s",
         result,
     )
     assert folder == "run folder run (report.html shows it)"
-    heads = [line.split()[0] for line in found.err.splitlines()]
+    heads = [line.split()[0] for line in captured.err.splitlines()]
     assert heads[0] == "data"
     assert {"note", "model", "recipe", "device", "run"} <= set(heads)
     assert heads[-2:] == ["epoch", "epoch"]
     assert re.fullmatch(
         r"epoch 2/2  loss \d\.\d{3}  acc \d+\.\d\d%  val \d+\.\d\d%( \*|  )  [\d,]+ img/s  \d+ s",
-        found.err.splitlines()[-1],
+        captured.err.splitlines()[-1],
     )
-    assert "\x1b" not in found.err
+    assert "\x1b" not in captured.err
 
 
 def test_quiet_is_quiet(data: Path, capfd: pytest.CaptureFixture[str]):
     assert train(data, "--epochs", "1", "--quiet") == 0
-    found = capfd.readouterr()
-    assert found.err == ""
-    assert len(found.out.splitlines()) == 2
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    assert len(captured.out.splitlines()) == 2
 
 
 def test_json_lines_are_the_documented_objects(data: Path, capfd: pytest.CaptureFixture[str]):
@@ -173,10 +173,10 @@ def test_a_signal_saves_says_how_to_go_on_and_the_run_ends_the_same(
     with monkeypatch.context() as patch:
         interrupt_at(patch, 8, number)  # the third step of the second epoch
         assert train(data, *options) == 130
-    found = capfd.readouterr()
-    assert found.out == ""
-    assert found.err.splitlines()[-1] == "stopped  saved; go on with: quicknet train --resume run"
-    assert len(found.err.splitlines()) == 1 or not options
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines()[-1] == "stopped  saved; go on with: quicknet train --resume run"
+    assert len(captured.err.splitlines()) == 1 or not options
     assert [signal.getsignal(one) for one in STOP_SIGNALS] == handlers
     saved = json.loads(Path("run/last.json").read_text())
     assert (saved["epoch"], saved["step"]) == (1, 3)
@@ -263,10 +263,10 @@ def on_a_terminal(command: list[str], **variables: str) -> Iterator[tuple[subpro
             os.close(mine)
 
 
-def read_until(handle: int, wanted: str, seconds: float = 90) -> str:
-    """Return what a terminal shows until `wanted` (a regular expression) is there, or it closes."""
+def read_until(handle: int, pattern: str, seconds: float = 90) -> str:
+    """Return what a terminal shows until `pattern` (a regular expression) is there, or it closes."""
     text, ends = "", time.monotonic() + seconds
-    while not re.search(wanted, text) and time.monotonic() < ends:
+    while not re.search(pattern, text) and time.monotonic() < ends:
         if select.select([handle], [], [], 0.5)[0]:
             try:
                 text += os.read(handle, 65536).decode()
@@ -360,8 +360,8 @@ def test_any_folder_name_trains_and_goes_on(tmp_path: Path, capfd: pytest.Captur
     short = ["--epochs", "1", "--size", "16", "--batch-size", "16", "--model", "quicknet_xs"]
     settings = [word for setting in TINY[1:2] for word in ("--set", setting)]
     assert run(["train", str(odd), "--recipe", "fast", *short, *settings]) == 0
-    found = capfd.readouterr()
-    assert "\x1b" not in found.out + found.err
+    captured = capfd.readouterr()
+    assert "\x1b" not in captured.out + captured.err
     (folder,) = Path("runs").iterdir()
     assert folder.name.isprintable()
     assert " " not in folder.name
@@ -395,13 +395,13 @@ def test_classes_that_differ_much_in_size_are_said(tmp_path: Path, capfd: pytest
     tiny = [word for setting in (*TINY, "optim.lr=1e-9") for word in ("--set", setting)]
     command = ["train", str(photos), "--recipe", "fast", *tiny, "--size", "16", "--epochs", "1"]
     assert run([*command, "--run", "text"]) == 0
-    found = capfd.readouterr()
+    captured = capfd.readouterr()
     assert re.search(
-        r"note     of \d+ images to train on \d+ are 'ants', 8 'bees': compare the accuracy with", found.err
+        r"note     of \d+ images to train on \d+ are 'ants', 8 'bees': compare the accuracy with", captured.err
     )
-    assert re.search(r"epoch 1/1 .* val \d+\.\d\d% \(balanced \d+\.\d\d%\) \*", found.err)
+    assert re.search(r"epoch 1/1 .* val \d+\.\d\d% \(balanced \d+\.\d\d%\) \*", captured.err)
     share = r"balanced accuracy \d+\.\d\d%; the classes differ .* answering 'ants' would score 90\.91%"
-    assert re.fullmatch(share, found.out.splitlines()[1])
+    assert re.fullmatch(share, captured.out.splitlines()[1])
     assert "would score 90.91%" in Path("text/report.html").read_text()
     assert run(["evaluate", "text", "--quiet"]) == 0
     assert re.search(share, capfd.readouterr().out)
@@ -440,12 +440,12 @@ def test_fine_tuning_has_the_parents_preprocessing_unless_asked(data: Path, whol
 class Writer:
     """Stands for torch.utils.tensorboard.SummaryWriter."""
 
-    made: list["Writer"] = []
+    writers: list["Writer"] = []
 
     def __init__(self, folder: str, purge_step: int) -> None:
         self.folder, self.purge_step, self.closed = folder, purge_step, False
         self.scalars: list[tuple[str, float, int]] = []
-        Writer.made.append(self)
+        Writer.writers.append(self)
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
         self.scalars.append((name, value, step))
@@ -464,12 +464,12 @@ def test_scalars_for_tensorboard_where_it_is_installed(data: Path, tmp_path: Pat
     fake = types.ModuleType("torch.utils.tensorboard")
     setattr(fake, "SummaryWriter", Writer)  # noqa: B010
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
-    monkeypatch.setattr(Writer, "made", [])
+    monkeypatch.setattr(Writer, "writers", [])
     with monkeypatch.context() as patch:
         interrupt_at(patch, 8, signal.SIGINT)
         assert train(data, "--epochs", "3", "--quiet") == 130
     assert run(["train", "--resume", "run", "--quiet"]) == 0
-    first, second = Writer.made
+    first, second = Writer.writers
     assert Path(first.folder) == Path("run/tensorboard")
     assert (first.purge_step, second.purge_step) == (1, 2)
     assert first.closed

@@ -25,7 +25,7 @@ def server() -> Iterator[Server]:
     server.close()
 
 
-def wanted(server: Server, **changes: Any) -> Download:
+def requested(server: Server, **changes: Any) -> Download:
     plain = Download(
         url=f"{server.url}/weights.qnz",
         algorithm="sha256",
@@ -48,7 +48,7 @@ def one_line(error: pytest.ExceptionInfo) -> str:
 
 
 def test_a_file_arrives_whole(server: Server, tmp_path: Path):
-    get(wanted(server), tmp_path / "new folder" / "w.part")
+    get(requested(server), tmp_path / "new folder" / "w.part")
     assert (tmp_path / "new folder" / "w.part").read_bytes() == CONTENT
     assert server.asked == [None]
 
@@ -57,11 +57,11 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server: Server, tmp_pa
     part = tmp_path / "w.part"
     server.die_after = [300_000] + [0] * 20
     with pytest.raises(ToolError) as error:
-        get(wanted(server), part)
+        get(requested(server), part)
     assert "run the same command again to continue where it stopped, or put the file at PLACE" in one_line(error)
     assert part.read_bytes() == CONTENT[:300_000]
     server.die_after, server.asked = [], []
-    get(wanted(server), part)
+    get(requested(server), part)
     assert part.read_bytes() == CONTENT and server.asked == ["bytes=300000-"]
 
 
@@ -71,14 +71,14 @@ def test_what_cannot_be_resumed_is_fetched_from_the_start(server: Server, tmp_pa
     for beginning, ranges in ((b"x" * 500, True), (CONTENT + b"more", True), (CONTENT[:500], False)):
         part.write_bytes(beginning)
         server.ranges = ranges
-        get(wanted(server), part)
+        get(requested(server), part)
         assert part.read_bytes() == CONTENT
 
 
 def test_another_content_is_refused_and_not_kept(server: Server, tmp_path: Path):
     server.content = CONTENT[:-1] + b"?"
     with pytest.raises(DataError, match="wrong checksum") as error:
-        get(wanted(server), tmp_path / "w.part")
+        get(requested(server), tmp_path / "w.part")
     assert "try again later, or update QuickNet" in one_line(error)
     assert not list(tmp_path.iterdir())
 
@@ -88,27 +88,27 @@ def test_a_truncated_answer_is_refused(said: int, server: Server, tmp_path: Path
     """Cut where no length or a short one is said: only the checksum can tell."""
     server.content, server.length = CONTENT[:10], said
     with pytest.raises(DataError, match="wrong checksum"):
-        get(wanted(server), tmp_path / "w.part")
+        get(requested(server), tmp_path / "w.part")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_length_that_promises_more_than_comes_does_no_harm(server: Server, tmp_path: Path):
     server.length = len(CONTENT) + 5_000
-    get(wanted(server, limit_bytes=2_000_000), tmp_path / "w.part")
+    get(requested(server, limit_bytes=2_000_000), tmp_path / "w.part")
     assert (tmp_path / "w.part").read_bytes() == CONTENT
 
 
 def test_a_length_over_the_limit_is_refused_before_a_byte_is_written(server: Server, tmp_path: Path):
     server.length = 1 << 40
     with pytest.raises(ToolError, match="the file of weights has at most 1,000,000"):
-        get(wanted(server), tmp_path / "w.part")
+        get(requested(server), tmp_path / "w.part")
     assert not list(tmp_path.iterdir())
 
 
 def test_an_answer_without_end_is_cut_off(server: Server, tmp_path: Path):
     server.endless, server.length = True, -1
     with pytest.raises(ToolError, match="it goes on past 1,000,000 bytes") as error:
-        get(wanted(server), tmp_path / "w.part")
+        get(requested(server), tmp_path / "w.part")
     one_line(error)
     assert (tmp_path / "w.part").stat().st_size <= 1_000_000
 
@@ -118,13 +118,13 @@ def test_a_server_that_all_but_stands_still_is_given_up(server: Server, tmp_path
     server.content = CONTENT[:20_000]
     ticks = itertools.count(0, 61)
     with pytest.raises(ToolError, match="bytes a second"):
-        fetch(wanted(server), tmp_path / "w.part", quiet=True, clock=lambda: float(next(ticks)))
+        fetch(requested(server), tmp_path / "w.part", quiet=True, clock=lambda: float(next(ticks)))
 
 
 def test_connections_that_bring_a_byte_each_end_too(server: Server, tmp_path: Path):
     server.die_after = [1] * 100
     with pytest.raises(ToolError, match="the connection ended early"):
-        get(wanted(server), tmp_path / "w.part")
+        get(requested(server), tmp_path / "w.part")
     assert len(server.asked) < 10
 
 
@@ -155,6 +155,6 @@ def test_a_full_disk_keeps_what_came_and_is_not_taken_for_the_network(
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(ToolError, match="No space left on device") as error:
-        get(wanted(server), tmp_path / "w.part")
+        get(requested(server), tmp_path / "w.part")
     assert "continues where it stopped" in one_line(error)
     assert len(server.asked) == 1

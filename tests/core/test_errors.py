@@ -19,8 +19,8 @@ def written() -> dict[str, str]:
             if isinstance(node, ast.ClassDef) and node.bases:
                 parents[node.name] = ast.unparse(node.bases[0]).rpartition(".")[2]
     tree = {"QuickNetError": "Exception"}
-    while found := {name: base for name, base in parents.items() if base in tree and name not in tree}:
-        tree |= found
+    while actual := {name: base for name, base in parents.items() if base in tree and name not in tree}:
+        tree |= actual
     return tree
 
 
@@ -41,8 +41,8 @@ def test_the_picture_is_the_tree_of_the_sources(page: str) -> None:
     assert len(lines) == len(written()) >= 8
     for name, _, says in lines:
         code = getattr(errors, name).exit_code if hasattr(errors, name) else 2
-        told = re.search(r"exit code (\d)", says)
-        assert code == (int(told[1]) if told else 2), name
+        match = re.search(r"exit code (\d)", says)
+        assert code == (int(match[1]) if match else 2), name
 
 
 def test_both_pictures_are_one() -> None:

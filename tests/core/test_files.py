@@ -122,12 +122,12 @@ def test_a_kill_at_any_rename_leaves_a_pair_that_belongs_together(tmp_path, monk
     with pytest.raises(Killed):
         write_pair(record, {"epoch": 2}, blob, b"two")
     monkeypatch.undo()
-    found, content = read_pair(record, blob, "sha256", 100)
-    assert (found, content) == (settle_pair(record, blob), blob.read_bytes())
-    assert (found["epoch"], blob.read_bytes()) in [(1, b"one"), (2, b"two")]
-    assert found["sha256"] == sha256_file(blob)
+    actual, content = read_pair(record, blob, "sha256", 100)
+    assert (actual, content) == (settle_pair(record, blob), blob.read_bytes())
+    assert (actual["epoch"], blob.read_bytes()) in [(1, b"one"), (2, b"two")]
+    assert actual["sha256"] == sha256_file(blob)
     # once the record is in place the new pair is what counts
-    assert found["epoch"] == (1 if (call, after) in [(1, False), (1, True), (2, False)] else 2)
+    assert actual["epoch"] == (1 if (call, after) in [(1, False), (1, True), (2, False)] else 2)
 
 
 @pytest.mark.parametrize("record", ["[]", "{}", '{"sha256": 3}', json.dumps({"sha256": "0" * 64})])

@@ -192,7 +192,7 @@ def test_the_data_set_is_left_as_it_was() -> None:
 
 def locate_crops(images: Tensor, results: Tensor, pad: int) -> np.ndarray:
     """Return (B, 3): dy, dx, flip of the one numpy reflect-pad crop that each result equals."""
-    side, found = images.shape[1], []
+    side, actual = images.shape[1], []
     for image, result in zip(images.numpy(), results.numpy(), strict=True):
         candidates = [
             (dy, dx, flip)
@@ -203,15 +203,15 @@ def locate_crops(images: Tensor, results: Tensor, pad: int) -> np.ndarray:
             if np.array_equal(padded[dy : dy + side, dx : dx + side], result)
         ]
         assert len(candidates) == 1
-        found.append(candidates[0])
-    return np.array(found)
+        actual.append(candidates[0])
+    return np.array(actual)
 
 
 @pytest.mark.parametrize(("side", "channels", "pad"), [(32, 3, 4), (64, 1, 8), (17, 4, 2)])
 def test_every_crop_is_one_of_the_reflected_image(side: int, channels: int, pad: int) -> None:
     images = noise(24, side, channels)
-    found = locate_crops(images, augmented(images, AugmentSettings(crop=4)), pad)
-    assert len(np.unique(found[:, :2], axis=0)) > 12
+    actual = locate_crops(images, augmented(images, AugmentSettings(crop=4)), pad)
+    assert len(np.unique(actual[:, :2], axis=0)) > 12
 
 
 def test_crops_and_flips_are_uniform() -> None:
@@ -292,13 +292,13 @@ def test_cutmix_weight_is_the_share_of_own_pixels() -> None:
     assert batch.mix_labels is not None and batch.mix_weight is not None
     values = pixels(batch.images)[..., 0].long()
     partner = batch.mix_labels[:, None, None].expand_as(values)
-    own = values == batch.labels[:, None, None]
-    assert torch.equal(values[~own], partner[~own])
+    is_image = values == batch.labels[:, None, None]
+    assert torch.equal(values[~is_image], partner[~is_image])
     others = batch.mix_labels != batch.labels
-    shares = own.double().mean((1, 2)).float()
+    shares = is_image.double().mean((1, 2)).float()
     assert torch.allclose(shares[others], batch.mix_weight[others], rtol=0, atol=1e-6)
-    rows, columns = (~own).any(2).sum(1), (~own).any(1).sum(1)
-    assert torch.equal((~own).flatten(1).sum(1), rows * columns)
+    rows, columns = (~is_image).any(2).sum(1), (~is_image).any(1).sum(1)
+    assert torch.equal((~is_image).flatten(1).sum(1), rows * columns)
     assert 0.5 < batch.mix_weight.mean() < 0.75  # clipping leaves more than Beta(1, 1)'s half
 
 

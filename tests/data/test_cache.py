@@ -352,8 +352,8 @@ def test_two_processes_at_once_build_the_same(folder, home):
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    found = {results.get() for _ in processes}
+    actual = {results.get() for _ in processes}
     results.close()
     data = load_data(folder, QUIET)
-    assert found == {(data.sha256, int(data.split("all").images.sum()))}
+    assert actual == {(data.sha256, int(data.split("all").images.sum()))}
     assert len(packs(home)) == 1

@@ -14,10 +14,10 @@ QUIET = DataRequest(quiet=True, size=32)
 
 
 def digest(folder):
-    found = hashlib.sha256()
+    content = hashlib.sha256()
     for path in sorted(folder.rglob("*.png")):
-        found.update(str(path.relative_to(folder)).encode() + path.read_bytes())
-    return found.hexdigest()
+        content.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return content.hexdigest()
 
 
 def test_scenes_load_as_a_data_set_of_ten_classes(tmp_path):

@@ -28,8 +28,8 @@ def test_plain_data_comes_through(value, protocol):
     st.integers(2, 4),
 )
 def test_integer_arrays_come_through(array, protocol):
-    found = load_plain(pickle.dumps({"a": array}, protocol=protocol), "x")["a"]
-    assert found.dtype == array.dtype and np.array_equal(found, array)
+    actual = load_plain(pickle.dumps({"a": array}, protocol=protocol), "x")["a"]
+    assert actual.dtype == array.dtype and np.array_equal(actual, array)
 
 
 def test_a_pickle_of_python_2_comes_through_with_its_byte_strings():

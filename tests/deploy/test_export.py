@@ -23,13 +23,13 @@ from quicknet.onnx.file import read_onnx
 
 def test_the_file_is_the_run(run_dir: Path, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "m.onnx"
-    found = export(run_dir, out)
-    assert (found.path, found.format, found.size_bytes) == (str(out), "onnx", out.stat().st_size)
+    exported = export(run_dir, out)
+    assert (exported.path, exported.format, exported.size_bytes) == (str(out), "onnx", out.stat().st_size)
     model = quicknet.load(out)
     parent = read_card(run_dir / "card.json")
     assert (model.card.classes, model.card.preprocess) == (parent.classes, parent.preprocess)
     assert model.card.lineage[-1].parent_weights_sha256 == parent.weights_sha256
-    assert model.card.weights_sha256 == found.weights_sha256 != parent.weights_sha256
+    assert model.card.weights_sha256 == exported.weights_sha256 != parent.weights_sha256
     images = draw_vectors(32, 3, 30)
     assert np.abs(model.logits(images) - torch_logits(run_dir, images)).max() <= 1e-4
     assert [path.name for path in out.parent.iterdir()] == ["m.onnx"]
@@ -37,8 +37,8 @@ def test_the_file_is_the_run(run_dir: Path, pictures: Path, tmp_path: Path) -> N
 
 def test_the_openvino_format_keeps_prelu_whole(run_dir: Path, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
-    found = export(run_dir, tmp_path / "m.onnx", format="openvino")
-    assert set(found.runtimes) == {"onnxruntime", "openvino"}
+    exported = export(run_dir, tmp_path / "m.onnx", format="openvino")
+    assert set(exported.runtimes) == {"onnxruntime", "openvino"}
     kinds = {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
     assert "PRelu" in kinds
     assert default_path(run_dir, "openvino") != default_path(run_dir, "onnx")
@@ -46,19 +46,19 @@ def test_the_openvino_format_keeps_prelu_whole(run_dir: Path, tmp_path: Path) ->
 
 def test_the_receipt_holds_the_parents_class_of_every_test_image(run_dir: Path, pictures: Path, tmp_path: Path) -> None:
     data = load_run_data(run_dir, str(pictures), True)
-    told: list[int] = []
-    found = export(run_dir, tmp_path / "m.onnx", data=data, advance=told.append)
+    progress: list[int] = []
+    exported = export(run_dir, tmp_path / "m.onnx", data=data, advance=progress.append)
     test = data.split("test")
-    wanted = torch_logits(run_dir, test.images).argmax(1)
+    expected = torch_logits(run_dir, test.images).argmax(1)
     card = read_onnx(tmp_path / "m.onnx").card
     recorded = recorded_predictions(card)
     assert recorded is not None
-    assert unpack_classes(recorded.classes, recorded.sha256, recorded.n).tolist() == wanted.tolist()
-    assert recorded.correct == (wanted == test.labels).sum() > 20  # of 30: it knows its classes
-    assert (found.split, found.n, found.different) == ("test", 30, 0)
-    assert sum(told) == 2 * 30
-    own = [m for m in card.metrics if m.file_sha256 == found.weights_sha256]
-    assert [(m.name, m.n, m.value) for m in own] == [("top1", 30, found.top1)]
+    assert unpack_classes(recorded.classes, recorded.sha256, recorded.n).tolist() == expected.tolist()
+    assert recorded.correct == (expected == test.labels).sum() > 20  # of 30: it knows its classes
+    assert (exported.split, exported.n, exported.different) == ("test", 30, 0)
+    assert sum(progress) == 2 * 30
+    measured = [m for m in card.metrics if m.file_sha256 == exported.weights_sha256]
+    assert [(m.name, m.n, m.value) for m in measured] == [("top1", 30, exported.top1)]
 
 
 def test_same_run_same_bytes(run_dir: Path, tmp_path: Path) -> None:

@@ -44,28 +44,28 @@ def parent(run_dir: Path, data: Dataset) -> QnzFile:
 def test_the_file_answers_as_the_integer_network(
     format_: Format, parent: QnzFile, data: Dataset, tmp_path: Path
 ) -> None:
-    told: list[int] = []
-    found = export_int8(parent, tmp_path / "m.onnx", format_, data, told.append)
-    assert set(found.runtimes) == set(present())
-    assert (found.split, found.n, sum(told)) == ("test", 30, 3 * 30)
-    assert found.different is not None and found.different <= 1
+    progress: list[int] = []
+    exported = export_int8(parent, tmp_path / "m.onnx", format_, data, progress.append)
+    assert set(exported.runtimes) == set(present())
+    assert (exported.split, exported.n, sum(progress)) == ("test", 30, 3 * 30)
+    assert exported.different is not None and exported.different <= 1
     images = draw_vectors(32, 3, 30)
-    wanted = reference.run(parent.network, images) * parent.record.logit_scale
+    expected = reference.run(parent.network, images) * parent.record.logit_scale
     model = quicknet.load(tmp_path / "m.onnx", runtime="onnxruntime" if format_ == "onnx" else "openvino")
-    assert np.abs(model.logits(images) - wanted).max() <= 0.1 * np.abs(wanted).max()
-    assert evaluate(model, data).top1 == pytest.approx(found.top1, abs=0.04)
-    assert found.top1 is not None and found.top1 > 0.7  # it knows its classes
+    assert np.abs(model.logits(images) - expected).max() <= 0.1 * np.abs(expected).max()
+    assert evaluate(model, data).top1 == pytest.approx(exported.top1, abs=0.04)
+    assert exported.top1 is not None and exported.top1 > 0.7  # it knows its classes
 
 
 def test_its_receipt_is_replayed(parent: QnzFile, data: Dataset, tmp_path: Path) -> None:
     export_int8(parent, tmp_path / "m.onnx", "onnx", data)
-    found = verify(tmp_path / "m.onnx", data)
-    assert found.holds and found.measured is not None and found.receipt_measured
-    assert found.measured.different == 0  # the file's own answers, by the same runtime
+    verification = verify(tmp_path / "m.onnx", data)
+    assert verification.holds and verification.measured is not None and verification.receipt_measured
+    assert verification.measured.different == 0  # the file's own answers, by the same runtime
     card = quicknet.load(tmp_path / "m.onnx").card
     assert card.lineage[-1].parent_weights_sha256 == parent.weights_sha256
     recorded = recorded_predictions(card)
-    assert recorded is not None and (recorded.n, recorded.correct) == (30, round(30 * found.measured.top1))
+    assert recorded is not None and (recorded.n, recorded.correct) == (30, round(30 * verification.measured.top1))
     logits = np.array(card.vectors.logits)
     assert stated_tolerance(card) == pytest.approx(0.1 * np.abs(logits).max(), abs=1e-3)
 
@@ -86,7 +86,7 @@ def test_a_file_that_answers_otherwise_is_never_written(
     monkeypatch.setattr(
         onnx_int8,
         "_scaled",
-        lambda made, name, values, scale: real(made, name, values, scale * (0.5 if "depthwise" in name else 1)),
+        lambda nodes, name, values, scale: real(nodes, name, values, scale * (0.5 if "depthwise" in name else 1)),
     )
     with pytest.raises(CheckFailed, match="over the stated"):
         export_int8(parent, out)
@@ -102,8 +102,8 @@ def test_on_the_command_line(run_dir: Path, pictures: Path, tmp_path: Path, capf
     out = tmp_path / "m.onnx"
     words = ["export", str(run_dir), "--format", "onnx", "--int8", "--out", str(out), "--data", str(pictures)]
     assert run([*words, "--max-loss", "100", "--json", "--quiet"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    assert (found["path"], found["n"], found["size_bytes"]) == (str(out), 30, out.stat().st_size)
+    record = json.loads(capfd.readouterr().out)
+    assert (record["path"], record["n"], record["size_bytes"]) == (str(out), 30, out.stat().st_size)
     assert run(["verify", str(out), "--data", str(pictures), "--quiet"]) == 0
     assert run([*words, "--max-loss", "100", "--quiet"]) == 0
     assert "of another class than by the integer network" in capfd.readouterr().out

@@ -41,8 +41,8 @@ def data(run_dir: Path, pictures: Path) -> Dataset:
 
 def test_the_file_is_the_run_in_integers(run_dir: Path, data: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "new" / "m.qnz"
-    found = export_qnz(run_dir, data, out, ANY_LOSS.replace(bits="w7a8"))
-    assert (found.path, found.size_bytes, found.format) == (str(out), out.stat().st_size, "qnz")
+    exported = export_qnz(run_dir, data, out, ANY_LOSS.replace(bits="w7a8"))
+    assert (exported.path, exported.size_bytes, exported.format) == (str(out), out.stat().st_size, "qnz")
     assert [path.name for path in out.parent.iterdir()] == ["m.qnz"]
     parent, model = read_card(run_dir / "card.json"), quicknet.load(out)
     assert (model.card.classes, model.card.preprocess, model.card.model) == (
@@ -51,16 +51,16 @@ def test_the_file_is_the_run_in_integers(run_dir: Path, data: Dataset, tmp_path:
         parent.model,
     )
     images = np.array(data.split("test").images)
-    wanted = torch_logits(run_dir, images)
-    assert ((model.logits(images) - wanted) ** 2).mean() < 0.03 * wanted.var()
-    assert found.sha256 == read_qnz(out).sha256
-    assert "reference" in found.runtimes
+    expected = torch_logits(run_dir, images)
+    assert ((model.logits(images) - expected) ** 2).mean() < 0.03 * expected.var()
+    assert exported.sha256 == read_qnz(out).sha256
+    assert "reference" in exported.runtimes
 
 
 def test_the_card_says_what_it_is_and_how_it_was_made(run_dir: Path, data: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "m.qnz"
     settings = ANY_LOSS.replace(bits="w7a7", images=20, seed=3, qat_epochs=1.0)
-    found = export_qnz(run_dir, data, out, settings)
+    exported = export_qnz(run_dir, data, out, settings)
     file, parent = read_qnz(out), read_card(run_dir / "card.json")
     card = file.card
     assert card.integer is not None
@@ -74,21 +74,21 @@ def test_the_card_says_what_it_is_and_how_it_was_made(run_dir: Path, data: Datas
     assert step.parent_weights_sha256 == parent.weights_sha256
     assert (step.calibration.n, step.calibration.seed) == (20, 3)
     assert (step.qat.epochs, step.qat.seed) == (1.0, 3)
-    own = [m for m in card.metrics if m.file_sha256 == file.weights_sha256 == found.weights_sha256]
-    assert [(m.split, m.value) for m in own] == [(c.split, c.top1) for c in found.compared]
-    assert [m for m in card.metrics if m not in own] == list(parent.metrics)
+    measured = [m for m in card.metrics if m.file_sha256 == file.weights_sha256 == exported.weights_sha256]
+    assert [(m.split, m.value) for m in measured] == [(c.split, c.top1) for c in exported.compared]
+    assert [m for m in card.metrics if m not in measured] == list(parent.metrics)
 
 
 def test_the_receipt_is_of_the_integer_networks_own_classes(run_dir: Path, data: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "m.qnz"
-    found = export_qnz(run_dir, data, out, ANY_LOSS)
+    exported = export_qnz(run_dir, data, out, ANY_LOSS)
     file, test = read_qnz(out), data.split("test")
     predicted = reference.run(file.network, np.array(test.images)).argmax(1)
     recorded = recorded_predictions(file.card)
     assert recorded is not None
     assert (recorded.sha256, recorded.classes) == (pack_classes(predicted)[1], "")
     assert (recorded.split, recorded.n, recorded.correct) == ("test", 30, (predicted == test.labels).sum())
-    val, tested = found.compared
+    val, tested = exported.compared
     theirs = torch_logits(run_dir, np.array(test.images)).argmax(1)
     assert (val.split, tested.split, tested.n) == ("val", "test", 30)
     assert tested.different == (predicted != theirs).sum()
@@ -100,8 +100,8 @@ def test_the_receipt_is_of_the_integer_networks_own_classes(run_dir: Path, data:
 
 def test_where_there_is_no_test_split_the_receipt_is_of_val(run_dir: Path, data: Dataset, tmp_path: Path) -> None:
     without = dataclasses.replace(data, splits={name: data.splits[name] for name in ("train", "val")})
-    found = export_qnz(run_dir, without, tmp_path / "m.qnz", ANY_LOSS)
-    assert [c.split for c in found.compared] == ["val"]
+    exported = export_qnz(run_dir, without, tmp_path / "m.qnz", ANY_LOSS)
+    assert [c.split for c in exported.compared] == ["val"]
     recorded = recorded_predictions(read_qnz(tmp_path / "m.qnz").card)
     assert recorded is not None
     assert recorded.split == "val"
@@ -124,9 +124,9 @@ def test_same_inputs_same_bytes(run_dir: Path, data: Dataset, tmp_path: Path) ->
 
 def spoiled(*arguments: Any) -> Quantized:
     """A quantizer that gives every class the next one's weights."""
-    made = quantize(*arguments)
-    network = dataclasses.replace(made.network, weight=np.roll(made.network.weight, 1, 0))
-    return Quantized(network, made.logit_scale)
+    quantized = quantize(*arguments)
+    network = dataclasses.replace(quantized.network, weight=np.roll(quantized.network.weight, 1, 0))
+    return Quantized(network, quantized.logit_scale)
 
 
 def test_too_much_lost_is_refused_and_nothing_written(
@@ -139,13 +139,13 @@ def test_too_much_lost_is_refused_and_nothing_written(
         export_qnz(run_dir, data, out, QnzSettings(bits="w5a8"))
     assert out.read_bytes() == b"the one before"
     assert [path.name for path in tmp_path.iterdir()] == ["m.qnz"]
-    found = export_qnz(run_dir, data, out, QnzSettings(max_loss=100))
-    assert found.compared[0].lost_points > 20
+    exported = export_qnz(run_dir, data, out, QnzSettings(max_loss=100))
+    assert exported.compared[0].lost_points > 20
 
 
 @pytest.mark.parametrize(("n", "lost", "refused"), [(30, 1, False), (30, 2, True), (5000, 10, False), (5000, 11, True)])
 def test_the_limit_is_in_points_and_one_image_decides_nothing(n: int, lost: int, refused: bool) -> None:
-    found = Compared(
+    comparison = Compared(
         split="val",
         protocol="standard",
         n=n,
@@ -155,7 +155,7 @@ def test_the_limit_is_in_points_and_one_image_decides_nothing(n: int, lost: int,
         different=lost,
     )
     with pytest.raises(CheckFailed, match="--qat 1") if refused else contextlib.nullcontext():
-        module._require_little_loss(found, QnzSettings())
+        module._require_little_loss(comparison, QnzSettings())
 
 
 @pytest.mark.parametrize("failing", ["replace", "fsync"])
@@ -195,7 +195,7 @@ def test_what_cannot_become_integers_is_one_line(run_dir: Path, data: Dataset, p
 
 
 @pytest.fixture(scope="module")
-def made(run_dir: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_folder(run_dir: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder whose recipe says where its data lies."""
     folder = tmp_path_factory.mktemp("made") / "my-run"
     shutil.copytree(run_dir, folder)
@@ -203,25 +203,25 @@ def made(run_dir: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory
     return folder
 
 
-def test_the_command_finds_the_data_by_the_recipe(made: Path, capfd: Captured) -> None:
-    assert command(["export", str(made), "--max-loss", "50"]) == 0  # a .qnz unless something else is asked for
+def test_the_command_finds_the_data_by_the_recipe(run_folder: Path, capfd: Captured) -> None:
+    assert command(["export", str(run_folder), "--max-loss", "50"]) == 0  # a .qnz unless something else is asked for
     first, second, val, test = capfd.readouterr().out.splitlines()
-    path = made / "my-run.qnz"
+    path = run_folder / "my-run.qnz"
     assert first.startswith(str(path))
     assert read_qnz(path).sha256 in first
     assert "reference" in second
     assert "% on val, n = 30: " in val
     assert "% on test, n = 30: " in test
-    assert command(["verify", str(path), "--data", RunFolder(made).read_recipe().data.source]) == 0
+    assert command(["verify", str(path), "--data", RunFolder(run_folder).read_recipe().data.source]) == 0
 
 
-def test_the_commands_json_has_the_documented_fields(made: Path, tmp_path: Path, capfd: Captured) -> None:
+def test_the_commands_json_has_the_documented_fields(run_folder: Path, tmp_path: Path, capfd: Captured) -> None:
     out = tmp_path / "a.qnz"
     arguments = ["--format", "qnz", "--bits", "w6a7", "--qat", "0.5", "--max-loss", "50", "--out", str(out), "--json"]
-    assert command(["export", str(made), *arguments, "--quiet"]) == 0
-    found = capfd.readouterr()
-    assert found.err == ""
-    fields = json.loads(found.out)
+    assert command(["export", str(run_folder), *arguments, "--quiet"]) == 0
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    fields = json.loads(captured.out)
     assert (fields["path"], fields["format"], fields["bits"], fields["qat_epochs"]) == (str(out), "qnz", "w6a7", 0.5)
     assert fields["size_bytes"] == out.stat().st_size
     assert [row["split"] for row in fields["compared"]] == ["val", "test"]
@@ -231,38 +231,38 @@ def test_the_commands_json_has_the_documented_fields(made: Path, tmp_path: Path,
 
 
 def test_the_command_refuses_a_loss_with_exit_1(
-    made: Path, tmp_path: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch
+    run_folder: Path, tmp_path: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "quantize", spoiled)
-    assert command(["export", str(made), "--format", "qnz", "--out", str(tmp_path / "m.qnz"), "--quiet"]) == 1
+    assert command(["export", str(run_folder), "--format", "qnz", "--out", str(tmp_path / "m.qnz"), "--quiet"]) == 1
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("quicknet: error: ")
     assert "points of top-1 on val" in line
     assert list(tmp_path.iterdir()) == []
 
 
-def test_int8_is_the_same_integers_as_onnx(made: Path, pictures: Path, tmp_path: Path, capfd: Captured) -> None:
-    arguments = ["export", str(made), "--int8", "--bits", "w7a8", "--max-loss", "50", "--data", str(pictures)]
+def test_int8_is_the_same_integers_as_onnx(run_folder: Path, pictures: Path, tmp_path: Path, capfd: Captured) -> None:
+    arguments = ["export", str(run_folder), "--int8", "--bits", "w7a8", "--max-loss", "50", "--data", str(pictures)]
     assert command([*arguments, "--json", "--quiet"]) == 0
     fields = json.loads(capfd.readouterr().out)
-    path = made / "my-run.int8.onnx"
+    path = run_folder / "my-run.int8.onnx"
     assert fields["path"] == str(path)
     assert fields["n"] == 30
     card = read_onnx(path).card
     assert [step.format for step in card.lineage if isinstance(step, ExportStep)] == ["qnz", "onnx"]
 
 
-def test_the_command_refuses_in_one_line(made: Path, run_dir: Path, tmp_path: Path, capfd: Captured) -> None:
+def test_the_command_refuses_in_one_line(run_folder: Path, run_dir: Path, tmp_path: Path, capfd: Captured) -> None:
     few = write_pictures(tmp_path / "few", 1)  # three training images
     for arguments, text in (
         ([str(run_dir), "--format", "qnz"], "name that data with --data"),
-        ([str(made), "--bits", "w7a8", "--out", "m.onnx"], "--bits is for integers"),
-        ([str(made), "--format", "openvino", "--max-loss", "1"], "--max-loss is for integers"),
-        ([str(made), "--format", "qnz", "--int8"], "leave --int8 out"),
-        ([str(made), "--format", "qnz", "--bits", "w8a8"], "w8a8"),
-        ([str(made), "--format", "qnz", "--qat", "-1"], "--qat"),
-        ([str(made), "--format", "qnz", "--data", str(few)], "3 images are too few"),
-        ([str(made), "--format", "qnz", "--data", str(tmp_path / "none")], "does not exist"),
+        ([str(run_folder), "--bits", "w7a8", "--out", "m.onnx"], "--bits is for integers"),
+        ([str(run_folder), "--format", "openvino", "--max-loss", "1"], "--max-loss is for integers"),
+        ([str(run_folder), "--format", "qnz", "--int8"], "leave --int8 out"),
+        ([str(run_folder), "--format", "qnz", "--bits", "w8a8"], "w8a8"),
+        ([str(run_folder), "--format", "qnz", "--qat", "-1"], "--qat"),
+        ([str(run_folder), "--format", "qnz", "--data", str(few)], "3 images are too few"),
+        ([str(run_folder), "--format", "qnz", "--data", str(tmp_path / "none")], "does not exist"),
     ):
         assert command(["export", *arguments]) == 2, arguments
         (line,) = capfd.readouterr().err.splitlines()
@@ -281,6 +281,6 @@ def test_an_interrupt_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_without_recipe_is_fine_tuned_with_the_usual_augmentation(run_dir: Path, made: Path) -> None:
+def test_a_run_without_recipe_is_fine_tuned_with_the_usual_augmentation(run_dir: Path, run_folder: Path) -> None:
     assert module._augmentation(run_dir).crop == 4
-    assert module._augmentation(made) == RunFolder(made).read_recipe().augment
+    assert module._augmentation(run_folder) == RunFolder(run_folder).read_recipe().augment

@@ -39,7 +39,7 @@ def draw(rng: np.random.Generator, size: tuple[int, int], channels: int) -> np.n
 def write_odd(root: Path) -> list[Path]:
     """Write 20 files of each of eleven kinds in each of the sizes, in two class folders."""
     rng = np.random.default_rng(5)
-    made = []
+    pictures = []
     for index in range(220):
         size = SIZES[(index + index // 11) % len(SIZES)]
         rgb = Image.fromarray(draw(rng, size, 3))
@@ -77,8 +77,8 @@ def write_odd(root: Path) -> list[Path]:
             exif = Image.Exif()
             exif[0x0112] = 1 + index % 8
             rgb.save(path, exif=exif)
-        made.append(path)
-    return made
+        pictures.append(path)
+    return pictures
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +107,9 @@ def test_every_path_gives_the_same_tensor_and_class(mode: Mode, odd: Path, tmp_p
     assert np.array_equal(decoded, split.images)
     as_bytes = load_image(io.BytesIO(Path(paths[0]).read_bytes()).getvalue(), model.card.preprocess)
     assert np.array_equal(as_bytes, split.images[0])
-    found = model.logits(decoded)
-    assert np.abs(found - trained_on).max() <= 1e-4
-    assert np.array_equal(found.argmax(1), trained_on.argmax(1))
+    actual = model.logits(decoded)
+    assert np.abs(actual - trained_on).max() <= 1e-4
+    assert np.array_equal(actual.argmax(1), trained_on.argmax(1))
     answers = list(predict(model, paths, PredictSettings(top=1)))
     assert [model.card.classes.index(a.label) for a in answers] == trained_on.argmax(1).tolist()
     for name in present():

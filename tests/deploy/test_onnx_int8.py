@@ -54,7 +54,7 @@ def maps_of(network: IntegerNetwork, form: Form, images: np.ndarray) -> list[np.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     run = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return [found.transpose(0, 2, 3, 1) for found in run.run(names, {"images": images})]
+    return [actual.transpose(0, 2, 3, 1) for actual in run.run(names, {"images": images})]
 
 
 def kinds(blob: bytes, folder: Path) -> Counter:
@@ -77,11 +77,11 @@ def test_maps_are_the_integer_networks_but_for_the_last_rounding(form: Form, slo
     network = with_slope(random_network(rng, blocks=(Block(32, top=top, middle_top=top),), top=top), slope)
     images = random_images(rng, network, 4)
     trace = [maps for name, maps in reference.trace(network, images) if name not in ("sums", "logits")]
-    found = maps_of(network, form, images)
-    assert len(found) == len(trace) == 3
-    differences = [np.abs(ours.astype(int) - theirs) for ours, theirs in zip(found, trace, strict=True)]
+    actual = maps_of(network, form, images)
+    assert len(actual) == len(trace) == 3
+    differences = [np.abs(ours.astype(int) - theirs) for ours, theirs in zip(actual, trace, strict=True)]
     assert differences[0].max() <= 1
-    for ours, difference in zip(found, differences, strict=True):  # what differs is passed on and adds up
+    for ours, difference in zip(actual, differences, strict=True):  # what differs is passed on and adds up
         assert ours.max() <= top
         assert difference.mean() < 0.1
         assert difference.max() <= 8
@@ -96,12 +96,12 @@ def test_runtimes_answer_as_the_integer_network(form: Form, runtime: str, slope:
     network = with_slope(random_network(rng, blocks=BLOCKS), slope)
     card = network_card(network)
     images = random_images(rng, network, 12)
-    wanted = reference.run(network, images) * card.integer.logit_scale
+    expected = reference.run(network, images) * card.integer.logit_scale
     run = open_runner(parse_onnx(build_int8(network, card, form), HERE), runtime, 1)
-    spread = np.ptp(wanted, axis=0).max()
-    for found in (run(images), np.concatenate([run(image[None]) for image in images])):
-        assert found.dtype == np.float32
-        assert np.abs(found - wanted).max() < 0.05 * spread
+    spread = np.ptp(expected, axis=0).max()
+    for actual in (run(images), np.concatenate([run(image[None]) for image in images])):
+        assert actual.dtype == np.float32
+        assert np.abs(actual - expected).max() < 0.05 * spread
 
 
 @given(network=networks())
@@ -129,9 +129,11 @@ def test_multipliers_that_no_prelu_gives(form: Form, positive: int, negative: in
     some[::2], other[::2] = positive, negative
     changed = replace(output, positive=some, negative=other, zero=100)
     network = replace(network, stem=replace(network.stem, output=changed))
-    (_, wanted), *_ = reference.trace(network, images)
-    assert len(np.unique(wanted[..., ::2])) == 1 if (positive, negative) == (0, 0) else np.ptp(wanted[..., ::2]) > 10
-    assert np.abs(maps_of(network, form, images)[0].astype(int) - wanted).max() <= 1
+    (_, expected), *_ = reference.trace(network, images)
+    assert (
+        len(np.unique(expected[..., ::2])) == 1 if (positive, negative) == (0, 0) else np.ptp(expected[..., ::2]) > 10
+    )
+    assert np.abs(maps_of(network, form, images)[0].astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=needs_openvino)])
@@ -146,9 +148,9 @@ def test_full_lanes_do_not_saturate(runtime: str) -> None:
     bias = -(weight.astype(np.int64).sum(1) * block.middle_zero).astype(np.int32)
     network = replace(network, blocks=(replace(block, weight=weight, bias=bias),))
     card, images = network_card(network), np.full((1, 32, 32, 3), 255, np.uint8)
-    wanted = reference.run(network, images) * card.integer.logit_scale
-    found = open_runner(parse_onnx(build_int8(network, card, FORMS[runtime == "openvino"]), HERE), runtime, 1)(images)
-    assert np.abs(found - wanted).max() <= 0.02 * np.abs(wanted).max()
+    expected = reference.run(network, images) * card.integer.logit_scale
+    actual = open_runner(parse_onnx(build_int8(network, card, FORMS[runtime == "openvino"]), HERE), runtime, 1)(images)
+    assert np.abs(actual - expected).max() <= 0.02 * np.abs(expected).max()
 
 
 def test_on_real_images(cifar10_dir: Path) -> None:
@@ -156,11 +158,11 @@ def test_on_real_images(cifar10_dir: Path) -> None:
     images = np.array(data.split("test").images[::100])
     network = with_slope(random_network(np.random.default_rng(5), blocks=BLOCKS), None)
     card = network_card(network)
-    wanted = reference.run(network, images)
+    expected = reference.run(network, images)
     for form in FORMS:
         run = open_runner(parse_onnx(build_int8(network, card, form), HERE), "onnxruntime", 1)
-        found = np.concatenate([run(images[i : i + 8]) for i in range(0, len(images), 8)])
-        assert (found.argmax(1) == wanted.argmax(1)).mean() >= 0.95
+        actual = np.concatenate([run(images[i : i + 8]) for i in range(0, len(images), 8)])
+        assert (actual.argmax(1) == expected.argmax(1)).mean() >= 0.95
 
 
 # --- the form of the file ------------------------------------------------------------------

@@ -70,8 +70,8 @@ def test_real_images_through_a_run_of_its_own(run_dir: Path, pictures: Path) -> 
     data = load_data(pictures, DataRequest(spec=spec, classes=parent.card.classes, quiet=True))
     images = np.array(data.split("test").images)
     for bits in ("w7a7", "w5a8"):
-        made = quantize(fold(parent.model, spec), np.array(data.split("train").images), bits)
-        assert np.array_equal(Student(made).logits(images), reference.run(made.network, images))
+        quantized = quantize(fold(parent.model, spec), np.array(data.split("train").images), bits)
+        assert np.array_equal(Student(quantized).logits(images), reference.run(quantized.network, images))
 
 
 def test_the_pixels_come_back_whole() -> None:
@@ -79,8 +79,8 @@ def test_the_pixels_come_back_whole() -> None:
     levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(-1, -1, -1, 3).contiguous()
     for mean, std in (((0.49, 0.48, 0.45), (0.247, 0.243, 0.262)), ((0.0, 1.0, 0.5), (1.0, 0.01, 0.004))):
         spec = PreprocessSpec(mean=mean, std=std)
-        found = pixels_of(normalize(levels, mean, std), spec)
-        assert torch.equal(found, levels.permute(0, 3, 1, 2).float())
+        actual = pixels_of(normalize(levels, mean, std), spec)
+        assert torch.equal(actual, levels.permute(0, 3, 1, 2).float())
 
 
 # --- gradients -----------------------------------------------------------------------------
@@ -100,8 +100,8 @@ def test_gradients_are_straight_through() -> None:
     leaves = [[t.clone().requires_grad_() for t in (acc, positive, negative)] for _ in range(2)]
     one, other = leaves
 
-    found = simulate.requantize(one[0] * 1, 3, one[1], one[2], (-40, 60))
-    (found * weight).sum().backward()
+    actual = simulate.requantize(one[0] * 1, 3, one[1], one[2], (-40, 60))
+    (actual * weight).sum().backward()
 
     t = other[0] / 8
     t = through(t, t.floor())
@@ -113,7 +113,7 @@ def test_gradients_are_straight_through() -> None:
     plain = v * inside + v.clamp(-40, 60).detach() * (1 - inside)
     (plain * weight).sum().backward()
 
-    assert torch.equal(found, plain)
+    assert torch.equal(actual, plain)
     for mine, theirs in zip(one, other, strict=True):
         assert mine.grad is not None
         assert theirs.grad is not None
@@ -141,45 +141,45 @@ def task(run_dir: Path, pictures: Path) -> tuple[Network, Dataset]:
     return parent.model, load_data(pictures, DataRequest(spec=card.preprocess, classes=card.classes, quiet=True))
 
 
-def damaged(made: Quantized) -> Quantized:
+def damaged(quantized: Quantized) -> Quantized:
     """The same network with every second bias of the last layer moved by 40 levels of its output."""
-    *first, last = made.network.blocks
+    *first, last = quantized.network.blocks
     per_level = 2 ** (15 + last.output.shift) // np.maximum(last.output.positive.astype(np.int64), 1)
     bias = last.bias.copy()
     bias[::2] += (40 * per_level[::2]).astype(np.int32)
     blocks = (*first, dataclasses.replace(last, bias=bias))
-    return Quantized(dataclasses.replace(made.network, blocks=blocks), made.logit_scale)
+    return Quantized(dataclasses.replace(quantized.network, blocks=blocks), quantized.logit_scale)
 
 
-def divergence(parent: nn.Module, made: Quantized, data: Dataset) -> float:
+def divergence(parent: nn.Module, quantized: Quantized, data: Dataset) -> float:
     images = np.array(data.split("val").images)
     with torch.no_grad():
-        wanted = parent(normalize(torch.from_numpy(images), data.spec.mean, data.spec.std)).double()
-    found = torch.from_numpy(reference.run(made.network, images) * made.logit_scale)
-    return float(F.kl_div(F.log_softmax(found, 1), F.log_softmax(wanted, 1), reduction="batchmean", log_target=True))
+        expected = parent(normalize(torch.from_numpy(images), data.spec.mean, data.spec.std)).double()
+    actual = torch.from_numpy(reference.run(quantized.network, images) * quantized.logit_scale)
+    return float(F.kl_div(F.log_softmax(actual, 1), F.log_softmax(expected, 1), reduction="batchmean", log_target=True))
 
 
 def test_fine_tuning_mends_what_is_broken(task: tuple[Network, Dataset]) -> None:
     parent, data = task
-    made = quantize(fold(parent, data.spec), np.array(data.split("train").images), "w5a8")
-    start = damaged(made)
+    quantized = quantize(fold(parent, data.spec), np.array(data.split("train").images), "w5a8")
+    start = damaged(quantized)
     settings = QatSettings(epochs=20, lr=1e-2, batch_size=10, checks=3)
-    found, tuned = fine_tune(start, Lesson(parent, data, AugmentSettings(crop=0, flip="none")), settings, silent)
-    check_network(found.network)
+    actual, tuned = fine_tune(start, Lesson(parent, data, AugmentSettings(crop=0, flip="none")), settings, silent)
+    check_network(actual.network)
     assert tuned.steps == 60
     assert len(tuned.checks) == 3
     assert tuned.kept == max(tuned.before, *tuned.checks)
     assert tuned.kept > tuned.before
-    assert divergence(parent, found, data) < 0.5 * divergence(parent, start, data)
+    assert divergence(parent, actual, data) < 0.5 * divergence(parent, start, data)
 
 
 def test_fine_tuning_keeps_the_start_where_nothing_is_better(task: tuple[Network, Dataset]) -> None:
     parent, data = task
-    made = quantize(fold(parent, data.spec), np.array(data.split("train").images), "w7a8")
+    quantized = quantize(fold(parent, data.spec), np.array(data.split("train").images), "w7a8")
     settings = QatSettings(epochs=1, lr=100.0, batch_size=10)
-    found, tuned = fine_tune(made, Lesson(parent, data, AugmentSettings()), settings, silent)
+    actual, tuned = fine_tune(quantized, Lesson(parent, data, AugmentSettings()), settings, silent)
     assert tuned.kept == tuned.before
-    assert found is made
+    assert actual is quantized
 
 
 def test_the_same_settings_give_the_same_integers(task: tuple[Network, Dataset]) -> None:
@@ -194,7 +194,7 @@ def test_the_same_settings_give_the_same_integers(task: tuple[Network, Dataset])
 
 def test_a_part_of_an_epoch_is_told_of_as_it_goes(task: tuple[Network, Dataset]) -> None:
     parent, data = task
-    made = quantize(fold(parent, data.spec), np.array(data.split("train").images), "w7a8")
+    quantized = quantize(fold(parent, data.spec), np.array(data.split("train").images), "w7a8")
     shown: list[Any] = []
 
     @contextlib.contextmanager
@@ -202,7 +202,7 @@ def test_a_part_of_an_epoch_is_told_of_as_it_goes(task: tuple[Network, Dataset])
         shown.append((label, total, unit))
         yield shown.append
 
-    fine_tune(made, Lesson(parent, data, AugmentSettings()), QatSettings(epochs=0.5, batch_size=5, checks=1), show)
+    fine_tune(quantized, Lesson(parent, data, AugmentSettings()), QatSettings(epochs=0.5, batch_size=5, checks=1), show)
     (what, total, unit), *done = shown
     assert (what, unit) == ("fine-tune", "images")
     assert sum(done) == total == 15  # of 30
@@ -213,10 +213,10 @@ def test_fine_tuning_refuses_what_cannot_descend(task: tuple[Network, Dataset]) 
         with pytest.raises(ConfigError, match="qat"):
             QatSettings(**changes)
     parent, data = task
-    made = quantize(fold(parent, data.spec), np.array(data.split("train").images), "w7a8")
+    quantized = quantize(fold(parent, data.spec), np.array(data.split("train").images), "w7a8")
 
     def broken(images: torch.Tensor) -> torch.Tensor:
         return torch.full((len(images), 3), torch.nan)
 
     with pytest.raises(TrainingError, match="loss of fine-tuning is nan"):
-        fine_tune(made, Lesson(broken, data, AugmentSettings()), QatSettings(epochs=0.2), silent)  # type: ignore[arg-type]
+        fine_tune(quantized, Lesson(broken, data, AugmentSettings()), QatSettings(epochs=0.2), silent)  # type: ignore[arg-type]

@@ -74,14 +74,14 @@ def test_integers_answer_as_the_float_network(bits: Any, mode: str, size: int, c
     spec = spec_of(size, mode)
     model = settled(spec, **config)
     images = draw_vectors(size, spec.channels, 96)
-    found = quantize(fold(model, spec), images[:64], bits)
-    check_network(found.network)
-    wanted = float_logits(model, images, spec)
-    logits = reference.run(found.network, images) * found.logit_scale
-    noise = ((logits - wanted)[64:] ** 2).mean() / wanted[64:].var()
+    quantized = quantize(fold(model, spec), images[:64], bits)
+    check_network(quantized.network)
+    expected = float_logits(model, images, spec)
+    logits = reference.run(quantized.network, images) * quantized.logit_scale
+    noise = ((logits - expected)[64:] ** 2).mean() / expected[64:].var()
     assert noise < (0.01 if bits.endswith("a8") else 0.03)
     # what the biases are for: no logit is off on average, over the images that they were fitted to
-    assert np.abs((logits - wanted)[:64].mean(0)).max() < 0.02 * wanted.std()
+    assert np.abs((logits - expected)[:64].mean(0)).max() < 0.02 * expected.std()
 
 
 def test_the_same_images_give_the_same_integers() -> None:
@@ -108,10 +108,12 @@ def test_channels_that_say_nothing_do_no_harm() -> None:
         model.classifier.weight[:, 6] = 0
     images = draw_vectors(32, 3, 64)
     for bits in WIDTHS:
-        found = quantize(fold(model, spec), images, bits)
-        check_network(found.network)
-        wanted = float_logits(model, images, spec)
-        noise = ((reference.run(found.network, images) * found.logit_scale - wanted) ** 2).mean() / wanted.var()
+        quantized = quantize(fold(model, spec), images, bits)
+        check_network(quantized.network)
+        expected = float_logits(model, images, spec)
+        noise = (
+            (reference.run(quantized.network, images) * quantized.logit_scale - expected) ** 2
+        ).mean() / expected.var()
         assert noise < 0.03
 
 
@@ -147,13 +149,13 @@ def test_a_trained_network_keeps_its_answers(bits: Any, cifar10_dir: Path) -> No
     spec = card.preprocess
     data = load_data(cifar10_dir, DataRequest(spec=spec, classes=card.classes, quiet=True))
     val = np.array(data.split("val").images[:200])
-    wanted = float_logits(model, val, spec)
-    found = quantize(fold(model, spec), np.array(data.split("train").images[::700]), bits)
-    check_network(found.network)
-    logits = Student(found).logits(val)  # the reference takes a minute for them
-    assert (logits.argmax(1) != wanted.argmax(1)).sum() <= 4  # of 200: 0.3 to 0.7% of 5,000
+    expected = float_logits(model, val, spec)
+    quantized = quantize(fold(model, spec), np.array(data.split("train").images[::700]), bits)
+    check_network(quantized.network)
+    logits = Student(quantized).logits(val)  # the reference takes a minute for them
+    assert (logits.argmax(1) != expected.argmax(1)).sum() <= 4  # of 200: 0.3 to 0.7% of 5,000
     labels = data.split("val").labels[:200]
-    assert (logits.argmax(1) == labels).mean() >= (wanted.argmax(1) == labels).mean() - 0.015
+    assert (logits.argmax(1) == labels).mean() >= (expected.argmax(1) == labels).mean() - 0.015
 
 
 # --- rounding ------------------------------------------------------------------------------
@@ -183,15 +185,15 @@ def test_rounded_filters_keep_to_their_lanes(
     weight = torch.from_numpy(rng.normal(size=(rows, columns)) * np.exp(tails * rng.normal(size=(rows, columns))))
     inputs = torch.from_numpy(rng.normal(size=(200, columns)) @ rng.normal(size=(columns, columns)))
     moments = inputs.T @ inputs / 200 + 1e-3 * torch.eye(columns, dtype=torch.float64)
-    found = round_filters(weight, moments, pointwise_lanes(columns, sums, top))
-    whole = found.weight.numpy()
+    actual = round_filters(weight, moments, pointwise_lanes(columns, sums, top))
+    whole = actual.weight.numpy()
     assert np.array_equal(whole, whole.round())
     assert max(lane_sums(whole, sums)) <= 32767 // top
     assert np.abs(whole).max() <= 127
     safe = min(127, 32767 // top // (2 * sums))
     step = weight.abs().amax(1, keepdim=True) / safe
     plain = (weight / step).round() * step - weight
-    assert float(found.error.sum()) <= 1.001 * float(((plain @ moments) * plain).sum()) + 1e-12
+    assert float(actual.error.sum()) <= 1.001 * float(((plain @ moments) * plain).sum()) + 1e-12
 
 
 @pytest.mark.parametrize(("kernel", "channels"), [(5, 3), (7, 4), (1, 1), (11, 2)])
@@ -220,9 +222,9 @@ def test_a_depthwise_filter_is_one_lane() -> None:
 
 def spread(values: torch.Tensor) -> Histogram:
     """Values (N, C) as a histogram."""
-    found = Histogram(values.amin(0), values.amax(0))
-    found.add(values[:, :, None, None].float())
-    return found
+    histogram = Histogram(values.amin(0), values.amax(0))
+    histogram.add(values[:, :, None, None].float())
+    return histogram
 
 
 def stored_error(values: torch.Tensor, chosen: Any, top: int) -> float:
@@ -238,10 +240,10 @@ def test_each_rule_wins_where_it_is_the_best() -> None:
     ones = torch.ones(3, dtype=torch.float64)
     for top in (127, 255):
         assert choose_range(spread(flat), top, ones).rule == "min-max"
-        found = choose_range(spread(lonely), top, ones)
-        assert found.rule in ("percentile", "mse")
+        actual = choose_range(spread(lonely), top, ones)
+        assert actual.rule in ("percentile", "mse")
         widest = choose_range(spread(lonely), top, ones, ("min-max",))
-        assert stored_error(lonely, found, top) < stored_error(lonely, widest, top)
+        assert stored_error(lonely, actual, top) < stored_error(lonely, widest, top)
 
 
 def test_zero_lies_where_values_are() -> None:
@@ -265,14 +267,14 @@ def test_zero_lies_where_values_are() -> None:
 )
 def test_requantization_in_float32_is_exact(t: list[int], positive: int, negative: int, zero: int) -> None:
     maps = torch.tensor(t, dtype=torch.float32).view(1, 1, 1, -1)
-    found = simulate.requantize(
+    actual = simulate.requantize(
         maps.clone(), 0, torch.tensor([positive]), torch.tensor([negative]), (-zero, 255 - zero)
     )
-    wanted = [min(max((v * (positive if v >= 0 else negative) + (1 << 14)) >> 15, -zero), 255 - zero) for v in t]
-    assert found.flatten().tolist() == wanted
+    expected = [min(max((v * (positive if v >= 0 else negative) + (1 << 14)) >> 15, -zero), 255 - zero) for v in t]
+    assert actual.flatten().tolist() == expected
     if positive >= 0:
-        found = simulate.mulr(maps, torch.tensor([positive]), (-zero, 255 - zero))
-        assert found.flatten().tolist() == [min(max((v * positive + (1 << 14)) >> 15, -zero), 255 - zero) for v in t]
+        actual = simulate.mulr(maps, torch.tensor([positive]), (-zero, 255 - zero))
+        assert actual.flatten().tolist() == [min(max((v * positive + (1 << 14)) >> 15, -zero), 255 - zero) for v in t]
 
 
 def test_sums_past_float32_are_carried_in_float64() -> None:
@@ -280,6 +282,6 @@ def test_sums_past_float32_are_carried_in_float64() -> None:
     assert simulate.exact_dtype(weight, torch.zeros(2), 255) == torch.float64
     maps = torch.full((1, 8192, 1, 1), 255.0)
     maps[0, 0] = 254
-    found = simulate.pointwise(maps, weight, torch.tensor([1.0, 2.0]), 255)
-    assert found.flatten().tolist() == [127 * (255 * 8192 - 1) + 1, 127 * (255 * 8192 - 1) + 2]
+    actual = simulate.pointwise(maps, weight, torch.tensor([1.0, 2.0]), 255)
+    assert actual.flatten().tolist() == [127 * (255 * 8192 - 1) + 1, 127 * (255 * 8192 - 1) + 2]
     assert simulate.exact_dtype(weight[:, :16], torch.zeros(2), 255) == torch.float32

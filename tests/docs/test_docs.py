@@ -50,10 +50,10 @@ class Fence(NamedTuple):
 
 def fences(kind: str) -> Iterator[Fence]:
     for page in PAGES:
-        for found in _FENCE.finditer(page.read_text(encoding="utf-8")):
-            if found["kind"] == kind:
-                runs = found[0].startswith("<!-- run")
-                yield Fence(page.name, kind, found["body"], int(found["code"] or 0) if runs else None)
+        for match in _FENCE.finditer(page.read_text(encoding="utf-8")):
+            if match["kind"] == kind:
+                runs = match[0].startswith("<!-- run")
+                yield Fence(page.name, kind, match["body"], int(match["code"] or 0) if runs else None)
 
 
 def commands(fence: Fence) -> list[str]:
@@ -70,13 +70,13 @@ def quicknet_words(line: str) -> Iterator[list[str]]:
 
 def shown() -> list[tuple[str, list[str]]]:
     """Every `quicknet` command line on any page, in blocks and between backticks."""
-    found = [
+    examples = [
         (fence.page, words) for fence in fences("console") for line in commands(fence) for words in quicknet_words(line)
     ]
     for page in PAGES:
         for line in re.findall(r"`(quicknet [a-z]+ [^`\n]*)`", page.read_text(encoding="utf-8")):
-            found += [(page.name, words) for words in quicknet_words(line)]
-    return found
+            examples += [(page.name, words) for words in quicknet_words(line)]
+    return examples
 
 
 def script(path: Path) -> ModuleType:
@@ -128,14 +128,14 @@ def carry_out(place: Path, line: str, code: int = 0) -> str:
         done = subprocess.run(
             ["bash", "-c", line], cwd=place, env=settings, capture_output=True, text=True, timeout=120
         )
-        found, printed = done.returncode, done.stdout
+        outcome, printed = done.returncode, done.stdout
     else:
         output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
         with contextlib.chdir(place), contextlib.redirect_stdout(output):
-            found = run(shlex.split(line, comments=True)[1:])
+            outcome = run(shlex.split(line, comments=True)[1:])
         output.flush()
         printed = output.buffer.getvalue().decode()
-    assert found == code, f"{line}: exit code {found}\n{printed}"
+    assert outcome == code, f"{line}: exit code {outcome}\n{printed}"
     return printed
 
 

@@ -33,7 +33,7 @@ class Block(NamedTuple):
 
 
 def blocks(text: str) -> list[Block]:
-    return [Block(found["code"], found["output"], found["file"]) for found in _BLOCK.finditer(text)]
+    return [Block(match["code"], match["output"], match["file"]) for match in _BLOCK.finditer(text)]
 
 
 def run_blocks(page: list[Block], folder: Path) -> list[str]:

@@ -23,22 +23,22 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_equal_to_the_reference(program: Path, tmp_path: Path) -> None:
-    files, wanted = write_cases(tmp_path, range(40))
-    found = run_all([tool(EMULATOR), "-cpu", "max", program], files)
-    assert set(found) == {"portable", "neon", "neon-dot"}
-    assert all(logits == wanted for logits in found.values())
+    files, expected = write_cases(tmp_path, range(40))
+    actual = run_all([tool(EMULATOR), "-cpu", "max", program], files)
+    assert set(actual) == {"portable", "neon", "neon-dot"}
+    assert all(logits == expected for logits in actual.values())
 
 
 def test_a_cpu_without_dot_product_is_not_given_it(program: Path, tmp_path: Path) -> None:
-    files, wanted = write_cases(tmp_path, range(2))
-    found = run_all([tool(EMULATOR), "-cpu", "cortex-a72", program], files)  # a Raspberry Pi 4
-    assert found == {"portable": wanted, "neon": wanted}
+    files, expected = write_cases(tmp_path, range(2))
+    actual = run_all([tool(EMULATOR), "-cpu", "cortex-a72", program], files)  # a Raspberry Pi 4
+    assert actual == {"portable": expected, "neon": expected}
 
 
 @pytest.mark.slow
 def test_equal_to_the_reference_on_many(program: Path, tmp_path: Path) -> None:
     for start in range(1000, 1400, 100):
-        files, wanted = write_cases(tmp_path, range(start, start + 100))
-        found = run_all([tool(EMULATOR), "-cpu", "max", program], files, timeout_s=600)
-        assert all(logits == wanted for logits in found.values())
-        assert len(found) == 3
+        files, expected = write_cases(tmp_path, range(start, start + 100))
+        actual = run_all([tool(EMULATOR), "-cpu", "max", program], files, timeout_s=600)
+        assert all(logits == expected for logits in actual.values())
+        assert len(actual) == 3

@@ -36,8 +36,8 @@ def portable(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("build", ["best", "portable"])
 def test_the_example_prints_class_and_logits(build: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(build)
-    files, wanted = write_cases(tmp_path, range(200, 204))
-    for model, images, logits in zip(files[::2], files[1::2], wanted, strict=True):
+    files, expected = write_cases(tmp_path, range(200, 204))
+    for model, images, logits in zip(files[::2], files[1::2], expected, strict=True):
         lines = [list(map(int, line.split())) for line in run(folder / "classify", model, images).splitlines()]
         assert [value for line in lines for value in line[1:]] == logits
         assert [line[0] for line in lines] == [int(np.argmax(line[1:])) for line in lines]
@@ -54,8 +54,8 @@ def test_the_example_says_what_is_wrong(best: Path, tmp_path: Path) -> None:
 
 def test_the_portable_library_needs_no_system(portable: Path) -> None:
     objects = run(tool("nm"), "-u", portable / "libquicknet.a").split()
-    wanted = {name for name in objects if name not in ("U",) and not name.endswith(".o:")}
-    assert {name for name in wanted if not name.startswith("qn_")} <= FREESTANDING
+    expected = {name for name in objects if name not in ("U",) and not name.endswith(".o:")}
+    assert {name for name in expected if not name.startswith("qn_")} <= FREESTANDING
 
 
 def test_the_header_is_also_cpp(tmp_path: Path) -> None:
@@ -104,9 +104,9 @@ def test_a_microcontroller_build_runs_a_model_in_an_array(tmp_path: Path) -> Non
         file.write(image.tobytes())
     with (tmp_path / "image.raw").open("rb") as file:
         index, name, logits = run(program, stdin=file).splitlines()
-    wanted = reference.run(network, image)[0]
-    assert list(map(int, logits.split())) == wanted.tolist()
-    assert int(index) == wanted.argmax()
+    expected = reference.run(network, image)[0]
+    assert list(map(int, logits.split())) == expected.tolist()
+    assert int(index) == expected.argmax()
     assert name == card.classes[int(index)]
 
 

@@ -31,11 +31,11 @@ CLASSES = {"w7a8": (1, 255, 1), "w7a7": (2, 127, 1), "w6a7": (4, 127, 2), "w5a8"
 
 def check_equal(network: IntegerNetwork, images: np.ndarray) -> None:
     """Compare the logits of all instruction sets with the reference's."""
-    wanted, blob = reference.run(network, images), network_blob(network)
+    expected, blob = reference.run(network, images), network_blob(network)
     for isa in engine.instruction_sets():
-        found = Engine(blob, isa=isa).run(images)
-        assert found.dtype == np.int32
-        assert np.array_equal(found, wanted), isa
+        actual = Engine(blob, isa=isa).run(images)
+        assert actual.dtype == np.int32
+        assert np.array_equal(actual, expected), isa
 
 
 def check_tensors(network: IntegerNetwork, image: np.ndarray) -> None:
@@ -48,10 +48,10 @@ def check_tensors(network: IntegerNetwork, image: np.ndarray) -> None:
         layer, _, part = name.partition(".")
         index = int(layer) if part else 0
         for isa, one in opened.items():
-            found = one.trace(
+            actual = one.trace(
                 image, index, {"": "output", "pointwise": "output"}.get(part, part) if name != "sums" else name
             )
-            assert np.array_equal(found, tensor[0]), (name, isa)
+            assert np.array_equal(actual, tensor[0]), (name, isa)
 
 
 def quicknet_like(rng: np.random.Generator, stem: int, widths: tuple[int, ...], bits: str) -> IntegerNetwork:
@@ -121,9 +121,9 @@ def test_images_of_any_number_and_layout() -> None:
     network = random_network(rng, Shape())
     opened, images = Engine(network_blob(network)), random_images(rng, network, 6)
     assert opened.run(images[:0]).shape == (0, 10)
-    wanted = reference.run(network, images)
-    assert np.array_equal(opened.run(images[::2]), wanted[::2])
-    assert np.array_equal(opened.run(np.asfortranarray(images)), wanted)
+    expected = reference.run(network, images)
+    assert np.array_equal(opened.run(images[::2]), expected[::2])
+    assert np.array_equal(opened.run(np.asfortranarray(images)), expected)
     wrong: Any
     for wrong in (images[0], images[:, :-1], images[..., :1], images.astype(np.int8)):
         with pytest.raises(DataError, match="takes uint8 images"):
@@ -234,7 +234,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.timeout(1200)
 def test_under_sanitizers(sanitized: Path, tmp_path: Path) -> None:
     for start in range(0, 400, 100):
-        files, wanted = write_cases(tmp_path, range(start, start + 100))
-        found = run_all([sanitized], files, timeout_s=400)
-        assert set(found) == set(engine.instruction_sets())
-        assert all(logits == wanted for logits in found.values())
+        files, expected = write_cases(tmp_path, range(start, start + 100))
+        actual = run_all([sanitized], files, timeout_s=400)
+        assert set(actual) == set(engine.instruction_sets())
+        assert all(logits == expected for logits in actual.values())

@@ -103,8 +103,8 @@ def test_sha256_is_the_one_of_the_standard(reader: Reader, tmp_path: Path) -> No
     data = np.random.default_rng(0).bytes(300)
     plain = build(tmp_path, "-DQN_PORTABLE_ONLY")
     for length in range(len(data)):
-        wanted = hashlib.sha256(data[:length]).digest()
-        assert reader.sha256(data[:length]) == plain.sha256(data[:length]) == wanted, length
+        expected = hashlib.sha256(data[:length]).digest()
+        assert reader.sha256(data[:length]) == plain.sha256(data[:length]) == expected, length
 
 
 def test_truncated_at_every_length(reader: Reader, network: IntegerNetwork) -> None:
@@ -119,11 +119,11 @@ def test_every_byte_flipped_is_noticed_and_its_section_named(reader: Reader, net
     sections = read_sections(bytes(blob), "a file")
     for index in range(len(blob)):
         blob[index] ^= 1 << index % 8
-        found = reader(bytes(blob))
-        assert found != "OK", index
+        result = reader(bytes(blob))
+        assert result != "OK", index
         for kind, section in sections.items():
             if section.offset <= index < section.offset + section.size_bytes:
-                assert found == f"HASH {kind}", index
+                assert result == f"HASH {kind}", index
         blob[index] ^= 1 << index % 8
 
 
@@ -149,9 +149,9 @@ TABLE_LIES: dict[str, tuple[Callable[[bytearray], None], str]] = {
 @pytest.mark.parametrize("lie", TABLE_LIES)
 def test_a_table_that_lies(reader: Reader, network: IntegerNetwork, lie: str) -> None:
     blob = bytearray(bare_file(network))
-    change, wanted = TABLE_LIES[lie]
+    change, expected = TABLE_LIES[lie]
     change(blob)
-    assert reader(bytes(blob)) == wanted
+    assert reader(bytes(blob)) == expected
     assert not python_takes(bytes(blob))
 
 
@@ -175,9 +175,9 @@ def test_lying_shapes_with_right_hashes(reader: Reader, network: IntegerNetwork,
         at = data.draw(st.integers(0, len(netw) - 1))
         changed[at] = data.draw(st.sampled_from([0, 1, 2, 3, 4, 5, 127, 128, 255]) | st.integers(0, 255))
     blob = sealed(bytes(changed), tens)
-    found = reader(blob)
-    assert (found == "OK") == python_takes(blob)
-    assert found in ("OK", "SHAPE NETW", "LENGTH TENS", "BOUNDS TENS")
+    result = reader(blob)
+    assert (result == "OK") == python_takes(blob)
+    assert result in ("OK", "SHAPE NETW", "LENGTH TENS", "BOUNDS TENS")
 
 
 def test_sizes_of_gigabytes_are_refused_at_once(reader: Reader) -> None:

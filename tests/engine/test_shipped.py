@@ -22,10 +22,10 @@ def test_images(cifar10_dir):
 
 def same(name: str, isa: str, images: np.ndarray) -> None:
     file = read_qnz(locate(name, "file"))
-    found = engine.Engine(file.blob, threads=2, isa=isa).run(images)
+    actual = engine.Engine(file.blob, threads=2, isa=isa).run(images)
     for start in range(0, len(images), 256):
         rows = slice(start, start + 256)
-        np.testing.assert_array_equal(found[rows], reference.run(file.network, images[rows]))
+        np.testing.assert_array_equal(actual[rows], reference.run(file.network, images[rows]))
 
 
 def test_there_are_weights_to_test():

@@ -35,12 +35,12 @@ def make(seed: int, **changes: Any) -> tuple[IntegerNetwork, np.ndarray]:
 def test_logits_do_not_depend_on_threads(threads: int) -> None:
     """Batches that come out even, leave some images over, or have fewer than threads."""
     network, images = make(0)
-    wanted, blob = reference.run(network, images), network_blob(network)
+    expected, blob = reference.run(network, images), network_blob(network)
     for isa in engine.instruction_sets():
         opened = Engine(blob, threads, isa)
         for count in (1, 2, 3, 4, 8, 9):
             for _ in range(5):
-                assert np.array_equal(opened.run(images[:count]), wanted[:count]), (isa, count)
+                assert np.array_equal(opened.run(images[:count]), expected[:count]), (isa, count)
 
 
 def test_logits_of_random_networks_by_three_threads() -> None:
@@ -48,9 +48,9 @@ def test_logits_of_random_networks_by_three_threads() -> None:
         rng = np.random.default_rng(seed)
         network = random_network(rng, extreme=seed % 2 == 1)
         images = random_images(rng, network, 4)
-        wanted, blob = reference.run(network, images), network_blob(network)
+        expected, blob = reference.run(network, images), network_blob(network)
         for isa in engine.instruction_sets():
-            assert np.array_equal(Engine(blob, 3, isa).run(images), wanted), (seed, isa)
+            assert np.array_equal(Engine(blob, 3, isa).run(images), expected), (seed, isa)
 
 
 def test_many_more_threads_than_cores_or_work() -> None:
@@ -63,11 +63,11 @@ def test_many_more_threads_than_cores_or_work() -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_python_threads_share_an_engine(threads: int) -> None:
     network, images = make(2)
-    opened, wanted = Engine(network_blob(network), threads), reference.run(network, images)
+    opened, expected = Engine(network_blob(network), threads), reference.run(network, images)
 
     def ask(index: int) -> bool:
         first = index % 8
-        return all(np.array_equal(opened.run(images[first:]), wanted[first:]) for _ in range(20))
+        return all(np.array_equal(opened.run(images[first:]), expected[first:]) for _ in range(20))
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(32)))
@@ -103,16 +103,16 @@ def _in_child(opened: Engine, images: np.ndarray, answers: object) -> None:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_forked_child_runs_the_engine_it_inherited(threads: int) -> None:
     network, images = make(4)
-    opened, wanted = Engine(network_blob(network), threads), reference.run(network, images)
-    assert np.array_equal(opened.run(images), wanted)
+    opened, expected = Engine(network_blob(network), threads), reference.run(network, images)
+    assert np.array_equal(opened.run(images), expected)
     context = multiprocessing.get_context("fork")
     answers = context.SimpleQueue()
     child = context.Process(target=_in_child, args=(opened, images, answers))
     child.start()
-    assert np.array_equal(answers.get(), wanted)
+    assert np.array_equal(answers.get(), expected)
     child.join(20)
     assert child.exitcode == 0
-    assert np.array_equal(opened.run(images), wanted)
+    assert np.array_equal(opened.run(images), expected)
 
 
 def test_engines_end_with_their_threads() -> None:
@@ -157,5 +157,5 @@ def test_under_the_thread_sanitizer(tmp_path: Path) -> None:
     network, images = make(7)
     (tmp_path / "network").write_bytes(network_blob(network))
     (tmp_path / "images").write_bytes(images.tobytes())
-    found = run(program, tmp_path / "network", tmp_path / "images", timeout_s=250).split()
-    assert list(map(int, found)) == reference.run(network, images).ravel().tolist()
+    actual = run(program, tmp_path / "network", tmp_path / "images", timeout_s=250).split()
+    assert list(map(int, actual)) == reference.run(network, images).ravel().tolist()

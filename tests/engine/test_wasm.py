@@ -63,16 +63,16 @@ def test_the_module_is_small(module: Path) -> None:
 
 
 def test_equal_to_the_reference(module: Path, tmp_path: Path) -> None:
-    files, wanted = write_cases(tmp_path, range(100, 160))
-    assert json.loads(run(tool("node"), module / "run.mjs", module / "quicknet.wasm", *files)) == wanted
+    files, expected = write_cases(tmp_path, range(100, 160))
+    assert json.loads(run(tool("node"), module / "run.mjs", module / "quicknet.wasm", *files)) == expected
 
 
 @pytest.mark.slow
 def test_equal_to_the_reference_on_many(module: Path, tmp_path: Path) -> None:
     for start in range(3000, 5000, 200):
-        files, wanted = write_cases(tmp_path, range(start, start + 200))
-        found = run(tool("node"), module / "run.mjs", module / "quicknet.wasm", *files, timeout_s=600)
-        assert json.loads(found) == wanted
+        files, expected = write_cases(tmp_path, range(start, start + 200))
+        actual = run(tool("node"), module / "run.mjs", module / "quicknet.wasm", *files, timeout_s=600)
+        assert json.loads(actual) == expected
 
 
 def test_the_card_gives_names_and_scale(module: Path, tmp_path: Path) -> None:

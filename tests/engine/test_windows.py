@@ -23,10 +23,10 @@ def wine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.slow
 def test_equal_to_the_reference(wine: str, tmp_path: Path) -> None:
     program = compile_c(tmp_path / "run_all.exe", [*engine_sources(), HERE / "run_all.c"], *FLAGS, compiler=tool(CROSS))
-    files, wanted = write_cases(tmp_path, range(40))
-    found = run_all([wine, program], files)
-    assert "portable" in found
-    assert all(logits == wanted for logits in found.values())
+    files, expected = write_cases(tmp_path, range(40))
+    actual = run_all([wine, program], files)
+    assert "portable" in actual
+    assert all(logits == expected for logits in actual.values())
 
 
 @pytest.mark.slow
@@ -34,5 +34,5 @@ def test_threads(wine: str, tmp_path: Path) -> None:
     program = compile_c(
         tmp_path / "run_threads.exe", [*engine_sources(), HERE / "run_threads.c"], *FLAGS, compiler=tool(CROSS)
     )
-    (model, images), (wanted,) = write_cases(tmp_path, [2], images=5)
-    assert [int(word) for word in run(wine, program, model, images, timeout_s=250).split()] == wanted
+    (model, images), (expected,) = write_cases(tmp_path, [2], images=5)
+    assert [int(word) for word in run(wine, program, model, images, timeout_s=250).split()] == expected

@@ -101,9 +101,9 @@ def test_results_that_cannot_be_written_are_an_error(tiny_data: Path, finished_r
         pytest.skip("this system has no /dev/full")
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "quicknet", "doctor", str(tiny_data), "--json", "--quiet"]
-        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
-    check_line(found.stderr, "No space left on device")
-    assert found.returncode == 2
+        completed = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    check_line(completed.stderr, "No space left on device")
+    assert completed.returncode == 2
 
 
 # --- folders ------------------------------------------------------------------------------

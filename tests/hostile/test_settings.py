@@ -67,10 +67,10 @@ def test_the_name_in_a_recipe_leads_nowhere_else(tiny_data: Path, tmp_path: Path
     recipe = 'name = "../../../evil\\n\\u001b[2J"\n[schedule]\nwarmup = 0.0\n[optim]\nlr = 1e38\n'
     (tmp_path / "mine.toml").write_text(recipe)
     line = refused(["train", tiny_data, "--recipe", tmp_path / "mine.toml", "--quiet"], "at epoch 1, step ")
-    (made,) = (path.parent for path in tmp_path.rglob("log.jsonl"))
-    assert made.parent == tmp_path / "runs"
-    assert made.name.isprintable()
-    assert f"(runs/{made.name})" in line
+    (folders,) = (path.parent for path in tmp_path.rglob("log.jsonl"))
+    assert folders.parent == tmp_path / "runs"
+    assert folders.name.isprintable()
+    assert f"(runs/{folders.name})" in line
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,9 @@ def test_a_heic_picture_is_read_from_bytes_and_by_any_name(blob: bytes, tmp_path
     for name in ("a.heic", "a.HEIF", "a.jpg"):
         (tmp_path / name).write_bytes(blob)
         for source in (tmp_path / name, str(tmp_path / name), blob):
-            found = load_image(source, SPEC).astype(int)
-            assert abs(found[:, :12] - (255, 0, 0)).max() < 12
-            assert abs(found[:, 20:] - (0, 0, 255)).max() < 12
+            actual = load_image(source, SPEC).astype(int)
+            assert abs(actual[:, :12] - (255, 0, 0)).max() < 12
+            assert abs(actual[:, 20:] - (0, 0, 255)).max() < 12
     assert {".heic", ".heif", ".hif", ".jpg"} <= image_suffixes()
 
 
@@ -65,8 +65,8 @@ def test_one_in_tiles_is_read_as_phones_write_it() -> None:
     ramp = np.tile(np.arange(256, dtype=np.uint8)[:, None], (1, 320))
     tiled = heic(Image.fromarray(np.stack([ramp, ramp.T[:256, :256].repeat(2, 1)[:, :320], ramp], 2)), tile_size=128)
     assert b"grid" in tiled
-    found = load_image(tiled, SPEC.replace(resize="stretch"))[..., 0].astype(int)
-    assert abs(found[:, 16] - (np.arange(32) * 8 + 4)).max() < 8
+    actual = load_image(tiled, SPEC.replace(resize="stretch"))[..., 0].astype(int)
+    assert abs(actual[:, 16] - (np.arange(32) * 8 + 4)).max() < 8
 
 
 def test_it_is_upright_whatever_turns_it(blob: bytes) -> None:
@@ -78,9 +78,9 @@ def test_it_is_upright_whatever_turns_it(blob: bytes) -> None:
     with Image.open(io.BytesIO(turned), formats=["HEIF"]) as opened:
         assert opened.size in ((64, 48), (48, 64))
     for exif_is_honoured in (True, False):
-        found = load_image(turned, SPEC.replace(exif=exif_is_honoured)).astype(int)
+        actual = load_image(turned, SPEC.replace(exif=exif_is_honoured)).astype(int)
         plain = load_image(blob, SPEC).astype(int)
-        assert min(abs(found - np.rot90(plain, turns)).mean() for turns in range(4)) < 3
+        assert min(abs(actual - np.rot90(plain, turns)).mean() for turns in range(4)) < 3
 
 
 def test_nothing_is_loaded_before_the_first_heic_picture(blob: bytes, tmp_path: Path) -> None:

@@ -48,10 +48,10 @@ def test_an_image_of_the_right_size_passes_unchanged_by_every_road(tmp_path: Pat
     path = tmp_path / "a.png"
     image.save(path)
     for source in (pixels, image, path, str(path), path.read_bytes()):
-        found = load_image(source, spec())
-        assert found.dtype == np.uint8
-        assert found.flags.writeable
-        np.testing.assert_array_equal(found, pixels)
+        actual = load_image(source, spec())
+        assert actual.dtype == np.uint8
+        assert actual.flags.writeable
+        np.testing.assert_array_equal(actual, pixels)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -66,20 +66,20 @@ def test_every_exif_orientation_comes_out_upright(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     blob = encoded(stored, "JPEG", exif=exif, quality=100, subsampling=0)
-    found = load_image(blob, spec()).astype(int)
-    corners = [found[2, 2], found[2, -3], found[-3, 2], found[-3, -3]]
+    actual = load_image(blob, spec()).astype(int)
+    corners = [actual[2, 2], actual[2, -3], actual[-3, 2], actual[-3, -3]]
     for corner, colour in zip(corners, (RED, GREEN, BLUE, WHITE), strict=True):
         assert abs(corner - colour).max() < 40
     if orientation > 1:
-        assert abs(load_image(blob, spec(exif=False)).astype(int) - found).max() > 100
+        assert abs(load_image(blob, spec(exif=False)).astype(int) - actual).max() > 100
 
 
 def test_tiff_orientation_is_undone_once() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     turned = quarters().transpose(Image.Transpose.ROTATE_90)
-    found = load_image(encoded(turned, "TIFF", exif=exif), spec())
-    np.testing.assert_array_equal(found, load_image(quarters(), spec()))
+    actual = load_image(encoded(turned, "TIFF", exif=exif), spec())
+    np.testing.assert_array_equal(actual, load_image(quarters(), spec()))
 
 
 def test_transparency_lies_over_white_whatever_its_kind() -> None:
@@ -129,14 +129,14 @@ def test_every_mode_that_pillow_has_is_converted(target: Mode) -> None:
 
 def test_deep_grey_is_scaled_not_clipped() -> None:
     ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
-    wanted = np.arange(256).reshape(16, 16)
+    expected = np.arange(256).reshape(16, 16)
     as_png = encoded(Image.fromarray(ramp))
     as_pgm = b"P5 16 16 65535\n" + ramp.astype(">u2").tobytes()
     as_float = encoded(Image.fromarray((ramp / 65535).astype(np.float32)), "TIFF")
     as_int = encoded(Image.fromarray(ramp.astype(np.int32)), "TIFF")
     for source in (as_png, as_pgm, as_float, as_int, ramp, ramp / 65535.0, ramp.astype(np.int64)):
-        found = load_image(source, spec(mode="L"))[..., 0]
-        assert abs(found.astype(int) - wanted).max() <= 1
+        actual = load_image(source, spec(mode="L"))[..., 0]
+        assert abs(actual.astype(int) - expected).max() <= 1
     wide = np.array([[np.nan, -1000.0], [0.0, np.inf]], np.float32)
     assert load_image(wide, spec(2, "L", filter="nearest"))[..., 0].tolist() == [[0, 0], [255, 255]]
 
@@ -153,9 +153,9 @@ def test_of_an_animation_the_first_frame_counts() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (10, 4000), (4000, 10), (31, 33), (2, 3)])
 def test_every_shape_gives_the_size_asked_for(shape: tuple[int, int], antialias: bool, resize: str) -> None:
     flat = np.full((*shape, 3), 77, np.uint8)
-    found = load_image(flat, spec(24, resize=resize, antialias=antialias, fill=77))
-    assert found.shape == (24, 24, 3)
-    assert (found == 77).all()
+    actual = load_image(flat, spec(24, resize=resize, antialias=antialias, fill=77))
+    assert actual.shape == (24, 24, 3)
+    assert (actual == 77).all()
 
 
 def test_resize_keeps_what_it_says_it_keeps() -> None:
@@ -244,9 +244,9 @@ def test_the_key_of_a_png_is_transparent_and_no_other_colour(
         assert np.array_equal(load_image(source, spec(mode="RGBA"))[..., 3], np.where(is_key, 0, 255))
         shown = np.where(depth == 16 and channels == 3, samples >> 8, np.rint(samples * (255 / top)))
         shown[is_key] = 255
-        found = load_image(source, spec())
-        assert abs(found.astype(int) - shown).max() <= 1
-        assert (found[is_key] == 255).all()
+        actual = load_image(source, spec())
+        assert abs(actual.astype(int) - shown).max() <= 1
+        assert (actual[is_key] == 255).all()
 
 
 def png_chunk(kind: bytes, body: bytes) -> bytes:
@@ -259,8 +259,8 @@ def test_a_key_in_an_image_that_pillow_opened() -> None:
     samples[:, 8:] = (0x1234, 0x5678, 0x9ABC)
     blob = keyed_png(samples, 16, (0x1234, 0x5678, 0x9ABC))
     image = Image.open(io.BytesIO(blob))
-    found = load_image(image, spec())
-    assert (found[:, 8:] == 255).all() and (found[:, :8] == 0).all()
+    actual = load_image(image, spec())
+    assert (actual[:, 8:] == 255).all() and (actual[:, :8] == 0).all()
     assert image.info["transparency"] == (0x1234, 0x5678, 0x9ABC)  # the caller's own stays as it was
     grey = Image.open(io.BytesIO(keyed_png(samples[..., 0], 16, (0x1234,))))
     grey.load()
@@ -323,10 +323,10 @@ def test_damaged_bytes_give_an_array_or_a_data_error(data: st.DataObject) -> Non
         blob[position] = value
     blob = blob[: data.draw(st.integers(1, len(blob)))]
     try:
-        found = load_image(bytes(blob), spec())
+        actual = load_image(bytes(blob), spec())
     except DataError:
         return
-    assert found.shape == (16, 16, 3)
+    assert actual.shape == (16, 16, 3)
 
 
 def test_arrays_that_are_no_image_are_refused() -> None:
@@ -370,8 +370,8 @@ def test_many_threads_give_the_same_arrays_and_leave_the_warning_filters_alone()
     alone = [work(number) for number in range(3)]
     before, threads = list(warnings.filters), threading.active_count()
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(work, range(240)))
-    assert found == [alone[number % 3] for number in range(240)]
+        actual = list(pool.map(work, range(240)))
+    assert actual == [alone[number % 3] for number in range(240)]
     assert list(warnings.filters) == before
     assert threading.active_count() == threads
 
@@ -380,13 +380,13 @@ def test_real_photographs_keep_their_look(photos_dir: Path) -> None:
     paths = sorted(photos_dir.glob("val/*/*.jpg"))[:6]
     assert paths
     for path in paths:
-        found = load_image(path, spec(64))
+        actual = load_image(path, spec(64))
         with Image.open(path) as image:
             side = min(image.size)
             left, top = (image.width - side) // 2, (image.height - side) // 2
             box = (left, top, left + side, top + side)
-            wanted = np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.BICUBIC, box))
-        assert abs(found.astype(int) - wanted).mean() < 1.0
+            expected = np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.BICUBIC, box))
+        assert abs(actual.astype(int) - expected).mean() < 1.0
 
 
 def test_to_mode_returns_what_is_already_right_untouched() -> None:

@@ -20,8 +20,8 @@ def test_the_vectors_never_change(size: int, channels: int) -> None:
 
 def test_splitmix64_is_the_published_generator() -> None:
     # first outputs for seed 1234567 of the reference C implementation (Vigna, splitmix64.c)
-    wanted = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
-    assert splitmix64(1234567, 4).tolist() == wanted
+    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    assert splitmix64(1234567, 4).tolist() == expected
 
 
 def test_the_vectors_are_of_many_kinds_and_differ() -> None:

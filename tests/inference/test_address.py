@@ -53,7 +53,7 @@ def test_which_addresses_are_of_pictures() -> None:
 def test_addresses_are_answered_beside_files(
     server: Server, picture: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(artifact, "load", lambda path: Colours())
+    monkeypatch.setattr(artifact, "load", lambda *_: Colours())
     server.files["/page.jpg"] = b"<html>not found</html>"
     server.redirects = {
         "/moved.png": f"{server.url}/a.png",
@@ -63,12 +63,12 @@ def test_addresses_are_answered_beside_files(
     names = [f"{server.url}/{name}" for name in ("ä b.png", "page.jpg", "moved.png?size=2", "file.png", "ftp.png")]
     server.redirects["/moved.png?size=2"] = server.redirects["/moved.png"]
     assert run(["predict", "m", str(picture), *names, "http://127.0.0.1:1/a.png", str(picture), "--json"]) == 2
-    found = capfd.readouterr()
-    answers = [json.loads(line) for line in found.out.splitlines()]
+    captured = capfd.readouterr()
+    answers = [json.loads(line) for line in captured.out.splitlines()]
     assert [answer["name"] for answer in answers] == [str(picture), names[0], names[2], str(picture)]
     assert {answer["label"] for answer in answers} == {"green"}
     assert server.paths[:2] == ["/%C3%A4%20b.png", "/page.jpg"]
-    lines = found.err.splitlines()
+    lines = captured.err.splitlines()
     assert len(lines) == 4
     for line, name, word in zip(
         lines,

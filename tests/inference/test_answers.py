@@ -27,9 +27,9 @@ def flat(colour: tuple[int, int, int]) -> np.ndarray:
 
 
 def test_answers_are_calibrated_and_in_order() -> None:
-    found = list(predict(Colours(temperature=2.0), [flat(RED), flat(BLUE)], PredictSettings(top=2)))
-    assert [answer.label for answer in found] == ["red", "blue"]
-    first = found[0]
+    predictions = list(predict(Colours(temperature=2.0), [flat(RED), flat(BLUE)], PredictSettings(top=2)))
+    assert [answer.label for answer in predictions] == ["red", "blue"]
+    first = predictions[0]
     assert isinstance(first, Prediction)
     # logits 8, 0, 0 at temperature 2
     assert first.probability == pytest.approx(np.exp(4) / (np.exp(4) + 2))
@@ -43,22 +43,22 @@ def test_answers_are_calibrated_and_in_order() -> None:
 
 def test_below_the_confidence_asked_for_the_answer_is_unknown() -> None:
     grey, red = flat((90, 90, 90)), flat(RED)
-    found = list(predict(Colours(), [grey, red], PredictSettings(min_confidence=0.5)))
-    assert [answer.label for answer in found] == [None, "red"]
-    assert found[0].probability == pytest.approx(1 / 3)
+    predictions = list(predict(Colours(), [grey, red], PredictSettings(min_confidence=0.5)))
+    assert [answer.label for answer in predictions] == [None, "red"]
+    assert predictions[0].probability == pytest.approx(1 / 3)
 
 
 def test_a_broken_image_costs_its_own_answer_only(tmp_path: Path) -> None:
     good = [write_image(tmp_path / f"{n}.png", RED) for n in range(3)]
     broken = tmp_path / "broken.png"
     broken.write_bytes(good[0].read_bytes()[:50])
-    found = list(predict(Colours(), [good[0], broken, good[1], tmp_path / "missing.png", good[2]]))
-    assert [type(answer) for answer in found] == [Prediction, Unreadable, Prediction, Unreadable, Prediction]
-    assert [answer.name for answer in found] == [
+    predictions = list(predict(Colours(), [good[0], broken, good[1], tmp_path / "missing.png", good[2]]))
+    assert [type(answer) for answer in predictions] == [Prediction, Unreadable, Prediction, Unreadable, Prediction]
+    assert [answer.name for answer in predictions] == [
         str(path) for path in (good[0], broken, good[1], tmp_path / "missing.png", good[2])
     ]
-    assert isinstance(found[1], Unreadable)
-    assert "broken.png" in found[1].error
+    assert isinstance(predictions[1], Unreadable)
+    assert "broken.png" in predictions[1].error
 
 
 def test_one_image_may_be_given_as_it_is(tmp_path: Path) -> None:
@@ -71,8 +71,8 @@ def test_one_image_may_be_given_as_it_is(tmp_path: Path) -> None:
 def test_batches_are_full_and_a_pause_sends_what_there_is() -> None:
     model = Colours()
     sources = [flat(RED), flat(RED), None, *[flat(BLUE)] * 5, None, None]
-    found = predict(model, sources, PredictSettings(batch=4))
-    assert len(list(found)) == 7
+    predictions = predict(model, sources, PredictSettings(batch=4))
+    assert len(list(predictions)) == 7
     assert model.batches == [2, 4, 1]
 
 
@@ -99,15 +99,15 @@ def test_folders_are_walked_by_name_and_only_images_taken(tmp_path: Path) -> Non
         write_image(tmp_path / name, RED)
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
-    found = [str(name).removeprefix(f"{tmp_path}/") for name in find_images(str(tmp_path))]
-    assert found == ["a.png", "b/1.jpg", "b/2.PNG", "c/d/e.webp"]
+    names = [str(name).removeprefix(f"{tmp_path}/") for name in find_images(str(tmp_path))]
+    assert names == ["a.png", "b/1.jpg", "b/2.PNG", "c/d/e.webp"]
     assert list(find_images("notes.txt")) == ["notes.txt"]  # a file is taken by its name, whatever it is
 
 
 def test_a_folder_without_images_is_named(tmp_path: Path) -> None:
-    (found,) = find_images(str(tmp_path))
-    assert isinstance(found, Unreadable)
-    assert f"no images in the folder ({tmp_path})" in found.error
+    (names,) = find_images(str(tmp_path))
+    assert isinstance(names, Unreadable)
+    assert f"no images in the folder ({tmp_path})" in names.error
 
 
 NAMES = st.lists(st.binary(min_size=1, max_size=40).filter(lambda name: not set(name) & set(b"\0\r\n")), max_size=30)
@@ -120,10 +120,10 @@ def test_names_come_back_as_they_were_sent(names: list[bytes], separator: bytes,
     try:
         os.write(writer, separator.join(names) + (separator if ended else b""))
         os.close(writer)
-        found = list(read_names(reader, separator))
+        actual = list(read_names(reader, separator))
     finally:
         os.close(reader)
-    assert [os.fsencode(name) for name in found if name is not None] == names
+    assert [os.fsencode(name) for name in actual if name is not None] == names
 
 
 @pytest.mark.parametrize(

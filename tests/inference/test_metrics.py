@@ -22,9 +22,9 @@ def drawn(seed: int, n: int = 400, classes: int = 6, scale: float = 2.0) -> tupl
 @given(scale=st.floats(0, 1e4), shift=st.floats(-1e6, 1e6), temperature=st.floats(0.01, 100))
 def test_softmax_sums_to_one_and_ignores_a_shift(scale: float, shift: float, temperature: float) -> None:
     logits = np.random.default_rng(1).normal(size=(5, 7)) * scale
-    found = metrics.softmax(logits + shift, temperature)
-    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-12)
-    np.testing.assert_allclose(found, metrics.softmax(logits, temperature), atol=1e-5)
+    actual = metrics.softmax(logits + shift, temperature)
+    np.testing.assert_allclose(actual.sum(1), 1, rtol=1e-12)
+    np.testing.assert_allclose(actual, metrics.softmax(logits, temperature), atol=1e-5)
 
 
 def test_top_k_counts_ties_as_argmax_does() -> None:
@@ -44,8 +44,8 @@ def test_wilson_equals_published_values_and_stays_within_0_and_1() -> None:
         (0, 20, 0, 0.1611),
         (1, 29, 0.0061, 0.1718),
     ):
-        found = metrics.wilson_interval(correct, n)
-        assert found == pytest.approx((low, high), abs=5e-5)
+        actual = metrics.wilson_interval(correct, n)
+        assert actual == pytest.approx((low, high), abs=5e-5)
     assert metrics.wilson_interval(7, 7)[1] == 1.0
     with pytest.raises(DataError):
         metrics.wilson_interval(3, 2)
@@ -69,11 +69,11 @@ def test_classes_are_unbalanced_from_five_to_one(counts: list[int], answer: bool
 def test_temperature_is_found_whatever_the_logits_were_scaled_by() -> None:
     logits, labels = drawn(3, n=20_000)
     for factor in (0.1, 1.0, 7.0):
-        found = metrics.fit_temperature(logits * factor, labels)
-        assert found == pytest.approx(factor, rel=0.05)
-        best = metrics.negative_log_likelihood(logits * factor, labels, found)
+        actual = metrics.fit_temperature(logits * factor, labels)
+        assert actual == pytest.approx(factor, rel=0.05)
+        best = metrics.negative_log_likelihood(logits * factor, labels, actual)
         for other in (0.9, 0.99, 1.01, 1.1):
-            assert metrics.negative_log_likelihood(logits * factor, labels, found * other) > best
+            assert metrics.negative_log_likelihood(logits * factor, labels, actual * other) > best
 
 
 def test_temperature_stays_bounded_where_everything_is_right_or_wrong() -> None:
@@ -115,10 +115,10 @@ def test_few_images_without_an_error_do_not_make_the_answers_certain(n: int, dis
 def test_many_images_decide_the_temperature_alone(factor: float) -> None:
     logits, labels = drawn(3, n=5000)
     logits = logits * factor
-    found = metrics.fit_temperature(logits, labels)
-    grid = found * np.linspace(0.98, 1.02, 41)
+    actual = metrics.fit_temperature(logits, labels)
+    grid = actual * np.linspace(0.98, 1.02, 41)
     likeliest = min(grid, key=lambda t: metrics.negative_log_likelihood(logits, labels, t))
-    assert found == pytest.approx(likeliest, rel=0.01)
+    assert actual == pytest.approx(likeliest, rel=0.01)
 
 
 def test_calibration_error_is_small_where_calibrated_and_large_where_not() -> None:

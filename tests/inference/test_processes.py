@@ -47,8 +47,8 @@ def test_another_process_answers_the_same(path: Path) -> None:
     expected = model.logits(IMAGES)
     delete(path)  # what is sent is the file's content
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        found = pool.submit(model.logits, IMAGES).result(timeout=120)
-    assert np.array_equal(found, expected)
+        actual = pool.submit(model.logits, IMAGES).result(timeout=120)
+    assert np.array_equal(actual, expected)
 
 
 def test_a_copy_is_whole(path: Path) -> None:

@@ -28,7 +28,7 @@ NAME = "quicknet_xs.drawn"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with NAME.qnz and NAME/, whose two files stand for a run's: `locate` does not look into them."""
     folder, network = tmp_path_factory.mktemp("made"), small_network()
     write_qnz(folder / f"{NAME}.qnz", network, receipted(network, data_for(network)))
@@ -73,21 +73,21 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def package(made: Path, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package(artifacts: Path, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The package's folder, with the weights in it."""
-    shutil.copytree(made, tmp_path / "package")
-    monkeypatch.setattr(shipped, "PACKAGED", write_index(tmp_path / "package", {NAME: entry(made)}))
+    shutil.copytree(artifacts, tmp_path / "package")
+    monkeypatch.setattr(shipped, "PACKAGED", write_index(tmp_path / "package", {NAME: entry(artifacts)}))
     return tmp_path / "package"
 
 
 @pytest.fixture
-def server(made: Path, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(artifacts: Path, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A release page; the package has the digests only."""
     (tmp_path / "package").mkdir()
-    monkeypatch.setattr(shipped, "PACKAGED", write_index(tmp_path / "package", {NAME: entry(made, away=True)}))
+    monkeypatch.setattr(shipped, "PACKAGED", write_index(tmp_path / "package", {NAME: entry(artifacts, away=True)}))
     server = Server()
     files = [f"{NAME}.qnz", *(f"{NAME}/{file}" for file in RUN_FILES)]
-    server.files = {f"/release/{file.replace('/', '.')}": (made / file).read_bytes() for file in files}
+    server.files = {f"/release/{file.replace('/', '.')}": (artifacts / file).read_bytes() for file in files}
     monkeypatch.setenv("QUICKNET_WEIGHTS_URL", f"{server.url}/release/")
     yield server
     server.close()
@@ -112,13 +112,13 @@ def test_the_package_holds_what_its_own_index_says_and_nothing_else():
                     path = shipped.PACKAGED / one.file
                     assert (path.stat().st_size, sha256_file(path)) == (one.size_bytes, one.sha256), path
                     listed.add(one.file)
-    found = {str(path.relative_to(shipped.PACKAGED)) for path in shipped.PACKAGED.rglob("*") if path.is_file()}
-    assert found == listed
+    actual = {str(path.relative_to(shipped.PACKAGED)) for path in shipped.PACKAGED.rglob("*") if path.is_file()}
+    assert actual == listed
 
 
-def test_names_are_listed_by_pattern(package: Path, made: Path):
+def test_names_are_listed_by_pattern(package: Path, artifacts: Path):
     other = "quicknet_s.cifar10"
-    write_index(package, {NAME: entry(made), other: {**entry(made), "file": None, "run": None}})
+    write_index(package, {NAME: entry(artifacts), other: {**entry(artifacts), "file": None, "run": None}})
     assert list_weights() == [other, NAME]
     assert list_weights("*.cifar10") == [other]
     assert list_weights("cifar") == []
@@ -179,7 +179,7 @@ def test_training_from_a_missing_run_names_near_weights(package: Path, place: Pa
 
 
 def test_a_file_is_named_where_training_needs_a_run_folder(
-    package: Path, made: Path, place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    package: Path, artifacts: Path, place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     """It was said to hold no card.json, which training would write."""
     named, other = tmp_path / f"{NAME}.qnz", tmp_path / "other.onnx"
@@ -199,8 +199,8 @@ def test_a_file_is_named_where_training_needs_a_run_folder(
         assert f"--from {finished}" in capfd.readouterr().err
 
 
-def test_a_kind_that_does_not_ship_is_said(package: Path, made: Path):
-    write_index(package, {NAME: {**entry(made), "run": None}})
+def test_a_kind_that_does_not_ship_is_said(package: Path, artifacts: Path):
+    write_index(package, {NAME: {**entry(artifacts), "run": None}})
     with pytest.raises(ToolError, match=f"{NAME} ships without a run folder"):
         locate(NAME, "run")
 
@@ -248,16 +248,18 @@ def test_an_index_that_is_not_there_is_one_line(package: Path):
 # --- from the release -----------------------------------------------------------------------
 
 
-def test_a_name_is_fetched_once(server: Server, made: Path, place: Path, monkeypatch: pytest.MonkeyPatch):
-    found = locate(NAME, "file", quiet=True)
-    assert found.name == f"{NAME}.qnz" and found.read_bytes() == (made / f"{NAME}.qnz").read_bytes()
-    assert found.is_relative_to(place.parent / "cache" / "weights")
+def test_a_name_is_fetched_once(server: Server, artifacts: Path, place: Path, monkeypatch: pytest.MonkeyPatch):
+    path = locate(NAME, "file", quiet=True)
+    assert path.name == f"{NAME}.qnz" and path.read_bytes() == (artifacts / f"{NAME}.qnz").read_bytes()
+    assert path.is_relative_to(place.parent / "cache" / "weights")
     folder = locate(NAME, "run", quiet=True)
-    assert [(folder / file).read_bytes() for file in RUN_FILES] == [(made / NAME / f).read_bytes() for f in RUN_FILES]
+    assert [(folder / file).read_bytes() for file in RUN_FILES] == [
+        (artifacts / NAME / f).read_bytes() for f in RUN_FILES
+    ]
     asked = [f"/release/{NAME}.qnz", *(f"/release/{NAME}.{file}" for file in RUN_FILES)]
     assert server.paths == asked
     monkeypatch.setenv("QUICKNET_WEIGHTS_URL", "http://127.0.0.1:9")
-    assert (locate(NAME, "file"), locate(NAME, "run")) == (found, folder)
+    assert (locate(NAME, "file"), locate(NAME, "run")) == (path, folder)
     assert cached(place) == sorted([f"{NAME}.qnz", *RUN_FILES])
 
 
@@ -281,23 +283,23 @@ def test_an_interrupted_download_goes_on(server: Server, place: Path):
     assert cached(place) == [f"{NAME}.qnz"]
 
 
-def test_a_file_put_there_by_hand_is_taken(server: Server, made: Path, place: Path):
+def test_a_file_put_there_by_hand_is_taken(server: Server, artifacts: Path, place: Path):
     server.status = 404
     with pytest.raises(ToolError, match=r"HTTP 404.*or put the file at ") as error:
         locate(NAME, "file", quiet=True)
     target = Path(str(error.value).rpartition("put the file at ")[2])
-    shutil.copy(made / f"{NAME}.qnz", target)
+    shutil.copy(artifacts / f"{NAME}.qnz", target)
     assert locate(NAME, "file", quiet=True) == target
 
 
 def test_two_at_once_fetch_once(server: Server, place: Path):
-    found: list[Path] = []
-    threads = [threading.Thread(target=lambda: found.append(locate(NAME, "file", quiet=True))) for _ in range(4)]
+    actual: list[Path] = []
+    threads = [threading.Thread(target=lambda: actual.append(locate(NAME, "file", quiet=True))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 4 and len(set(found)) == 1
+    assert len(actual) == 4 and len(set(actual)) == 1
     assert server.paths == [f"/release/{NAME}.qnz"]
 
 
@@ -325,23 +327,25 @@ def test_a_server_that_lies_or_never_ends_is_cut_off(lie: dict, words: str, serv
 
 
 def test_a_damaged_copy_in_the_cache_is_fetched_anew(server: Server, place: Path):
-    found = locate(NAME, "file", quiet=True)
-    blob = found.read_bytes()
+    path = locate(NAME, "file", quiet=True)
+    blob = path.read_bytes()
     for damaged in (blob[:100], blob[:-1] + b"?", b""):
-        found.write_bytes(damaged)
+        path.write_bytes(damaged)
         assert locate(NAME, "file", quiet=True).read_bytes() == blob
 
 
-def test_weights_of_another_release_are_not_taken_for_these(server: Server, made: Path, place: Path, tmp_path: Path):
+def test_weights_of_another_release_are_not_taken_for_these(
+    server: Server, artifacts: Path, place: Path, tmp_path: Path
+):
     old = locate(NAME, "file", quiet=True)
     network = small_network(1)
     new = write_qnz(tmp_path / "package" / "new.qnz", network, receipted(network, data_for(network)))
-    fields = entry(made, away=True)
+    fields = entry(artifacts, away=True)
     fields["file"]["parts"] = [{**part(new, "new.qnz", True), "file": f"{NAME}.qnz"}]
     write_index(tmp_path / "package", {NAME: fields})
     server.files["/release/new.qnz"] = new.read_bytes()
-    found = locate(NAME, "file", quiet=True)
-    assert found != old and found.read_bytes() == new.read_bytes()
+    path = locate(NAME, "file", quiet=True)
+    assert path != old and path.read_bytes() == new.read_bytes()
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nonsense", "file:///", "http://127.0.0.1:port"])
@@ -367,13 +371,13 @@ def test_a_cache_that_cannot_be_written_is_one_line(
 
 
 def test_a_read_only_cache_that_has_the_file_is_enough(server: Server, place: Path, monkeypatch: pytest.MonkeyPatch):
-    found = locate(NAME, "file", quiet=True)
+    located = locate(NAME, "file", quiet=True)
 
     def refuse(path: Path) -> None:
         raise AssertionError(path)
 
     monkeypatch.setattr(shipped, "locked", refuse)
-    assert locate(NAME, "file", quiet=True) == found
+    assert locate(NAME, "file", quiet=True) == located
 
 
 def test_every_failure_is_the_project_s_own(server: Server):

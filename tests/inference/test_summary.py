@@ -59,31 +59,31 @@ def run(tmp_path: Path) -> Colours:
 
 def test_every_figure_agrees_with_counting(run: Colours) -> None:
     part = noisy()
-    found = evaluate(run, data_of(part), "val", clock=itertools.count(10.0, 5.0).__next__)
+    evaluation = evaluate(run, data_of(part), "val", clock=itertools.count(10.0, 5.0).__next__)
     logits = Colours().logits(part.images)
     right = logits.argmax(1) == part.labels
     assert 0.4 < right.mean() < 0.95
-    assert found.top1 == pytest.approx(right.mean())
-    assert found.top1_low < found.top1 < found.top1_high
-    assert found.top5 is None  # three classes
-    assert (found.n, found.seconds, found.images_per_second) == (600, 5.0, 120.0)
-    assert np.sum(found.confusion) == 600
-    for index, row in enumerate(found.classes):
+    assert evaluation.top1 == pytest.approx(right.mean())
+    assert evaluation.top1_low < evaluation.top1 < evaluation.top1_high
+    assert evaluation.top5 is None  # three classes
+    assert (evaluation.n, evaluation.seconds, evaluation.images_per_second) == (600, 5.0, 120.0)
+    assert np.sum(evaluation.confusion) == 600
+    for index, row in enumerate(evaluation.classes):
         assert row.n == (part.labels == index).sum()
         assert row.recall == pytest.approx(right[part.labels == index].mean())
         assert row.precision == pytest.approx(right[logits.argmax(1) == index].mean())
-    assert found.nll_calibrated == pytest.approx(metrics.negative_log_likelihood(logits, part.labels, 2.0))
-    assert (found.split, found.protocol, found.data) == ("val", "standard", "dots")
-    assert found.file_sha256 == run.file_sha256
+    assert evaluation.nll_calibrated == pytest.approx(metrics.negative_log_likelihood(logits, part.labels, 2.0))
+    assert (evaluation.split, evaluation.protocol, evaluation.data) == ("val", "standard", "dots")
+    assert evaluation.file_sha256 == run.file_sha256
 
 
 def test_an_evaluation_survives_json_and_becomes_card_metrics(run: Colours) -> None:
-    found = evaluate(run, data_of(noisy()), "val")
-    again = msgspec.json.decode(msgspec.json.encode(found.to_dict()), type=Evaluation)
-    assert again == found
-    by_name = {metric.name: metric for metric in found.metrics()}
-    assert by_name["top1"].low == found.top1_low
-    assert by_name["ece_calibrated"].value == found.ece_calibrated
+    evaluation = evaluate(run, data_of(noisy()), "val")
+    again = msgspec.json.decode(msgspec.json.encode(evaluation.to_dict()), type=Evaluation)
+    assert again == evaluation
+    by_name = {metric.name: metric for metric in evaluation.metrics()}
+    assert by_name["top1"].low == evaluation.top1_low
+    assert by_name["ece_calibrated"].value == evaluation.ece_calibrated
     assert "top5" not in by_name
     assert all((m.split, m.protocol, m.n) == ("val", "standard", 600) for m in by_name.values())
 
@@ -91,8 +91,8 @@ def test_an_evaluation_survives_json_and_becomes_card_metrics(run: Colours) -> N
 def test_a_class_without_images_has_no_recall(run: Colours) -> None:
     part = noisy()
     kept = part.labels != 2
-    found = evaluate(run, data_of(Part(part.images[kept], part.labels[kept])), "test")
-    assert (found.classes[2].n, found.classes[2].recall) == (0, None)
+    evaluation = evaluate(run, data_of(Part(part.images[kept], part.labels[kept])), "test")
+    assert (evaluation.classes[2].n, evaluation.classes[2].recall) == (0, None)
 
 
 def test_calibration_is_kept_in_the_card_and_lowers_the_loss(run: Colours) -> None:
@@ -104,11 +104,11 @@ def test_calibration_is_kept_in_the_card_and_lowers_the_loss(run: Colours) -> No
     assert after == read_card(run.source / "card.json")
     assert after == before.replace(temperature=after.temperature, unknown=after.unknown)
     run.card = after
-    found = evaluate(run, data)
-    assert found.nll_calibrated is not None
-    assert found.ece_calibrated is not None
-    assert found.nll_calibrated < found.nll
-    assert found.ece_calibrated < found.ece
+    evaluation = evaluate(run, data)
+    assert evaluation.nll_calibrated is not None
+    assert evaluation.ece_calibrated is not None
+    assert evaluation.nll_calibrated < evaluation.nll
+    assert evaluation.ece_calibrated < evaluation.ece
 
 
 def test_calibration_leaves_a_folder_in_use_alone(run: Colours, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_diverged_model_is_refused_not_scored(run: Colours) -> None:
 
 def test_images_are_done_in_batches_and_progress_is_told() -> None:
     model = Colours()
-    told: list[Any] = []
-    logits = classify(model, noisy(25).images, told.append, batch=10)
-    assert model.batches == told == [10, 10, 5]
+    progress: list[Any] = []
+    logits = classify(model, noisy(25).images, progress.append, batch=10)
+    assert model.batches == progress == [10, 10, 5]
     np.testing.assert_array_equal(logits, Colours().logits(noisy(25).images))

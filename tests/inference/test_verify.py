@@ -64,39 +64,39 @@ def planted(whole: OnnxFile, folder: Path, model: Any | None = None, card: Card 
     return path
 
 
-def failed(found: Verification) -> set[str]:
-    assert not found.holds
+def failed(verification: Verification) -> set[str]:
+    assert not verification.holds
     with pytest.raises(CheckFailed, match="the receipt does not hold: ") as error:
-        found.require()
+        verification.require()
     assert error.value.exit_code == 1
-    return {check.name.split()[0] for check in found.checks if not check.ok}
+    return {check.name.split()[0] for check in verification.checks if not check.ok}
 
 
 def test_a_whole_file_holds(whole: OnnxFile, pictures: Path) -> None:
-    found = verify(whole.path, data_for(whole.card, pictures))
-    found.require()
-    names = [check.name for check in found.checks]
+    verification = verify(whole.path, data_for(whole.card, pictures))
+    verification.require()
+    names = [check.name for check in verification.checks]
     vectors = [f"vectors {name}" for name in present()]
     assert names == ["digests", "shapes", *vectors, "class order", "data", "agreement", "accuracy"]
-    assert found.receipt_measured
-    assert found.measured is not None
-    assert (found.measured.n, found.measured.different) == (60, 0)
-    assert found.measured.top1 == found.measured.top1_recorded
-    assert found.measured.top1 > 0.7
-    assert (found.sha256, found.weights_sha256) == (whole.sha256, whole.card.weights_sha256)
+    assert verification.receipt_measured
+    assert verification.measured is not None
+    assert (verification.measured.n, verification.measured.different) == (60, 0)
+    assert verification.measured.top1 == verification.measured.top1_recorded
+    assert verification.measured.top1 > 0.7
+    assert (verification.sha256, verification.weights_sha256) == (whole.sha256, whole.card.weights_sha256)
 
 
 def test_a_receipt_without_data_says_so(run: Path, pictures: Path, tmp_path: Path) -> None:
     export(run, tmp_path / "m.onnx")
-    found = verify(tmp_path / "m.onnx")
-    assert found.holds
-    assert not found.receipt_measured
-    assert found.measured is None
-    found = verify(tmp_path / "m.onnx", data_for(read_onnx(tmp_path / "m.onnx").card, pictures))
-    assert found.holds
-    assert found.measured is not None
-    assert found.measured.top1 > 0.7
-    assert found.measured.top1_recorded is None
+    verification = verify(tmp_path / "m.onnx")
+    assert verification.holds
+    assert not verification.receipt_measured
+    assert verification.measured is None
+    verification = verify(tmp_path / "m.onnx", data_for(read_onnx(tmp_path / "m.onnx").card, pictures))
+    assert verification.holds
+    assert verification.measured is not None
+    assert verification.measured.top1 > 0.7
+    assert verification.measured.top1_recorded is None
 
 
 def test_the_parents_measured_accuracy_counts_where_no_classes_were_recorded(
@@ -111,10 +111,10 @@ def test_the_parents_measured_accuracy_counts_where_no_classes_were_recorded(
     for value, holds in ((measured[0].value, True), (0.1, False)):
         RunFolder(tmp_path / "run").update_card(parent.card.replace(metrics=(measured[0].replace(value=value),)))
         export(tmp_path / "run", tmp_path / "m.onnx")
-        found = verify(tmp_path / "m.onnx", data_for(parent.card, pictures))
-        assert found.measured is not None
-        assert found.measured.top1_recorded == value
-        assert found.holds is holds
+        verification = verify(tmp_path / "m.onnx", data_for(parent.card, pictures))
+        assert verification.measured is not None
+        assert verification.measured.top1_recorded == value
+        assert verification.holds is holds
 
 
 # --- what tests plant: digests hold, the classifier is another ----------------------------------
@@ -214,10 +214,10 @@ def test_a_damaged_record_of_classes(whole: OnnxFile, pictures: Path, tmp_path: 
 
 def test_other_data_than_the_receipts_is_told_apart(whole: OnnxFile, tmp_path: Path) -> None:
     other = data_for(whole.card, write_pictures(tmp_path / "other", 20, seed=5))
-    found = verify(whole.path, other)
-    assert "data" in failed(found)
-    assert found.measured is not None
-    assert found.measured.different is None
+    verification = verify(whole.path, other)
+    assert "data" in failed(verification)
+    assert verification.measured is not None
+    assert verification.measured.different is None
     with pytest.raises(DataError, match="other classes"):
         verify(whole.path, replace(other, classes=("a", "b", "c")))
 

@@ -31,11 +31,11 @@ def data(network: IntegerNetwork) -> Dataset:
     return data_for(network)
 
 
-def failed(found: Verification) -> set[str]:
-    assert not found.holds
+def failed(verification: Verification) -> set[str]:
+    assert not verification.holds
     with pytest.raises(CheckFailed, match="the receipt does not hold: "):
-        found.require()
-    return {check.name for check in found.checks if not check.ok}
+        verification.require()
+    return {check.name for check in verification.checks if not check.ok}
 
 
 def with_step(card: Card, **changes: object) -> Card:
@@ -50,25 +50,35 @@ def test_a_whole_file_holds_by_every_implementation_present(
 ) -> None:
     path = write_qnz(tmp_path / "m.qnz", network, receipted(network, data, names_classes))
     steps: list[int] = []
-    found = verify(path, data, steps.append)
-    found.require()
+    verification = verify(path, data, steps.append)
+    verification.require()
     runs = [f"vectors engine ({isa})" for isa in engine.instruction_sets()] if engine.available() else []
-    names = [check.name for check in found.checks]
+    names = [check.name for check in verification.checks]
     assert names[:3] == ["digests", "bounds", "shapes"]
     assert sorted(names[3:-4]) == sorted([*runs, "vectors reference"])
     assert names[-4:] == ["class order", "data", "agreement", "accuracy"]
     assert sum(steps) == 60
-    assert found.receipt_measured
-    assert found.measured is not None
-    assert (found.measured.top1, found.measured.top1_recorded, found.measured.different) == (0.75, 0.75, 0)
+    assert verification.receipt_measured
+    measured = verification.measured
+    assert measured is not None
+    assert (measured.top1, measured.top1_recorded, measured.different) == (
+        0.75,
+        0.75,
+        0,
+    )
 
 
 def test_a_receipt_without_data_says_so(network: IntegerNetwork, data: Dataset, tmp_path: Path) -> None:
-    found = verify(write_qnz(tmp_path / "m.qnz", network), data)
-    assert found.holds
-    assert not found.receipt_measured
-    assert found.measured is not None
-    assert (found.measured.top1, found.measured.top1_recorded, found.measured.different) == (0.75, None, None)
+    verification = verify(write_qnz(tmp_path / "m.qnz", network), data)
+    assert verification.holds
+    assert not verification.receipt_measured
+    measured = verification.measured
+    assert measured is not None
+    assert (measured.top1, measured.top1_recorded, measured.different) == (
+        0.75,
+        None,
+        None,
+    )
 
 
 def test_one_logit_of_one_vector_off_by_one_is_found(network: IntegerNetwork, tmp_path: Path) -> None:
@@ -77,9 +87,9 @@ def test_one_logit_of_one_vector_off_by_one_is_found(network: IntegerNetwork, tm
     rows = [list(row) for row in card.vectors.integers]
     rows[7][3] += 1
     changed = card.replace(vectors=card.vectors.replace(integers=tuple(map(tuple, rows))))
-    found = verify(write_qnz(tmp_path / "m.qnz", network, changed))
-    assert {name.split()[0] for name in failed(found)} == {"vectors"}
-    assert all("1 have other logits than recorded" in check.detail for check in found.checks if not check.ok)
+    verification = verify(write_qnz(tmp_path / "m.qnz", network, changed))
+    assert {name.split()[0] for name in failed(verification)} == {"vectors"}
+    assert all("1 have other logits than recorded" in check.detail for check in verification.checks if not check.ok)
 
 
 def test_an_implementation_that_differs_is_named(
@@ -87,8 +97,8 @@ def test_an_implementation_that_differs_is_named(
 ) -> None:
     path, real = write_qnz(tmp_path / "m.qnz", network), reference.run
     monkeypatch.setattr(reference, "run", lambda network, images: real(network, images) + 1)
-    found = verify(path)
-    assert failed(found) == {"vectors reference"}
+    verification = verify(path)
+    assert failed(verification) == {"vectors reference"}
 
 
 @pytest.mark.parametrize(
@@ -118,16 +128,16 @@ def test_one_image_of_another_class_breaks_the_digest(network: IntegerNetwork, d
     other = dataclasses.replace(data, test=dataclasses.replace(data.test, images=images))
     for names_classes, text in ((True, "another digest than recorded: 1 differ"), (False, "some differ")):
         path = write_qnz(tmp_path / "m.qnz", network, receipted(network, data, names_classes))
-        found = verify(path, other)
-        assert "agreement" in failed(found)
-        assert any(text in check.detail for check in found.checks)
+        verification = verify(path, other)
+        assert "agreement" in failed(verification)
+        assert any(text in check.detail for check in verification.checks)
 
 
 def test_another_network_under_the_same_card_is_found(network: IntegerNetwork, data: Dataset, tmp_path: Path) -> None:
     """As an exporter that mixes up files would write it: every digest holds."""
     other = dataclasses.replace(network, bias=network.bias + np.int32(1))
-    found = verify(write_qnz(tmp_path / "m.qnz", other, receipted(network, data)))
-    assert {name.split()[0] for name in failed(found)} == {"vectors"}
+    verification = verify(write_qnz(tmp_path / "m.qnz", other, receipted(network, data)))
+    assert {name.split()[0] for name in failed(verification)} == {"vectors"}
 
 
 def test_a_damaged_file_is_no_receipt_that_fails_but_a_file_that_is_refused(
@@ -156,8 +166,8 @@ def test_the_command_shows_every_implementation_and_exits_by_the_receipt(
     assert "16 test vectors by reference: exactly the recorded integer logits" in text
     assert text.endswith("the receipt was never measured on data\nthe receipt holds\n")
     assert run(["verify", str(path), "--json"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    assert found["holds"] is True
+    record = json.loads(capfd.readouterr().out)
+    assert record["holds"] is True
     card = network_card(network).replace(vectors=None)
     assert run(["verify", str(write_qnz(path, network, card))]) == 1
     captured = capfd.readouterr()

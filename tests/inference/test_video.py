@@ -42,10 +42,10 @@ def answers(name: Path | str, counts: FrameCounts | None = None, **settings: Any
 def test_every_frame_of_a_file_is_answered_in_order(kind: str, batch: int, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / f"clip.{kind}", SEQUENCE, codec="mpeg2video" if kind == "ts" else "mpeg4")
     model, counts = Colours(), FrameCounts()
-    found = list(classify_video(model, str(clip), PredictSettings(batch=batch), counts=counts))
-    assert [answer.label for answer in found] == LABELS
-    assert [answer.frame for answer in found] == list(range(20))
-    assert [answer.time_s for answer in found] == pytest.approx([n / 10 for n in range(20)], abs=1e-3)
+    predictions = list(classify_video(model, str(clip), PredictSettings(batch=batch), counts=counts))
+    assert [answer.label for answer in predictions] == LABELS
+    assert [answer.frame for answer in predictions] == list(range(20))
+    assert [answer.time_s for answer in predictions] == pytest.approx([n / 10 for n in range(20)], abs=1e-3)
     assert max(model.batches) == min(batch, 20)
     assert (counts.arrived, counts.classified, counts.dropped, counts.skipped, counts.damaged) == (20, 20, 0, 0, 0)
     assert counts.frames_per_second > 0
@@ -63,15 +63,15 @@ def test_some_frames_of_each_second(tmp_path: Path) -> None:
 def test_a_file_in_real_time_takes_its_time_and_drops_what_comes_too_fast(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", SEQUENCE, fps=20)
     counts, started = FrameCounts(), time.perf_counter()
-    found = list(classify_video(Slow(), str(clip), video=VideoSettings(realtime=True), counts=counts))
+    predictions = list(classify_video(Slow(), str(clip), video=VideoSettings(realtime=True), counts=counts))
     assert 0.9 < time.perf_counter() - started < 5
     assert counts.arrived == 20 == counts.classified + counts.dropped
-    assert counts.classified == len(found) <= 12  # 1 s of 0.12 s each, and what was left at the end
+    assert counts.classified == len(predictions) <= 12  # 1 s of 0.12 s each, and what was left at the end
     assert counts.dropped >= 8
-    frames = [answer.frame for answer in found]
+    frames = [answer.frame for answer in predictions]
     assert frames == sorted(set(frames))
     assert frames[-1] == 19  # the newest is never the one that is dropped
-    assert [answer.label for answer in found] == [LABELS[frame] for frame in frames]
+    assert [answer.label for answer in predictions] == [LABELS[frame] for frame in frames]
 
 
 @pytest.fixture
@@ -95,20 +95,20 @@ def camera(tmp_path: Path) -> Iterator[str]:
 
 def test_of_a_camera_the_newest_frame_is_answered_and_the_others_are_counted(camera: str) -> None:
     counts = FrameCounts()
-    found = list(classify_video(Slow(), camera, counts=counts))
+    predictions = list(classify_video(Slow(), camera, counts=counts))
     assert counts.arrived == 20 == counts.classified + counts.dropped
-    assert 1 <= len(found) == counts.classified < 20
-    assert all(answer.label == LABELS[answer.frame] for answer in found)
-    times = [answer.time_s for answer in found]
+    assert 1 <= len(predictions) == counts.classified < 20
+    assert all(answer.label == LABELS[answer.frame] for answer in predictions)
+    times = [answer.time_s for answer in predictions]
     assert times == sorted(times)
 
 
 def test_a_source_ends_after_the_time_asked_for_and_every_frame_is_counted(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", [RED] * 60)
     counts, started = FrameCounts(), time.perf_counter()
-    found = answers(clip, counts, realtime=True, seconds=0.5)
+    predictions = answers(clip, counts, realtime=True, seconds=0.5)
     assert time.perf_counter() - started < 3
-    assert 1 <= len(found) <= 7
+    assert 1 <= len(predictions) <= 7
     assert counts.arrived == counts.classified + counts.dropped
 
 
@@ -141,16 +141,16 @@ def test_a_phones_video_is_turned_upright(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["mp4", "mkv", "avi"])
 def test_what_was_read_of_a_truncated_video_has_its_answers_then_it_is_refused(kind: str, tmp_path: Path) -> None:
     clip = truncated(write_clip(tmp_path / f"clip.{kind}", SEQUENCE * 3), 0.6)
-    counts, found = FrameCounts(), []
+    counts, actual = FrameCounts(), []
     with pytest.raises(DataError, match=r"cut short|breaks off|not a video") as error:
         for answer in classify_video(Colours(), str(clip), counts=counts):
-            found.append(answer)
+            actual.append(answer)
     assert str(clip) in str(error.value)
     assert "\n" not in str(error.value)
-    assert len(found) == counts.classified < 60
-    assert [answer.label for answer in found] == (LABELS * 3)[: len(found)]
+    assert len(actual) == counts.classified < 60
+    assert [answer.label for answer in actual] == (LABELS * 3)[: len(actual)]
     if kind != "avi":  # whose index lies at its end
-        assert len(found) > 10
+        assert len(actual) > 10
 
 
 def absurd(path: Path, first: int = 0) -> Path:

@@ -32,8 +32,8 @@ class Script:
         return list(watch(Colours(), folder, None, seconds, Clock(lambda: self.now, self.sleep)))
 
 
-def labels(found: list[Prediction | Unreadable]) -> list[tuple[str, str | None]]:
-    return [(Path(answer.name).name, getattr(answer, "label", "unreadable")) for answer in found]
+def labels(predictions: list[Prediction | Unreadable]) -> list[tuple[str, str | None]]:
+    return [(Path(answer.name).name, getattr(answer, "label", "unreadable")) for answer in predictions]
 
 
 def test_new_and_changed_pictures_are_answered_once_and_old_ones_not(tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_a_picture_still_being_written_waits_until_it_is_whole(tmp_path: Path) -
 
 def test_one_that_never_becomes_whole_is_named_once(tmp_path: Path) -> None:
     script = Script(lambda: (tmp_path / "broken.png").write_bytes(b"no image"))
-    found = script.watch(tmp_path, GIVE_UP_S * 4)
-    assert labels(found) == [("broken.png", "unreadable")]
+    actual = script.watch(tmp_path, GIVE_UP_S * 4)
+    assert labels(actual) == [("broken.png", "unreadable")]
 
 
 def test_a_picture_that_goes_again_is_forgotten_and_may_come_back(tmp_path: Path) -> None:

@@ -53,10 +53,10 @@ def jpegs(tmp_path: Path) -> Path:
 
 @given(st.lists(floats, min_size=1, max_size=60), st.floats(0.01, 1))
 def test_percentiles_are_those_of_the_nearest_rank(values, share):
-    found = percentile(values, share)
-    assert found in values
-    assert sum(value <= found for value in values) >= share * len(values) - 1e-6
-    assert sum(value < found for value in values) < share * len(values) + 1e-6
+    actual = percentile(values, share)
+    assert actual in values
+    assert sum(value <= actual for value in values) >= share * len(values) - 1e-6
+    assert sum(value < actual for value in values) < share * len(values) + 1e-6
 
 
 def test_a_timing_is_by_the_median():
@@ -112,9 +112,9 @@ def test_layer_counts_add_up_to_the_networks_costs(size, activation):
 
 
 def test_a_model_is_measured_in_every_runtime_it_has_or_in_those_asked_for(tiny_run, tiny_onnx):
-    found = find_subjects([tiny_run, tiny_onnx], (), (1,))
-    assert [s.runtime for s in found if s.model == str(tiny_run)] == ["torch", "torch-eager", "torch-channels-last"]
-    assert {s.runtime for s in found if s.model == str(tiny_onnx)} == set(present())
+    subjects = find_subjects([tiny_run, tiny_onnx], (), (1,))
+    assert [s.runtime for s in subjects if s.model == str(tiny_run)] == ["torch", "torch-eager", "torch-channels-last"]
+    assert {s.runtime for s in subjects if s.model == str(tiny_onnx)} == set(present())
     (one,) = find_subjects([tiny_run], ["torch-eager"], (1,))
     assert one.environment()["QUICKNET_FUSED"] == "0"
     assert one.environment()["OMP_NUM_THREADS"] == "1"
@@ -247,8 +247,8 @@ def test_peak_memory_is_the_processs_own_not_its_parents():
     """`ru_maxrss` would give what the parent had when it forked."""
     held = np.ones(300_000_000, np.uint8)
     code = "from quicknet.measure.worker import peak_memory_bytes; print(peak_memory_bytes())"
-    found = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-    assert 5_000_000 < found < 100_000_000 < held.nbytes
+    completed = int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+    assert 5_000_000 < completed < 100_000_000 < held.nbytes
 
 
 # --- all of it -----------------------------------------------------------------------------
@@ -257,15 +257,15 @@ def test_peak_memory_is_the_processs_own_not_its_parents():
 def test_a_benchmark_has_every_case_with_ratios_and_shares_of_the_same_run(tiny_onnx):
     settings = BenchmarkSettings(batches=(4, 1), threads=thread_counts(["all"]), seconds=0.02, starts=1)
     steps: list[int] = []
-    found = benchmark([tiny_onnx], settings, steps.append)
+    report = benchmark([tiny_onnx], settings, steps.append)
     assert sum(steps) == count_steps([tiny_onnx], settings)
-    cases = {(r.runtime, r.threads, r.path, r.batch) for r in found.rows}
+    cases = {(r.runtime, r.threads, r.path, r.batch) for r in report.rows}
     assert cases == set(itertools.product(present(), settings.threads, ("network", "whole"), (1, 4)))
-    assert len(cases) == len(found.rows)
+    assert len(cases) == len(report.rows)
     macs = count_costs(lambda: model_from_record(open_artifact(tiny_onnx).card.model)).macs
-    (core,) = [peak.gmacs_per_core_second for peak in found.peaks if peak.threads == 1]
-    for row in found.rows:
-        first = next(r for r in found.rows if (r.threads, r.path, r.batch) == (row.threads, row.path, row.batch))
+    (core,) = [peak.gmacs_per_core_second for peak in report.peaks if peak.threads == 1]
+    for row in report.rows:
+        first = next(r for r in report.rows if (r.threads, r.path, r.batch) == (row.threads, row.path, row.batch))
         assert row.ratio == pytest.approx(row.images_per_second / first.images_per_second)
         assert row.images_per_second == pytest.approx(1000 * row.batch / row.median_ms)
         assert row.n >= 10 and row.median_ms <= row.p95_ms
@@ -276,10 +276,10 @@ def test_a_benchmark_has_every_case_with_ratios_and_shares_of_the_same_run(tiny_
             assert row.peak_share is not None and 0 < row.peak_share < 1
         else:
             assert row.peak_share is None
-    assert {(s.runtime, s.n) for s in found.starts} == {(name, 1) for name in present()}
-    assert found.jpegs == {str(tiny_onnx): "32x32"}
-    assert "numpy" in found.peaks[0].library
-    json.dumps(found.to_dict())
+    assert {(s.runtime, s.n) for s in report.starts} == {(name, 1) for name in present()}
+    assert report.jpegs == {str(tiny_onnx): "32x32"}
+    assert "numpy" in report.peaks[0].library
+    json.dumps(report.to_dict())
 
 
 def test_measuring_an_exported_file_imports_no_torch(tiny_onnx):

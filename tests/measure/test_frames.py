@@ -25,10 +25,10 @@ class FakeTime:
     def sleep(self, seconds):
         self.now += seconds
 
-    def worker(self, seconds, seen):
+    def worker(self, seconds, answered):
         def answer(frame):
-            seen.append(frame)
-            self.now += seconds[len(seen) % len(seconds)]
+            answered.append(frame)
+            self.now += seconds[len(answered) % len(seconds)]
 
         return answer
 
@@ -36,21 +36,21 @@ class FakeTime:
 @given(st.floats(1, 200), st.integers(1, 80), st.lists(st.floats(0.0001, 0.2), min_size=1, max_size=9))
 def test_every_frame_is_answered_once_in_order_or_dropped(fps, frames, work_s):
     time = FakeTime()
-    seen: list[Any] = []
-    paced = pace(time.worker(work_s, seen), fps, frames, time.clock())
-    assert seen == sorted(set(seen))
-    assert all(0 <= frame < frames for frame in seen)
-    assert len(seen) == len(paced.latencies_s)
-    assert len(seen) + paced.dropped == frames
+    answered: list[Any] = []
+    paced = pace(time.worker(work_s, answered), fps, frames, time.clock())
+    assert answered == sorted(set(answered))
+    assert all(0 <= frame < frames for frame in answered)
+    assert len(answered) == len(paced.latencies_s)
+    assert len(answered) + paced.dropped == frames
     # none is answered before it has come
     assert min(paced.latencies_s) >= min(work_s) - 1e-6
 
 
 def test_a_fast_model_answers_every_frame_in_its_own_time():
     time = FakeTime()
-    seen: list[Any] = []
-    paced = pace(time.worker([0.004], seen), 60, 120, time.clock())
-    assert (paced.dropped, len(seen)) == (0, 120)
+    answered: list[Any] = []
+    paced = pace(time.worker([0.004], answered), 60, 120, time.clock())
+    assert (paced.dropped, len(answered)) == (0, 120)
     assert paced.latencies_s == pytest.approx([0.004] * 120)
     assert time.now == pytest.approx(100 + 119 / 60 + 0.004)
     assert holds(paced, 60)
@@ -59,11 +59,11 @@ def test_a_fast_model_answers_every_frame_in_its_own_time():
 
 def test_a_model_that_takes_two_and_a_half_frames_drops_the_stale_ones():
     time = FakeTime()
-    seen: list[Any] = []
-    paced = pace(time.worker([2.5 / 60], seen), 60, 60, time.clock())
-    assert seen[:4] == [0, 2, 5, 7]  # the newest that has come each time
+    answered: list[Any] = []
+    paced = pace(time.worker([2.5 / 60], answered), 60, 60, time.clock())
+    assert answered[:4] == [0, 2, 5, 7]  # the newest that has come each time
     assert not holds(paced, 60)
-    assert count_late(paced.latencies_s, 60) == len(seen)
+    assert count_late(paced.latencies_s, 60) == len(answered)
 
 
 def test_one_hiccup_in_hundreds_of_frames_is_forgiven_and_many_are_not():
@@ -116,16 +116,16 @@ def test_a_quota_slows_frames_down_and_is_kept(tiny_onnx):
 
 
 @given(st.integers(1, 100))
-def test_the_smallest_number_that_holds_is_found_and_asked_for_twice(wanted: int) -> None:
+def test_the_smallest_number_that_holds_is_found_and_asked_for_twice(least: int) -> None:
     asked: list[int] = []
 
     def holds_with(number: int) -> bool:
         asked.append(number)
-        return number >= wanted
+        return number >= least
 
-    assert smallest(holds_with) == wanted
+    assert smallest(holds_with) == least
     assert len(asked) <= 10
-    assert asked.count(wanted) == 2 or wanted == 100
+    assert asked.count(least) == 2 or least == 100
 
 
 def test_one_lucky_trial_is_not_believed() -> None:

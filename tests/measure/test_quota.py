@@ -108,9 +108,9 @@ def test_a_group_is_made_where_the_cpu_controller_is_handed_down(tmp_path):
     mount = write_cgroup(tmp_path / "fs", "cpuset cpu memory")
     write_cgroup(mount / "user", "memory")
     write_cgroup(mount / "user" / "app", "cpu")
-    own = write_cgroup(mount / "user" / "app" / "shell", "")
+    group = write_cgroup(mount / "user" / "app" / "shell", "")
     write_cgroup(tmp_path, "cpu")  # above the mount: not looked at
-    assert parents_for_quota(mount, own) == [mount / "user" / "app", mount]
+    assert parents_for_quota(mount, group) == [mount / "user" / "app", mount]
 
 
 def test_a_group_holds_the_process_to_the_quota(tmp_path):

@@ -38,8 +38,8 @@ def plain_features(net: Any, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def relative_error(got: Tensor, wanted: Tensor) -> float:
-    return float((got.double() - wanted.double()).norm() / wanted.double().norm().clamp(min=1e-30))
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    return float((got.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-30))
 
 
 # --- one layer ------------------------------------------------------------------------------
@@ -103,16 +103,16 @@ def test_a_layer_and_all_its_gradients_equal_autograd(
     norm = random_norm(ins, SLOPES[slope](ins), generator)
     weights = (draw(ins, 1, kernel, kernel).requires_grad_(), draw(outs, ins, 1, 1).requires_grad_())
     inputs = [z, *norm[:5], *weights]
-    wanted = plain_layer(z, norm, weights, pool)
+    expected = plain_layer(z, norm, weights, pool)
     padding = native.padded(ins, z.dtype) - ins
     with threads(1 + kernel % 3):  # 1, 2 or 3, which backward keeps to
         got = three(autograd.separable(F.pad(z, (0, padding)), norm, weights, pool, False, True), outs)
-    directions = [torch.randn(t.shape, generator=generator, dtype=t.dtype) for t in wanted]
-    for a, b in zip(got, wanted, strict=True):
+    directions = [torch.randn(t.shape, generator=generator, dtype=t.dtype) for t in expected]
+    for a, b in zip(got, expected, strict=True):
         assert relative_error(a, b) < 1e-12
-    got_grads = torch.autograd.grad(got, inputs, directions)
-    wanted_grads = torch.autograd.grad(wanted, inputs, directions)
-    for a, b in zip(got_grads, wanted_grads, strict=True):
+    actual_grads = torch.autograd.grad(got, inputs, directions)
+    expected_grads = torch.autograd.grad(expected, inputs, directions)
+    for a, b in zip(actual_grads, expected_grads, strict=True):
         assert a.shape == b.shape
         assert relative_error(a, b) < 1e-9
 
@@ -143,11 +143,11 @@ def test_the_stem_and_its_weights_gradient_equal_autograd(kernel: int, stride: i
     variance, mean = torch.var_mean(out, (0, 1, 2), correction=0)
     with threads(stride):
         kept = autograd.stem(x, weight, stride, False, True)
-    got, wanted = three(kept, 11), (out, mean, variance)
-    directions = [torch.randn(t.shape, generator=generator, dtype=t.dtype) for t in wanted]
-    for a, b in zip(got, wanted, strict=True):
+    got, expected = three(kept, 11), (out, mean, variance)
+    directions = [torch.randn(t.shape, generator=generator, dtype=t.dtype) for t in expected]
+    for a, b in zip(got, expected, strict=True):
         assert relative_error(a, b) < 1e-12
-    (a,), (b,) = (torch.autograd.grad(t, weight, directions) for t in (got, wanted))
+    (a,), (b,) = (torch.autograd.grad(t, weight, directions) for t in (got, expected))
     assert relative_error(a, b) < 1e-9
 
 
@@ -167,15 +167,15 @@ def test_a_layers_bfloat16_products_differ_by_their_rounding(size: tuple[int, ..
     norm = norm_of([t.detach().float().requires_grad_() for t in norm[:5]])
     depthwise, pointwise = torch.randn(ins, 1, 3, 3, generator=generator), torch.randn(outs, ins, 1, 1)
     inputs = [z, *norm[:5], depthwise.requires_grad_(), pointwise.requires_grad_()]
-    found = []
+    actual = []
     for bf16 in (False, True):
         kept = autograd.separable(z, norm, (depthwise, pointwise), pool, bf16, True)
         sums = three(kept)
         grads = torch.autograd.grad(kept.z[..., :outs].square().mean() + sums[1].sum(), inputs)
-        found.append((*sums, *grads))
-    for exact, rounded in zip(*found, strict=True):
+        actual.append((*sums, *grads))
+    for exact, rounded in zip(*actual, strict=True):
         assert relative_error(rounded, exact) < 0.016
-    assert relative_error(found[1][0], found[0][0]) > 1e-5  # asked for, so done
+    assert relative_error(actual[1][0], actual[0][0]) > 1e-5  # asked for, so done
 
 
 @bf16_products
@@ -204,8 +204,8 @@ def test_the_variance_of_a_channel_far_from_zero_keeps_its_digits() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(16, 3, 32, 32, generator=generator) + torch.tensor([100.0, -100.0, 0.0]).view(3, 1, 1)
     kept = autograd.stem(x, torch.eye(3).view(3, 3, 1, 1), 1, False, True)
-    wanted = x.double().var((0, 2, 3), correction=0)
-    assert ((three(kept)[2] - wanted).abs() / wanted).max() < 1e-5  # a float32 mean of squares: 1e-2
+    expected = x.double().var((0, 2, 3), correction=0)
+    assert ((three(kept)[2] - expected).abs() / expected).max() < 1e-5  # a float32 mean of squares: 1e-2
 
 
 # --- whole networks -------------------------------------------------------------------------
@@ -234,13 +234,13 @@ def pair(dtype: torch.dtype = torch.float64, **overrides: Any) -> tuple[Any, Any
 
 def assert_same_step(net: Any, reference: Any, x: Tensor) -> None:
     assert fused.usable((net.stem, *net.blocks), x)
-    got, wanted = net.forward_features(x), plain_features(reference, x)
-    assert got.shape == wanted.shape
-    assert relative_error(got, wanted) < 1e-11
+    got, expected = net.forward_features(x), plain_features(reference, x)
+    assert got.shape == expected.shape
+    assert relative_error(got, expected) < 1e-11
     direction = torch.randn(got.shape, generator=torch.Generator().manual_seed(1), dtype=got.dtype)
-    if wanted.requires_grad:
+    if expected.requires_grad:
         got.backward(direction)
-        wanted.backward(direction)
+        expected.backward(direction)
     for (name, a), b in zip(net.named_parameters(), reference.parameters(), strict=True):
         assert (a.grad is None) == (b.grad is None), name
         assert a.grad is None or relative_error(a.grad, b.grad) < 1e-9, name
@@ -314,12 +314,12 @@ def test_float32_is_within_twice_torchs_own_error(name: str) -> None:
         return [p.grad.double() for p in net.parameters() if p.grad is not None]
 
     ours, eager = copy.deepcopy(wide).float(), copy.deepcopy(wide).float()
-    wanted = gradients(wide, lambda v: plain_features(wide, v), torch.float64)
+    expected = gradients(wide, lambda v: plain_features(wide, v), torch.float64)
     got = gradients(ours, ours.forward_features, torch.float32)
     plain = gradients(eager, lambda v: plain_features(eager, v), torch.float32)
 
     def error(grads: list[Tensor]) -> float:
-        return sum(relative_error(a, b) for a, b in zip(grads, wanted, strict=True)) / len(wanted)
+        return sum(relative_error(a, b) for a, b in zip(grads, expected, strict=True)) / len(expected)
 
     assert error(got) <= 2 * error(plain)
 
@@ -378,8 +378,8 @@ def test_nan_reaches_the_loss_as_in_the_plain_path() -> None:
     net.eval(), reference.eval()
     x[1, 0, 14:18, 14:18] = float("nan")
     with torch.no_grad():
-        got, wanted = net(x), reference.forward_head(plain_features(reference, x))
-    assert torch.equal(got.isnan(), wanted.isnan())
+        got, expected = net(x), reference.forward_head(plain_features(reference, x))
+    assert torch.equal(got.isnan(), expected.isnan())
     assert got.isnan().any(dim=1).tolist() == [False, True, False, False, False]
     net.train()
     with torch.no_grad():
@@ -406,11 +406,11 @@ def test_what_wants_to_see_single_operations_gets_the_plain_path() -> None:
     with FlopCounterMode(display=False) as counter:
         net(x)
     assert counter.get_total_flops() > 1e6
-    seen = []
-    handle = net.blocks[2].bn.register_forward_hook(lambda *_: seen.append(1))
+    observed = []
+    handle = net.blocks[2].bn.register_forward_hook(lambda *_: observed.append(1))
     net(x)
     handle.remove()
-    assert seen == [1]
+    assert observed == [1]
     net.blocks[3].act = nn.Tanh()
     assert not fused.usable((net.stem, *net.blocks), x)
 

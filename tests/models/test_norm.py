@@ -53,14 +53,14 @@ def process(rank: int, folder: str) -> None:
 def test_two_processes_with_unequal_parts_equal_one(tmp_path: Path) -> None:
     commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in (0, 1)]
     processes = [subprocess.Popen(command) for command in commands]
-    logits, wanted = step(*problem(), plain=True)
+    logits, expected = step(*problem(), plain=True)
     assert [p.wait(timeout=120) for p in processes] == [0, 0]
     for path in ("plain", "fused"):
         parts = [torch.load(tmp_path / f"{path}{rank}.pt", weights_only=True) for rank in (0, 1)]
         assert torch.allclose(torch.cat([p.pop("logits") for p in parts]), logits, rtol=1e-9, atol=1e-11)
         for part in parts:
-            assert part.keys() == wanted.keys()
-            for name, value in wanted.items():
+            assert part.keys() == expected.keys()
+            for name, value in expected.items():
                 assert torch.allclose(part[name], value, rtol=1e-8, atol=1e-10), (path, name)
 
 

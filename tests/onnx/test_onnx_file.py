@@ -50,10 +50,10 @@ HERE = Path("m.onnx")
 
 
 def refused(model: onnx.ModelProto | bytes, text: str) -> None:
-    with pytest.raises(FormatError, match=text) as found:
+    with pytest.raises(FormatError, match=text) as actual:
         parse_onnx(model if isinstance(model, bytes) else model.SerializeToString(), HERE)
-    assert "\n" not in str(found.value)
-    assert "m.onnx" in str(found.value)
+    assert "\n" not in str(actual.value)
+    assert "m.onnx" in str(actual.value)
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ def model() -> onnx.ModelProto:
 
 
 def test_what_export_wrote_is_read() -> None:
-    found = parse_onnx(BLOB, HERE)
-    assert found.intact
-    assert found.card.replace(weights_sha256="") == small_card()
+    file = parse_onnx(BLOB, HERE)
+    assert file.intact
+    assert file.card.replace(weights_sha256="") == small_card()
 
 
 def test_the_walk_sees_what_onnx_sees(model: onnx.ModelProto) -> None:
@@ -302,12 +302,12 @@ FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCh
 def survives(blob: bytes) -> None:
     """Either a line that says what is wrong, or the same graph and card."""
     try:
-        found = parse_onnx(blob, HERE)
+        file = parse_onnx(blob, HERE)
     except FormatError as error:
         assert "\n" not in str(error)
         return
-    if found.intact:
-        assert (found.weights_sha256, found.card) == (
+    if file.intact:
+        assert (file.weights_sha256, file.card) == (
             parse_onnx(BLOB, HERE).weights_sha256,
             parse_onnx(BLOB, HERE).card,
         )

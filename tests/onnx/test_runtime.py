@@ -47,14 +47,14 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def test_every_runtime_answers_as_the_run(name: str, folder: Path) -> None:
-    wanted = torch_logits(folder / "run", IMAGES)
+    expected = torch_logits(folder / "run", IMAGES)
     model = OnnxClassifier(folder / "fused.onnx", name, threads=1)
     _: Classifier = model  # by mypy
     assert (model.runtime, model.threads, model.source) == (name, 1, folder / "fused.onnx")
     for count in (0, 1, 3, 8, 9, 40):
-        found = model.logits(IMAGES[:count])
-        assert (found.shape, found.dtype) == ((count, 3), np.float32)
-        assert np.abs(found - wanted[:count]).max(initial=0) <= 1e-4
+        actual = model.logits(IMAGES[:count])
+        assert (actual.shape, actual.dtype) == ((count, 3), np.float32)
+        assert np.abs(actual - expected[:count]).max(initial=0) <= 1e-4
     every_second = IMAGES[::2, :, ::-1]  # not contiguous
     assert np.abs(model.logits(every_second) - torch_logits(folder / "run", every_second.copy())).max() <= 1e-4
 
@@ -62,8 +62,8 @@ def test_every_runtime_answers_as_the_run(name: str, folder: Path) -> None:
 def test_the_openvino_file_runs_everywhere(name: str, folder: Path) -> None:
     if not (folder / "plain.onnx").exists():
         pytest.skip("OpenVINO is not installed")
-    found = OnnxClassifier(folder / "plain.onnx", name, threads=1).logits(IMAGES)
-    assert np.abs(found - torch_logits(folder / "run", IMAGES)).max() <= 1e-4
+    actual = OnnxClassifier(folder / "plain.onnx", name, threads=1).logits(IMAGES)
+    assert np.abs(actual - torch_logits(folder / "run", IMAGES)).max() <= 1e-4
 
 
 def test_answers_are_the_callers_own(name: str, folder: Path) -> None:
@@ -230,10 +230,10 @@ def test_opening_a_file_leaves_nothing_at_home_and_says_nothing(home: str, folde
     program = (
         f"import quicknet\nprint(len(quicknet.load({str(folder / 'fused.onnx')!r}, 'onnxruntime').card.classes))\n"
     )
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=environment, timeout=120
     )
-    assert (found.returncode, found.stdout, found.stderr) == (0, "3\n", "")
+    assert (completed.returncode, completed.stdout, completed.stderr) == (0, "3\n", "")
     assert list(place.rglob("*")) == []
 
 
@@ -260,9 +260,9 @@ def test_what_the_runtime_refuses_is_one_line(folder: Path, monkeypatch: pytest.
     del model.graph.node[3]
     path = folder / "hole.onnx"
     path.write_bytes(assemble(model.graph.SerializeToString(deterministic=True), file.card))
-    with pytest.raises(FormatError, match=r"does not take the graph .*hole\.onnx") as found:
+    with pytest.raises(FormatError, match=r"does not take the graph .*hole\.onnx") as actual:
         load(path)
-    assert "\n" not in str(found.value)
+    assert "\n" not in str(actual.value)
 
 
 def test_an_exported_file_needs_neither_torch_nor_onnx(folder: Path) -> None:

@@ -20,12 +20,12 @@ LETTERS = st.text("abcXYZ", min_size=4, max_size=4)
 def test_sections_survive(others: dict[str, bytes], required: list[str], data: bytes) -> None:
     parts = {**others, **dict.fromkeys(required, data)}
     blob = pack_sections(parts, skippable=others)
-    found = read_sections(blob, "here")
-    assert {kind: bytes(section.data) for kind, section in found.items()} == parts
-    assert list(found) == list(parts)
-    assert {kind for kind, section in found.items() if section.skippable} == set(others)
+    actual = read_sections(blob, "here")
+    assert {kind: bytes(section.data) for kind, section in actual.items()} == parts
+    assert list(actual) == list(parts)
+    assert {kind for kind, section in actual.items() if section.skippable} == set(others)
     assert pack_sections(parts, skippable=others) == blob
-    for section in found.values():
+    for section in actual.values():
         assert blob[section.offset : section.offset + section.size_bytes] == parts[section.kind]
         assert section.sha256 == hashlib.sha256(parts[section.kind]).hexdigest()
 

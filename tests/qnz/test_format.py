@@ -36,10 +36,10 @@ def offsets(record: str) -> dict[str, int]:
     layout = getattr(numbers, record)
     codes = re.findall(r"\d*[a-zA-Z]", layout.format)
     assert len(codes) == len(FIELDS[record])
-    found = {}
+    offset_of = {}
     for index, name in enumerate(FIELDS[record]):
-        found[f"{record}_{name}"] = struct.calcsize("<" + "".join(codes[:index]))
-    return {**found, f"{record}_BYTES": layout.size}
+        offset_of[f"{record}_{name}"] = struct.calcsize("<" + "".join(codes[:index]))
+    return {**offset_of, f"{record}_BYTES": layout.size}
 
 
 # --- the page ------------------------------------------------------------------------------
@@ -159,14 +159,14 @@ def test_width_classes() -> None:
 def enumerators(path: Path) -> dict[str, int]:
     """Return the enumerators of a C header by name; those without a value count on."""
     text = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
-    found = {}
+    value_of = {}
     for body in re.findall(r"enum \{(.*?)\}", text, re.DOTALL):
         value = -1
         for item in filter(None, map(str.strip, body.split(","))):
             name, _, expression = map(str.strip, item.partition("="))
             value = eval(expression, {}, {}) if expression else value + 1
-            found[name] = value
-    return found
+            value_of[name] = value
+    return value_of
 
 
 def limits(name: str, pair: tuple[int, int]) -> dict[str, int]:
@@ -236,8 +236,8 @@ def test_no_module_spells_a_limit_out_again() -> None:
     for path in modules:
         if path.name == "format.py":
             continue
-        found = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
-        assert not {value for value in found if isinstance(value, int)} & telling, path
+        actual = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        assert not {value for value in actual if isinstance(value, int)} & telling, path
 
 
 # --- the page's example --------------------------------------------------------------------

@@ -29,8 +29,8 @@ def test_every_random_network_is_within_the_bounds(network: IntegerNetwork) -> N
 def test_lanes_are_the_groups_of_the_format(sums: int) -> None:
     weight = np.random.default_rng(0).integers(100, 128, (3, 48)).astype(np.int8)
     blocks = weight.astype(int).reshape(3, 3, 16)
-    wanted = [blocks[..., group].sum(-1) for group in GROUPS[sums]]
-    assert np.array_equal(lane_sums(weight, sums), np.stack(wanted, -1).reshape(3, -1))
+    expected = [blocks[..., group].sum(-1) for group in GROUPS[sums]]
+    assert np.array_equal(lane_sums(weight, sums), np.stack(expected, -1).reshape(3, -1))
 
 
 # --- lanes, exactly ------------------------------------------------------------------------

@@ -58,9 +58,9 @@ def same(a: IntegerNetwork, b: IntegerNetwork) -> bool:
 @given(networks())
 def test_a_network_survives_its_bytes(network: IntegerNetwork) -> None:
     netw, tens = encode_network(network)
-    found = decode_network(memoryview(netw), memoryview(tens), "here")
-    assert same(found, network)
-    assert encode_network(found) == (netw, tens)
+    actual = decode_network(memoryview(netw), memoryview(tens), "here")
+    assert same(actual, network)
+    assert encode_network(actual) == (netw, tens)
 
 
 @settings(max_examples=25, deadline=None)
@@ -135,15 +135,15 @@ def test_every_runtime_answers_alike(runtime: str, path: Path) -> None:
     _: Classifier = model  # by mypy
     assert (model.runtime, model.threads, model.source) == (runtime, 1, path)
     assert model.status
-    wanted = reference.run(NETWORK, IMAGES)
+    expected = reference.run(NETWORK, IMAGES)
     for count in (0, 1, 2, 9):
-        found = model.integer_logits(IMAGES[:count])
-        assert (found.shape, found.dtype) == ((count, 10), np.int32)
-        assert np.array_equal(found, wanted[:count])
+        actual = model.integer_logits(IMAGES[:count])
+        assert (actual.shape, actual.dtype) == ((count, 10), np.int32)
+        assert np.array_equal(actual, expected[:count])
     assert np.array_equal(model.integer_logits(IMAGES[::2, :, ::-1]), reference.run(NETWORK, IMAGES[::2, :, ::-1]))
     logits = model.logits(IMAGES)
     assert logits.dtype == np.float32
-    assert np.array_equal(logits, wanted.astype(np.float32) * np.float32(2.0**-10))
+    assert np.array_equal(logits, expected.astype(np.float32) * np.float32(2.0**-10))
 
 
 def test_answers_are_the_callers_own(runtime: str, path: Path) -> None:
@@ -156,12 +156,12 @@ def test_answers_are_the_callers_own(runtime: str, path: Path) -> None:
 
 def test_threads_share_one_classifier(runtime: str, path: Path) -> None:
     model = QnzClassifier(path, runtime, threads=1)
-    wanted = reference.run(NETWORK, IMAGES)
+    expected = reference.run(NETWORK, IMAGES)
     good = []
 
     def work(offset: int) -> None:
         order = [(i + offset) % 9 for i in range(18)]
-        good.append(all(np.array_equal(model.integer_logits(IMAGES[i : i + 1]), wanted[i : i + 1]) for i in order))
+        good.append(all(np.array_equal(model.integer_logits(IMAGES[i : i + 1]), expected[i : i + 1]) for i in order))
 
     threads = [threading.Thread(target=work, args=(2 * index,)) for index in range(4)]
     for thread in threads:
@@ -242,6 +242,6 @@ def test_a_golden_file_reads_writes_and_answers_as_ever(name: str, runtime: str)
     netw, tens = encode_network(file.network)
     assert pack_sections({"CARD": text, "NETW": netw, "TENS": tens}) == file.blob
     images = draw_vectors(file.network.side, file.network.channels)
-    wanted = json.loads(text)["vectors"]["integers"]
-    assert len(wanted) == 16
-    assert QnzClassifier(GOLDEN / name, runtime).integer_logits(images).tolist() == wanted
+    expected = json.loads(text)["vectors"]["integers"]
+    assert len(expected) == 16
+    assert QnzClassifier(GOLDEN / name, runtime).integer_logits(images).tolist() == expected

@@ -96,17 +96,17 @@ def plain_block(network: IntegerNetwork, index: int, maps: Map) -> tuple[Map, Ma
 def plain(network: IntegerNetwork, image: np.ndarray) -> list[np.ndarray]:
     """Return every tensor on the way for one image."""
     maps = plain_stem(network, image.tolist())
-    found: list = [maps]
+    actual: list = [maps]
     for index in range(len(network.blocks)):
         middle, maps = plain_block(network, index, maps)
-        found += [middle, maps]
+        actual += [middle, maps]
     sums = [fits(sum(pixel[c] for row in maps for pixel in row), 32) for c in range(len(maps[0][0]))]
     logits = []
     for weights, bias in zip(network.weight.tolist(), network.bias.tolist(), strict=True):
         for value, weight in zip(sums, weights, strict=True):
             bias = fits(bias + value * weight, 32)
         logits.append(bias)
-    return [np.array(values) for values in [*found, sums, logits]]
+    return [np.array(values) for values in [*actual, sums, logits]]
 
 
 @st.composite
@@ -141,11 +141,11 @@ def small_networks(draw: st.DrawFn) -> IntegerNetwork:
 @given(small_networks(), st.integers(0, 2**32 - 1))
 def test_every_tensor_is_what_the_format_says(network: IntegerNetwork, seed: int) -> None:
     images = random_images(np.random.default_rng(seed), network, 1)
-    found = reference.trace(network, images)
-    wanted = plain(network, images[0])
-    assert [name for name, _ in found[-2:]] == ["sums", "logits"]
-    assert len(found) == len(wanted) == 3 + 2 * len(network.blocks)
-    for (name, tensor), values in zip(found, wanted, strict=True):
+    actual = reference.trace(network, images)
+    expected = plain(network, images[0])
+    assert [name for name, _ in actual[-2:]] == ["sums", "logits"]
+    assert len(actual) == len(expected) == 3 + 2 * len(network.blocks)
+    for (name, tensor), values in zip(actual, expected, strict=True):
         assert tensor.dtype == (np.int32 if name in ("sums", "logits") else np.uint8)
         assert np.array_equal(tensor[0], values), name
 
@@ -156,12 +156,12 @@ def test_the_worst_image_reaches_the_end_of_32_bits() -> None:
     weight = np.full((1, 4, 4, 1), 64, np.int8)
     output = Requantization(30, np.array([32767], np.int16), np.array([32767], np.int16), 100, 255)
     images = np.full((1, 16, 16, 1), 255, np.uint8)
-    for sign, wanted in ((1, 101), (-1, 98)):  # acc >> 30 is 1, and −2
+    for sign, expected in ((1, 101), (-1, 98)):  # acc >> 30 is 1, and −2
         bias = (1 << 31) - 1 - 16 * 64 * 255 if sign > 0 else -(1 << 31) + 16 * 64 * 255
         stem = replace(network.stem, weight=sign * weight, bias=np.array([bias], np.int32), output=output)
         name, stem_output = reference.trace(replace(network, stem=stem), images)[0]
         assert name == "stem"
-        assert (stem_output == wanted).all()
+        assert (stem_output == expected).all()
 
 
 def test_many_images_are_done_by_some_at_a_time() -> None:
@@ -183,10 +183,10 @@ def test_random_networks_answer_differently_to_different_images() -> None:
     for seed in range(60):
         rng = np.random.default_rng(seed)
         network = random_network(rng)
-        found = dict(reference.trace(network, random_images(rng, network, 2)))
-        maps = [tensor for name, tensor in found.items() if name not in ("sums", "logits")]
+        actual = dict(reference.trace(network, random_images(rng, network, 2)))
+        maps = [tensor for name, tensor in actual.items() if name not in ("sums", "logits")]
         spread.append(np.median([len(np.unique(tensor)) for tensor in maps]))
-        answers.append((found["logits"][0] != found["logits"][1]).any())
+        answers.append((actual["logits"][0] != actual["logits"][1]).any())
     assert np.median(spread) >= 50
     assert np.mean(answers) >= 0.9
 

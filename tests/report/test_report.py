@@ -86,12 +86,12 @@ def epochs(count: int) -> list[dict[str, float | int | None]]:
 
 def full_report(classes: tuple[str, ...] = ("cat", "dog", "frog"), size: int = 32) -> ReportData:
     of = card(classes)
-    found, logits, labels = measured(of)
+    evaluation, logits, labels = measured(of)
     images = np.random.default_rng(1).integers(0, 256, (400, size, size, 3), np.uint8)
     return ReportData(
         title="quicknet_xs on scenes",
         card=of,
-        evaluation=found,
+        evaluation=evaluation,
         epochs=epochs(9),
         mistakes=worst_mistakes(images, labels, logits, of),
         notes=("2 files were skipped",),
@@ -102,13 +102,13 @@ def test_the_page_says_what_was_measured() -> None:
     data = full_report()
     page = Page(render(data))
     assert data.evaluation is not None
-    found = data.evaluation
+    evaluation = data.evaluation
     for text in (
-        f"{100 * found.top1:.2f}%",
+        f"{100 * evaluation.top1:.2f}%",
         "of 400 images right",
         "test",
         "standard",
-        f"{100 * found.top1_low:.2f}",
+        f"{100 * evaluation.top1_low:.2f}",
     ):
         assert text in page.text
     for text in (
@@ -122,7 +122,7 @@ def test_the_page_says_what_was_measured() -> None:
         assert text in page.text
     assert "2 files were skipped" in page.text
     cells = re.findall(r'<td class="(?:hit|miss|none)" style="--v:[\d.]+">(\d+)</td>', render(data))
-    assert [int(cell) for cell in cells] == np.array(found.confusion).ravel().tolist()
+    assert [int(cell) for cell in cells] == np.array(evaluation.confusion).ravel().tolist()
 
 
 def test_nothing_is_fetched_and_nothing_runs() -> None:
@@ -143,9 +143,9 @@ def test_nothing_is_fetched_and_nothing_runs() -> None:
 
 def test_hostile_names_are_shown_not_obeyed(tmp_path: Path) -> None:
     of = card((HOSTILE, "b", "c")).replace(notes=HOSTILE, licence=HOSTILE, versions={HOSTILE: HOSTILE})
-    found, _, _ = measured(of)
+    evaluation, _, _ = measured(of)
     mistake = Mistake(np.zeros((8, 8, 3), np.uint8), HOSTILE, "b", 0.9, HOSTILE)
-    data = ReportData(HOSTILE, of, found.replace(data=HOSTILE), epochs(2), (mistake,), (HOSTILE,))
+    data = ReportData(HOSTILE, of, evaluation.replace(data=HOSTILE), epochs(2), (mistake,), (HOSTILE,))
     write_report(tmp_path / "report.html", data)
     page = Page((tmp_path / "report.html").read_text("utf-8"))
     assert "script" not in {tag for tag, _ in page.tags}
@@ -178,8 +178,8 @@ def test_the_page_stays_under_two_megabytes(classes: int, size: int, tmp_path: P
 def test_any_part_may_be_missing() -> None:
     of = card(("a", "b"), temperature=None).replace(data=None, training=None)
     Page(render(ReportData("bare", of)))
-    found, _, _ = measured(of)
-    page = Page(render(ReportData("x", of, found, [{"epoch": 1, "train_loss": float("nan")}])))
+    evaluation, _, _ = measured(of)
+    page = Page(render(ReportData("x", of, evaluation, [{"epoch": 1, "train_loss": float("nan")}])))
     assert "Not calibrated" in page.text
     assert "Training" not in page.text
     perfect = np.eye(2, dtype=np.float32)
@@ -191,9 +191,9 @@ def test_any_part_may_be_missing() -> None:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_mistakes_of_every_colour_mode_are_drawn(channels: int) -> None:
     of = card(("a", "b"))
-    found, _, _ = measured(of)
+    evaluation, _, _ = measured(of)
     mistake = Mistake(np.zeros((20, 20, channels), np.uint8), "a", "b", 0.5)
-    assert 'alt="a, taken for b"' in render(ReportData("x", of, found, (), (mistake,)))
+    assert 'alt="a, taken for b"' in render(ReportData("x", of, evaluation, (), (mistake,)))
 
 
 def test_the_same_records_give_the_same_bytes() -> None:

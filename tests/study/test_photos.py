@@ -164,8 +164,8 @@ def test_labels_from_a_table(tmp_path):
 )
 def test_layouts_of_the_known_sources(tmp_path, name, path, expected):
     put(tmp_path, {path: b""})
-    found, _ = labelled(SOURCES.get(name, Source(name)), open_tree(tmp_path))
-    assert found == ([] if expected is None else [(path, expected)])
+    actual, _ = labelled(SOURCES.get(name, Source(name)), open_tree(tmp_path))
+    assert actual == ([] if expected is None else [(path, expected)])
 
 
 # --- what is left out ---------------------------------------------------------------------

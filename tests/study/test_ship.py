@@ -77,9 +77,9 @@ def qnz_of(card: Card, path: Path, measured: bool = True) -> Path:
     shape = Shape(side=spec.size, classes=len(card.classes), stem=8, stride=2, blocks=(Block(16, pool=True),))
     network = random_network(np.random.default_rng(0), shape)
     theirs = replace(data_for(network), classes=card.classes)
-    own = receipted(network, theirs) if measured else network_card(network)
+    kept_card = receipted(network, theirs) if measured else network_card(network)
     path.write_bytes(
-        assemble_qnz(network, own.replace(model=card.model, classes=card.classes, preprocess=card.preprocess))
+        assemble_qnz(network, kept_card.replace(model=card.model, classes=card.classes, preprocess=card.preprocess))
     )
     return path
 
@@ -94,8 +94,8 @@ def test_a_run_ships_with_its_matrices_in_fp16_and_answers_alike(
     matrices = sum(tensor.numel() for tensor in read_tensors(before).values() if tensor.ndim > 1)
     assert before.stat().st_size - after.stat().st_size == pytest.approx(2 * matrices, abs=500)  # headers differ
     images = data.split("val").images
-    wanted, found = (TorchClassifier(place).logits(images) for place in (run, folder))
-    assert (wanted.argmax(1) == found.argmax(1)).all() and 0 < np.abs(wanted - found).max() < 0.1
+    expected, actual = (TorchClassifier(place).logits(images) for place in (run, folder))
+    assert (expected.argmax(1) == actual.argmax(1)).all() and 0 < np.abs(expected - actual).max() < 0.1
     card = read_card(folder / "card.json")
     assert card.weights_sha256 == sha256_file(after) != parent.weights_sha256
     assert isinstance(card.lineage[-1], Fp16Step) and card.lineage[-1].n == len(images)

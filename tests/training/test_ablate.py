@@ -23,7 +23,7 @@ def test_differences_are_taken_seed_by_seed_and_finished_runs_are_kept(tiny_cifa
     variants = ["--variant", "prelu", "--variant", "relu", "model.overrides.activation=relu"]
     done = ablate(tiny_cifar, tmp_path, *variants)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    record = json.loads(done.stdout)
     reached = {
         label: [
             next(
@@ -35,14 +35,14 @@ def test_differences_are_taken_seed_by_seed_and_finished_runs_are_kept(tiny_cifa
         ]
         for label in ("prelu", "relu")
     }
-    assert {label: row["top1"] for label, row in found["test"].items()} == reached
+    assert {label: row["top1"] for label, row in record["test"].items()} == reached
     differences = [a - b for a, b in zip(reached["relu"], reached["prelu"], strict=True)]
-    assert found["test"]["relu"]["difference"] == pytest.approx(statistics.mean(differences))
-    assert found["test"]["relu"]["standard_error"] == pytest.approx(abs(differences[0] - differences[1]) / 2)
-    assert found["test"]["prelu"]["difference"] == 0
+    assert record["test"]["relu"]["difference"] == pytest.approx(statistics.mean(differences))
+    assert record["test"]["relu"]["standard_error"] == pytest.approx(abs(differences[0] - differences[1]) / 2)
+    assert record["test"]["prelu"]["difference"] == 0
 
     times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("tiny/*/*")}
-    assert json.loads(ablate(tiny_cifar, tmp_path, *variants).stdout) == found
+    assert json.loads(ablate(tiny_cifar, tmp_path, *variants).stdout) == record
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("tiny/*/*")} == times
 
     other = ablate(tiny_cifar, tmp_path, "--variant", "prelu", "optim.lr=0.01")

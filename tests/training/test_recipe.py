@@ -48,9 +48,9 @@ def test_with_a_parent_a_shipped_recipe_leaves_the_images_to_it(tmp_path):
         asked = load_recipe("scratch", [parent, "data.size=48", "data.mode=L", "data.resize=pad"]).data
         assert (asked.size, asked.mode, asked.resize) == (48, "L", "pad")
         assert load_recipe("scratch", [parent], {"data.size": 64}).data.size == 64
-    own = tmp_path / "own.toml"  # what stands in one's own file is asked for
-    own.write_text('data = { size = 80 }\nmodel = { start_from = "runs/parent" }\n')
-    assert load_recipe(str(own)).data.size == 80
+    recipe = tmp_path / "own.toml"  # what stands in one's own file is asked for
+    recipe.write_text('data = { size = 80 }\nmodel = { start_from = "runs/parent" }\n')
+    assert load_recipe(str(recipe)).data.size == 80
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quicknet.cli.opened import open_model, runtime_options
+from quicknet.cli.opened import note_runtime, runtime_options
 from quicknet.cli.text import make_table, shown
 from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 from quicknet.core.errors import ConfigError, DataError
@@ -85,43 +85,43 @@ def evaluate(
 ) -> int:
     """Carry out `quicknet evaluate`; returns the exit code."""
     from quicknet.core.progress import progress
+    from quicknet.inference.artifact import load
     from quicknet.inference.evaluate import calibrate as fit
     from quicknet.inference.evaluate import evaluate_logits
-    from quicknet.inference.unknown import keep, refused_in
+    from quicknet.inference.unknown import refused_in
 
     html_path, quiet = options["html_path"], options["quiet"]
     runtime = (options["runtime"], options["threads"], quiet)
-    classifier = open_model(model, *runtime)
+    say = (lambda text: None) if quiet else _note
+    classifier = load(model, *runtime)
+    if not quiet:
+        note_runtime(classifier, options["runtime"])
     if calibrate and split is None:
         split = "test"  # all of a folder would hold what the temperature is fitted on
     chosen = _choose(classifier, data, _load(classifier, data, protocol, quiet), split, options["as_is"])
     dataset, split = chosen.data, chosen.split
-    if not quiet:
-        for note in dataset.notes:
-            click.echo(f"quicknet: note: {shown(note)}", err=True)
+    for note in dataset.notes:
+        say(note)
     if calibrate:
-        card = fit(classifier, dataset)
-        if not quiet:
-            text = f"temperature {card.temperature:.4f}, fitted on val, is in the card now"
-            click.echo(f"quicknet: note: {text}", err=True)
-        classifier = open_model(model, *runtime)
-    total = len(dataset.split(split))
-    with progress(f"evaluate {split}", total, "images", quiet) as advance:
+        say(f"temperature {fit(classifier, dataset).temperature:.4f}, fitted on val, is in the card now")
+        classifier = load(model, *runtime)
+    with progress(f"evaluate {split}", len(dataset.split(split)), "images", quiet) as advance:
         evaluation, logits = evaluate_logits(classifier, dataset, split, advance)
     if options["others"] is not None:
-        unknown = refused_in(classifier, options["others"])
+        unknown = refused_in(classifier, options["others"], keep=calibrate)
         evaluation = evaluation.replace(unknown=unknown.to_dict())
-        if calibrate:
-            keep(classifier.source, unknown)
     if html_path is not None:
         _write_html(html_path, classifier, dataset, evaluation, logits)
+        say(f"the report is {html_path}")
     if options["as_json"]:
         click.echo(json.dumps(evaluation.to_dict()))
     else:
         _print(evaluation)
-    if html_path is not None and not quiet:
-        click.echo(f"quicknet: note: the report is {html_path}", err=True)
     return 0
+
+
+def _note(text: str) -> None:
+    click.echo(f"quicknet: note: {shown(text)}", err=True)
 
 
 def _choose(classifier: Classifier, named: str | None, data: Dataset, split: str | None, as_is: bool) -> Chosen:

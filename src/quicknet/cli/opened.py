@@ -1,4 +1,4 @@
-"""MODEL, --runtime and --threads, which several commands share."""
+"""--runtime and --threads, which several commands share."""
 
 from __future__ import annotations
 
@@ -37,14 +37,7 @@ def runtime_options(command: F) -> F:
     return runtime(threads(command))
 
 
-def open_model(model: str, runtime: str, threads: int | None, quiet: bool) -> Classifier:
-    """Return the classifier, with a note if the slow reference runs it. Raises the errors of `quicknet.load`."""
-    from quicknet.inference.artifact import load
-    from quicknet.inference.shipped import locate
-
-    options = {"runtime": None if runtime == "auto" else runtime, "threads": threads}
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    classifier = load(locate(model, "file", quiet), **given)
-    if runtime == "auto" and getattr(classifier, "runtime", None) == "reference" and not quiet:
+def note_runtime(classifier: Classifier, runtime: str) -> None:
+    """Say so where `auto` came to the slow reference."""
+    if runtime == "auto" and getattr(classifier, "runtime", None) == "reference":
         click.echo(f"quicknet: note: running with {shown(str(getattr(classifier, 'status', '')))}", err=True)
-    return classifier

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quicknet.cli.opened import open_model, runtime_options
+from quicknet.cli.opened import note_runtime, runtime_options
 from quicknet.cli.text import shown
 from quicknet.cli.verb import Argument, Verb, json_options
 from quicknet.core.errors import ConfigError, DataError
@@ -94,16 +94,18 @@ video, a camera or --watch, the number of frames and their rate follow on standa
 @click.option("--quiet", is_flag=True, help="Print no notes; files that cannot be read are still named.")
 def predict(model: str, files: tuple[str, ...], **options: Any) -> int:
     """Carry out `quicknet predict`; returns the exit code."""
+    from quicknet.inference.artifact import load
     from quicknet.inference.predict import PredictSettings
 
     if bool(files) == (options["watch"] is not None):
         raise ConfigError("give FILES to classify or --watch FOLDER: one of the two")
     if options["unknown"] and options["min_confidence"]:
         raise ConfigError("--unknown takes the threshold from the model; leave it or --min-confidence out")
-    classifier = open_model(model, options["runtime"], options["threads"], options["quiet"])
+    classifier = load(model, options["runtime"], options["threads"], options["quiet"])
     threshold = _threshold(classifier, model) if options["unknown"] else options["min_confidence"]
     settings = PredictSettings(top=options["top"], min_confidence=threshold, batch=options["batch"])
     if not options["quiet"]:
+        note_runtime(classifier, options["runtime"])
         _note_calibration(classifier, model)
     printer = _Printer(options["as_json"], options["quiet"])
     if options["watch"] is not None:

@@ -268,14 +268,14 @@ def _live_line(run: Run, rate: Rate) -> str:
     """Return epoch, step, loss, accuracy, images/s and time left."""
     state, recipe = run.state, run.recipe.train
     # copies: the loop goes on meanwhile, and may begin another epoch
-    seen, seconds, correct, loss_sum = state.seen, state.seconds, state.correct, state.loss_sum
-    if seen == 0 or seconds <= 0:
+    images, seconds, correct, loss_sum = state.seen, state.seconds, state.correct, state.loss_sum
+    if images == 0 or seconds <= 0:
         return ""
     left = rate.left(run.steps_done(), recipe.epochs * run.steps_per_epoch)
     return (
         f"epoch {state.epoch + 1}/{recipe.epochs}  step {state.step}/{run.steps_per_epoch}  "
-        f"loss {float(loss_sum) / seen:.3f}  acc {100 * float(correct) / seen:.1f}%  "
-        f"{seen / seconds:,.0f} img/s" + (f"  {duration(left)} left" if left is not None else "")
+        f"loss {float(loss_sum) / images:.3f}  acc {100 * float(correct) / images:.1f}%  "
+        f"{images / seconds:,.0f} img/s" + (f"  {duration(left)} left" if left is not None else "")
     )
 
 

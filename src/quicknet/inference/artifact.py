@@ -192,14 +192,14 @@ class OnnxArtifact(ExportedArtifact["OnnxFile"]):
         return OnnxClassifier(self.file, **options)
 
 
-def open_artifact(model: str | Path) -> Artifact:
+def open_artifact(model: str | Path, quiet: bool = False) -> Artifact:
     """Return the model in a run folder or an exported file, recognized by content, or of shipped weights.
 
     A name such as "quicknet_s.cifar10" is that of the `.qnz` that ships under it, as
-    `quicknet.inference.shipped.locate` finds it; a path that exists goes first. Raises
+    `quicknet.inference.shipped.locate` finds it, `quiet` without progress; a path that exists goes first. Raises
     CheckpointError if nothing is there or a folder is not a run folder, FormatError for any other file.
     """
-    path = locate(model, "file")
+    path = locate(model, "file", quiet)
     if not path.exists():
         raise CheckpointError(
             f"no model at {path}{_near(path)}; name a run folder, an exported file or shipped weights"
@@ -220,17 +220,18 @@ def open_artifact(model: str | Path) -> Artifact:
     )
 
 
-def load(path: str | Path, runtime: str = "auto", threads: int | None = None) -> Classifier:
+def load(path: str | Path, runtime: str = "auto", threads: int | None = None, quiet: bool = False) -> Classifier:
     """Return the classifier in what `open_artifact` opens.
 
     `runtime` and `threads` are for exported files, as `OnnxClassifier` (`auto`, `onnxruntime`,
-    `openvino`) and `QnzClassifier` (`auto`, `engine`, `engine-portable`, `reference`) say.
+    `openvino`) and `QnzClassifier` (`auto`, `engine`, `engine-portable`, `reference`) say. `quiet` shows no
+    progress where shipped weights are downloaded.
     Raises as `open_artifact` does, FormatError for a damaged file, ToolError if the package that opens
     it is not installed, ConfigError if a run folder is given `runtime` or `threads`.
     """
     options: dict[str, Any] = {"runtime": runtime} if runtime != "auto" else {}
     options |= {} if threads is None else {"threads": threads}
-    return open_artifact(path).classifier(**options)
+    return open_artifact(path, quiet).classifier(**options)
 
 
 def _near(path: Path) -> str:

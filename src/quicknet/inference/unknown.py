@@ -42,10 +42,10 @@ def measure_refused(record: UnknownRecord, confidences: Sequence[float], others:
     return record.replace(others=others, others_n=len(confidences), refused=refused)
 
 
-def refused_in(classifier: Classifier, folder: str) -> UnknownRecord:
+def refused_in(classifier: Classifier, folder: str, keep: bool = False) -> UnknownRecord:
     """Return the card's record with what becomes of the pictures in `folder`, which show none of the classes.
 
-    Raises ConfigError for a card without threshold, DataError where no picture can be read.
+    With `keep` it is put into the card of the run folder, in one atomic step. Raises ConfigError for a card without threshold, DataError where no picture can be read.
     """
     record = classifier.card.unknown
     if record is None:
@@ -58,11 +58,9 @@ def refused_in(classifier: Classifier, folder: str) -> UnknownRecord:
     if not confidences:
         errors = [answer.error for answer in answers if isinstance(answer, Unreadable)]
         raise DataError(errors[0] if errors else f"no picture in {folder} can be read; name a folder of pictures")
-    return measure_refused(record, confidences, Path(folder).name)
-
-
-def keep(folder: Path, record: UnknownRecord) -> None:
-    """Put the record into the card of a run folder, in one atomic step."""
-    with folder_lock(folder):
-        card = read_card(folder / "card.json").replace(unknown=record)
-        write_atomically(folder / "card.json", card.to_json())
+    measured = measure_refused(record, confidences, Path(folder).name)
+    if keep:
+        with folder_lock(classifier.source):
+            card = read_card(classifier.source / "card.json").replace(unknown=measured)
+            write_atomically(classifier.source / "card.json", card.to_json())
+    return measured

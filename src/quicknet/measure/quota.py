@@ -157,10 +157,10 @@ def own_group(mounts: tuple[Path, ...] = _CGROUP_MOUNTS) -> tuple[Path, Path] | 
     return None
 
 
-def parents_for_quota(mount: Path, own: Path) -> list[Path]:
-    """Return the groups, `own` and its ancestors, under which this process may make one with a quota."""
+def parents_for_quota(mount: Path, group: Path) -> list[Path]:
+    """Return the groups, `group` and its ancestors, under which this process may make one with a quota."""
     groups = []
-    for folder in [own, *own.parents]:
+    for folder in [group, *group.parents]:
         with contextlib.suppress(OSError):
             if "cpu" in (folder / "cgroup.subtree_control").read_text().split() and os.access(folder, os.W_OK):
                 groups.append(folder)

@@ -72,8 +72,8 @@ class Subject(Settings, frozen=True, kw_only=True):
 
     def environment(self) -> dict[str, str]:
         """Return what the subject's process needs in its environment."""
-        own = RUNTIMES[self.runtime].environment if self.runtime in RUNTIMES else {}
-        return {**dict.fromkeys(_THREAD_VARIABLES, str(self.threads)), **own}
+        variables = RUNTIMES[self.runtime].environment if self.runtime in RUNTIMES else {}
+        return {**dict.fromkeys(_THREAD_VARIABLES, str(self.threads)), **variables}
 
 
 def find_subjects(models: Sequence[str | Path], runtimes: Sequence[str], threads: Sequence[int]) -> tuple[Subject, ...]:

@@ -113,8 +113,8 @@ class Gathering:
 
     def _name(self, source: Source, label: str, path: str, sha256: str) -> str:
         """Return a file name that is new in its class, by the file's own: its content tells namesakes apart."""
-        own = PurePosixPath(path)
-        stem, suffix = f"{source.name}_{plain(own.stem)}", own.suffix.lower().replace(".jpeg", ".jpg")
+        file = PurePosixPath(path)
+        stem, suffix = f"{source.name}_{plain(file.stem)}", file.suffix.lower().replace(".jpeg", ".jpg")
         if (label, f"{stem}{suffix}".lower()) in self._names:
             stem += f"_{sha256[:16]}"
         self._names.add((label, f"{stem}{suffix}".lower()))

@@ -164,16 +164,16 @@ def _sources(gathered: Gathering, kept: Mask, held: Mask, plan: Plan) -> dict[st
     names = np.array([picture.source for picture in gathered.pictures])
     described = {}
     for source, _ in plan.sources:
-        own = names == source.name
+        is_source = names == source.name
         described[source.name] = {
             "repository": source.repository,
             "commit": gathered.commits[source.name],
             "terms": source.terms,
             **asdict(gathered.counts[source.name]),
-            "excluded": int((own & ~kept).sum()),
-            "train": int((own & kept & ~held).sum()),
-            "val": int((own & held).sum()),
-            "sha256": _digest(gathered.pictures, own & kept, held),
+            "excluded": int((is_source & ~kept).sum()),
+            "train": int((is_source & kept & ~held).sum()),
+            "val": int((is_source & held).sum()),
+            "sha256": _digest(gathered.pictures, is_source & kept, held),
         }
     return described
 

@@ -68,7 +68,7 @@ def accuracy(folders: list[Path]) -> dict[str, Any]:
         "split": metric.split,
         "n": metric.n,
         "seeds": [recipe.train.seed for recipe in recipes],
-        "top1": [found.value for _, found in runs],
+        "top1": [top1.value for _, top1 in runs],
         "training_seconds": [round(sum(epoch["seconds"] for epoch in log), 1) for log in logs],
         "epochs": [len(log) for log in logs],
         "images_per_second": [round(statistics.median(epoch["images_per_second"] for epoch in log)) for log in logs],
@@ -144,7 +144,7 @@ def demo() -> dict[str, Any]:
 def frames(models: list[Path]) -> list[dict[str, Any]]:
     """Return the smallest share of one core that holds 60 frames/s, whole path from 640x480 JPEG."""
     settings = FrameSettings(fps=60, seconds=5, jpeg=(640, 480))
-    return [found.to_dict() for found in smallest_shares(models, settings)]
+    return [share.to_dict() for share in smallest_shares(models, settings)]
 
 
 def main() -> int:
@@ -167,9 +167,9 @@ def main() -> int:
             fields = {"kind": "frames", "rows": frames(options.models)}
         else:
             names = [str(model) for model in options.models]
-            found = benchmark(names, BenchmarkSettings())
+            report = benchmark(names, BenchmarkSettings())
             command = shlex.join(["quicknet", "benchmark", *names, "--threads", "1"])
-            fields = {"kind": "latency", "benchmark": found.to_dict()}
+            fields = {"kind": "latency", "benchmark": report.to_dict()}
         record = write_record(ROOT / "results", options.name, command, fields)
         print(record)
         if options.kind == "accuracy":

@@ -56,8 +56,8 @@ def smaller_run(run: Path, data: Dataset, out: Path) -> int:
     halved = {name: t.half() if t.is_floating_point() and t.ndim > 1 else t for name, t in tensors.items()}
     folder = RunFolder(out)
     folder.save_model(halved, parent.card)
-    after, found = evaluate_logits(TorchClassifier(out), data, "val")
-    changed = int((expected.argmax(1) != found.argmax(1)).sum())
+    after, actual = evaluate_logits(TorchClassifier(out), data, "val")
+    changed = int((expected.argmax(1) != actual.argmax(1)).sum())
     card, parent_sha256 = parent.card, before.file_sha256
     if changed:
         folder.save_model(tensors, card)

@@ -148,20 +148,20 @@ class Optimizer:
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `state` returned. Raises CheckpointError where it is another optimizer's."""
-        found: dict[str, dict[str, Tensor]] = {}
+        states: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             slot, _, key = name.rpartition(".")
-            found.setdefault(slot, {})[key] = tensor
+            states.setdefault(slot, {})[key] = tensor
         for slot, parameter, part in self._slots():
-            if slot in found:
-                fits = all(t.shape == (() if k == "step" else parameter.shape) for k, t in found[slot].items())
-                if not fits or set(found[slot]) != _STATE[type(part)]:
+            if slot in states:
+                fits = all(t.shape == (() if k == "step" else parameter.shape) for k, t in states[slot].items())
+                if not fits or set(states[slot]) != _STATE[type(part)]:
                     raise CheckpointError(
                         "the saved optimizer is not the one of recipe.toml; restore recipe.toml and last.safetensors "
                         "from a copy, or start a new run with --from"
                     )
                 part.state[parameter] = {
-                    key: t.to(parameter.device) if t.ndim else t.clone() for key, t in found[slot].items()
+                    key: t.to(parameter.device) if t.ndim else t.clone() for key, t in states[slot].items()
                 }
 
 

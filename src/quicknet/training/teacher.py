@@ -44,9 +44,9 @@ class RunTeacher:
         spec = card.preprocess
         self.size = spec.size
         mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
-        own_mean, own_std = torch.tensor(student.mean), torch.tensor(student.std)
-        self.scale = (own_std / std).view(1, -1, 1, 1).to(device)
-        self.shift = ((own_mean - mean) / std).view(1, -1, 1, 1).to(device)
+        student_mean, student_std = torch.tensor(student.mean), torch.tensor(student.std)
+        self.scale = (student_std / std).view(1, -1, 1, 1).to(device)
+        self.shift = ((student_mean - mean) / std).view(1, -1, 1, 1).to(device)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the network's logits."""

@@ -75,7 +75,7 @@ class Lesson(NamedTuple):
     def accuracy(self, network: Quantized) -> float:
         """Return top-1 on `val`."""
         val = self.data.split("val")
-        answers = self.answers or (lambda made, images: Student(made).logits(images))
+        answers = self.answers or (lambda quantized, images: Student(quantized).logits(images))
         return float((answers(network, val.images).argmax(1) == np.asarray(val.labels)).mean())
 
 

@@ -127,16 +127,16 @@ def _sweep(weight: Tensor, whole: Tensor, scale: Tensor, moments: Tensor, lanes:
     difference = whole * scale - weight.T
     for first in range(0, len(whole), _BLOCK):
         block = slice(first, min(first + _BLOCK, len(whole)))
-        own = moments[block] if moments.ndim == 2 else moments[:, block].movedim(0, 2)  # (b, K) or (b, K, R)
-        gradient = own @ difference if moments.ndim == 2 else (own * difference).sum(1)  # (b, R)
-        own = own[:, block]
+        block_moments = moments[block] if moments.ndim == 2 else moments[:, block].movedim(0, 2)  # (b, K) or (b, K, R)
+        gradient = block_moments @ difference if moments.ndim == 2 else (block_moments * difference).sum(1)  # (b, R)
+        block_moments = block_moments[:, block]
         for row, column in enumerate(range(block.start, block.stop)):
-            target = (whole[column] - gradient[row] / (scale * own[row, row])).round()
+            target = (whole[column] - gradient[row] / (scale * block_moments[row, row])).round()
             moved = sums.set(whole, column, target) * scale
             if moments.ndim == 2:
-                gradient.addr_(own[row], moved)
+                gradient.addr_(block_moments[row], moved)
             else:
-                gradient.addcmul_(own[row], moved[None])
+                gradient.addcmul_(block_moments[row], moved[None])
         difference[block] = whole[block] * scale - weight.T[block]
     return whole.T.contiguous()
 
