@@ -45,7 +45,8 @@ def measure_refused(record: UnknownRecord, confidences: Sequence[float], others:
 def refused_in(classifier: Classifier, folder: str, keep: bool = False) -> UnknownRecord:
     """Return the card's record with what becomes of the pictures in `folder`, which show none of the classes.
 
-    With `keep` it is put into the card of the run folder, in one atomic step. Raises ConfigError for a card without threshold, DataError where no picture can be read.
+    With `keep` it is put into the card of the run folder, in one atomic step. Raises ConfigError for a
+    card without threshold, DataError where no picture can be read.
     """
     record = classifier.card.unknown
     if record is None:
