@@ -1,7 +1,6 @@
 """The set of photographs, built from small git repositories and folders."""
 
 import hashlib
-import io
 import json
 import os
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from photographs import jpeg, numbered, photo, put
 from quicknet.core.errors import DataError, ToolError
 from quicknet.data import DataRequest, load_data
 from quicknet.study import trees
@@ -23,35 +23,9 @@ from quicknet.study.trees import open_tree
 IDS = ("n01532829", "n02099601")
 
 
-def photo(seed: int, size=(96, 80)) -> Image.Image:
-    """Something like a photograph: smooth at large, with detail, its channels alike."""
-    rng = np.random.default_rng(seed)
-    grey, colour = rng.integers(20, 236, (12, 14, 1)), rng.integers(-20, 21, (12, 14, 3))
-    image = Image.fromarray(np.clip(grey + colour, 0, 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
-    noise = np.repeat(rng.integers(0, 256, (48, 40, 1), np.uint8), 3, axis=2)
-    return Image.blend(image, Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC), 0.25)
-
-
-def jpeg(image: Image.Image, quality: int = 90) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality)
-    return file.getvalue()
-
-
-def numbered(seeds, folder: str) -> dict[str, bytes]:
-    return {f"{folder}/{seed}.JPEG": jpeg(photo(seed)) for seed in seeds}
-
-
 def git(*arguments, given=None) -> str:
     run = subprocess.run(["git", *map(str, arguments)], check=True, capture_output=True, input=given)
     return run.stdout.decode()
-
-
-def put(root, files: dict[str, bytes]):
-    for name, content in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(content)
-    return root
 
 
 def repository(root, files: dict[str, bytes], work=None):

@@ -1,0 +1,179 @@
+"""`python -m quicknet.study.folders NAME=PLACE… --out DIR [--against PHOTOS]`: folders that weights are judged by.
+
+DIR/NAME holds a folder per class and the pictures as they came, each content once; DIR/manifest.json
+says what is there, from where, and what was left out: every picture that is equal or nearly equal to
+one in PHOTOS, the set that the weights have learned from. DIR appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from quicknet.core.errors import DataError, QuickNetError, ToolError
+from quicknet.core.files import write_atomically
+from quicknet.data.similar import SIDE, near_duplicates
+from quicknet.study.choose import Mask, overlap
+from quicknet.study.gather import Gathering, Picture, take_judged
+from quicknet.study.sources import Source
+
+# `terms` as far as the repositories, or those whom they have the pictures from, say
+FOLDERS = {
+    source.name: source
+    for source in (
+        Source(
+            name="trashnet",
+            holds="6 kinds of refuse on white board, 512x384 (Yang & Thung 2016)",
+            repository="congduytran12/Trash-Classification-",
+            commit="00212f2c18dcdb9045c74481eaae5baaf72537df",
+            terms="MIT (garythung/trashnet)",
+            layouts=(r"dataset-resized/(?P<label>[^/]+)/[^/]+",),
+        ),
+        Source(
+            name="flowers",
+            holds="5 kinds of flowers, shorter side about 240",
+            repository="martinwestin/flower_classification",
+            commit="c169e7e4038bc0e0e2fe80090b6dc8919539816f",
+            layouts=(r"flowers/(?P<label>[^/]+)/[^/]+",),
+        ),
+        Source(
+            name="monkeys",
+            holds="10 kinds of monkeys, training and validation together",
+            repository="nikhildutta333/Monkey-Species-Classification",
+            commit="cb62130b182246b59ed74614734320e61eb6aacc",
+            layouts=(r"(?:training|validation)/(?P<label>n[0-9])/[^/]+",),
+        ),
+        Source(
+            name="cats_and_dogs",
+            holds="2 classes of 2,000: a part of Asirra (Elson et al. 2007)",
+            repository="chanakya2734/Image-classification-using-CNN",
+            commit="bf746c6e53f1edacd97b383de350f7a495cef0e1",
+            layouts=(r"dataset/(?:training|test)_set/(?P<label>cats|dogs)/[^/]+",),
+        ),
+    )
+}
+
+
+def build(places: dict[str, Path], out: Path, against: Path | None = None, quiet: bool = False) -> dict[str, Any]:
+    """Write the folders into the new folder `out` and return the manifest.
+
+    Raises DataError for sources that cannot be used or an `out` that is taken, ToolError for the disk.
+    """
+    if out.exists():
+        raise DataError(f"{out} is there already; remove it or name another folder")
+    work = out.with_name(f".{out.name}.building")
+    try:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        manifest = _build(places, work, against, quiet)
+        write_atomically(work / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        work.rename(out)
+    except OSError as error:
+        raise ToolError(
+            f"cannot write {out} ({error.strerror or error}); free some space or name another folder"
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return manifest
+
+
+def _build(places: dict[str, Path], work: Path, against: Path | None, quiet: bool) -> dict[str, Any]:
+    """Fill the folder `work`, and return the manifest."""
+    thumbnails_file = work / "thumbnails"
+    with thumbnails_file.open("wb") as thumbnails:
+        gathered = Gathering(work, thumbnails)
+        for name, place in places.items():
+            gathered.take(FOLDERS[name], place, quiet)
+        learned = None if against is None else take_judged(against, thumbnails, quiet)
+        rows = thumbnails.tell() // (SIDE * SIDE * 3)
+    pictures = gathered.pictures
+    left_out = np.zeros(len(pictures), np.bool_)
+    if learned is not None:
+        pairs = near_duplicates(np.memmap(thumbnails_file, np.uint8, "r", shape=(rows, SIDE, SIDE, 3)))
+        left_out = overlap([picture.sha256 for picture in pictures], pairs, learned)
+    thumbnails_file.unlink()
+    _sort(work, pictures, left_out)
+    described = None if learned is None else {"name": learned.name, "pictures": learned.stop - learned.start}
+    return {
+        "format": 1,
+        "against": described,
+        "folders": {name: _describe(name, gathered, left_out) for name in places},
+    }
+
+
+def _sort(work: Path, pictures: list[Picture], left_out: Mask) -> None:
+    """Move each picture from the folder NAME.CLASS to NAME/CLASS, and remove what is left out."""
+    for picture, hit in zip(pictures, left_out.tolist(), strict=True):
+        path = work / picture.label / picture.file
+        if hit:
+            path.unlink()
+            continue
+        place = work / picture.source / _class(picture)
+        place.mkdir(parents=True, exist_ok=True)
+        path.rename(place / picture.file)
+    for label in {picture.label for picture in pictures}:
+        (work / label).rmdir()
+
+
+def _class(picture: Picture) -> str:
+    return picture.label.removeprefix(f"{picture.source}.")
+
+
+def _describe(name: str, gathered: Gathering, left_out: Mask) -> dict[str, Any]:
+    source = FOLDERS[name]
+    own = [pair for pair in zip(gathered.pictures, left_out.tolist(), strict=True) if pair[0].source == name]
+    kept = [picture for picture, hit in own if not hit]
+    lines = sorted(f"{_class(picture)} {picture.sha256}\n" for picture in kept)
+    return {
+        "holds": source.holds,
+        "repository": source.repository,
+        "commit": gathered.commits[name],
+        "terms": source.terms,
+        **asdict(gathered.counts[name]),
+        "pictures": len(kept),
+        "classes": dict(sorted(Counter(map(_class, kept)).items())),
+        "sha256": hashlib.sha256("".join(lines).encode()).hexdigest(),  # over class and content
+        "left_out": sorted(picture.sha256 for picture, hit in own if hit),
+    }
+
+
+def parse_place(text: str) -> tuple[str, Path]:
+    """Return name and place of `NAME=PLACE`. Raises DataError."""
+    name, equals, place = text.partition("=")
+    if not (equals and place and name in FOLDERS):
+        raise DataError(f"{text!r} is not NAME=PLACE with one of the names {', '.join(FOLDERS)}")
+    return name, Path(place)
+
+
+@click.command()
+@click.argument("places", nargs=-1, required=True, metavar="NAME=PLACE...")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The new folder to write.")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="PHOTOS",
+    help="Leave out what is nearly equal to a picture in this folder, which networks have learned from.",
+)
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def main(places: tuple[str, ...], out: Path, against: Path | None, quiet: bool) -> None:
+    """Build the evaluation folders from the git directories or folders at PLACEs, into a new folder."""
+    try:
+        manifest = build(dict(map(parse_place, places)), out, against, quiet)
+    except (QuickNetError, KeyboardInterrupt) as error:
+        print(f"quicknet: error: {error or 'interrupted; run the same command again'}", file=sys.stderr)
+        sys.exit(error.exit_code if isinstance(error, QuickNetError) else 130)
+    for name, folder in manifest["folders"].items():
+        click.echo(f"{name}: {folder['pictures']:,} pictures, {len(folder['left_out'])} left out, {folder['classes']}")
+
+
+if __name__ == "__main__":
+    main()
