@@ -34,16 +34,16 @@ int main(int argc, char **argv) {
     qn_info info;
     if (qn_check(model, size, &info) != QN_OK) return 2;
     size_t count = images_size / ((size_t)info.side * info.side * info.channels), classes = info.classes;
-    int32_t *wanted = malloc(count * classes * sizeof *wanted), *logits = malloc(count * classes * sizeof *logits);
-    run(model, size, 1, images, count, wanted);
+    int32_t *expected = malloc(count * classes * sizeof *expected), *logits = malloc(count * classes * sizeof *logits);
+    run(model, size, 1, images, count, expected);
     for (int threads = 1; threads <= 4; threads++) {
         for (size_t n = 1; n <= count; n++) {
             run(model, size, threads, images, n, logits);
-            if (memcmp(logits, wanted, n * classes * sizeof *logits) != 0) return 1;
+            if (memcmp(logits, expected, n * classes * sizeof *logits) != 0) return 1;
         }
     }
-    for (size_t i = 0; i < count * classes; i++) printf("%d ", wanted[i]);
-    free(wanted);
+    for (size_t i = 0; i < count * classes; i++) printf("%d ", expected[i]);
+    free(expected);
     free(logits);
     free(model);
     free(images);

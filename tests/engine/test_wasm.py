@@ -17,16 +17,16 @@ RUN = """
 import { readFileSync } from "node:fs";
 import { Classifier } from "./quicknet.mjs";
 const [wasm, ...paths] = process.argv.slice(2);
-const found = [];
+const answers = [];
 for (let i = 0; i + 1 < paths.length; i += 2) {
   const classifier = await Classifier.load(readFileSync(wasm), readFileSync(paths[i]));
   const images = readFileSync(paths[i + 1]), size = classifier.side ** 2 * classifier.channels, logits = [];
   for (let at = 0; at < images.length; at += size) {
     logits.push(...classifier.integerLogits(images.subarray(at, at + size)));
   }
-  found.push(logits);
+  answers.push(logits);
 }
-console.log(JSON.stringify(found));
+console.log(JSON.stringify(answers));
 """
 
 DESCRIBE = """

@@ -39,16 +39,16 @@ static int32_t channel_of(int32_t v, int32_t i) { return v / 4 * 32 + i / 4 * 16
 static void pack_block(const qn_matrix *to, const qn_layer *layer, int32_t o) {
     const int32_t accumulators = to->out_channels - o < BLOCK ? 4 : 8;
     for (int32_t i = 0; i < 8 * accumulators; i++) {
-        int32_t v = i / 8, lane = i % 8, channel = o + channel_of(v, lane), own = channel < layer->out_channels;
+        int32_t v = i / 8, lane = i % 8, channel = o + channel_of(v, lane), in_layer = channel < layer->out_channels;
         int8_t *w = to->weight + (size_t)o * (size_t)to->steps * 16 + v * 128 + lane * 4, step[16];
         for (int32_t s = 0; s < to->steps; s++, w += 128 * accumulators) {
             qn_sequence_step(layer, channel, s, step);
             for (int32_t q = 0; q < 4; q++) memcpy(w + q * 32, step + 4 * q, 4);
         }
         int32_t at = o + v / 2 * 16 + lane / 4 * 8 + v % 2 * 4 + lane % 4;
-        to->bias[o + i] = own ? qn_i32(layer->bias + 4 * (size_t)channel) : 0;
-        to->positive[at] = own ? qn_i16(layer->positive + 2 * (size_t)channel) : 0;
-        to->negative[at] = own ? qn_i16(layer->negative + 2 * (size_t)channel) : 0;
+        to->bias[o + i] = in_layer ? qn_i32(layer->bias + 4 * (size_t)channel) : 0;
+        to->positive[at] = in_layer ? qn_i16(layer->positive + 2 * (size_t)channel) : 0;
+        to->negative[at] = in_layer ? qn_i16(layer->negative + 2 * (size_t)channel) : 0;
     }
 }
 

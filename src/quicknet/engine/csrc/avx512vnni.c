@@ -56,16 +56,16 @@ static void pack_block(const qn_matrix *to, const qn_layer *layer, int32_t o) {
     const int32_t vectors = vectors_at(to, o);
     for (int32_t i = 0; i < 16 * vectors; i++) {
         int32_t v = i / 16, lane = i % 16, channel = o + lane / 4 * 4 * vectors + v * 4 + lane % 4;
-        int32_t own = channel < layer->out_channels;
+        int32_t in_layer = channel < layer->out_channels;
         int8_t *w = to->weight + (size_t)o * (size_t)to->steps * 16 + i * 4, step[16];
         for (int32_t s = 0; s < to->steps; s++, w += 256 * vectors) {
             qn_sequence_step(layer, channel, s, step);
             for (int32_t q = 0; q < 4; q++) memcpy(w + q * 64 * vectors, step + 4 * q, 4);
         }
         int32_t at = o + v / 2 * 32 + lane / 4 * 8 + v % 2 * 4 + lane % 4;
-        to->bias[o + i] = own ? qn_i32(layer->bias + 4 * (size_t)channel) : 0;
-        to->positive[at] = own ? qn_i16(layer->positive + 2 * (size_t)channel) : 0;
-        to->negative[at] = own ? qn_i16(layer->negative + 2 * (size_t)channel) : 0;
+        to->bias[o + i] = in_layer ? qn_i32(layer->bias + 4 * (size_t)channel) : 0;
+        to->positive[at] = in_layer ? qn_i16(layer->positive + 2 * (size_t)channel) : 0;
+        to->negative[at] = in_layer ? qn_i16(layer->negative + 2 * (size_t)channel) : 0;
     }
 }
 

@@ -62,11 +62,11 @@ int qn_find_sections(const uint8_t *file, size_t size, qn_section section[QN_SEC
     for (size_t i = 0; i < count; i++) {
         error = check_entry(file, i, begin, end, name);
         if (error != QN_OK) return error;
-        qn_section found = {file + begin, qn_u64(entry_at(file, i) + QNZ_ENTRY_LENGTH)};
+        qn_section present = {file + begin, qn_u64(entry_at(file, i) + QNZ_ENTRY_LENGTH)};
         for (int kind = 0; kind < QN_SECTIONS; kind++) {
-            if (same_kind(name, qn_kind[kind])) section[kind] = found;
+            if (same_kind(name, qn_kind[kind])) section[kind] = present;
         }
-        begin += found.size;
+        begin += present.size;
     }
     for (int kind = 0; kind < QN_SECTIONS; kind++) {
         memcpy(name, qn_kind[kind], 5);

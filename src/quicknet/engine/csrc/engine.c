@@ -49,23 +49,23 @@ static uint8_t *pixel(const qn_map *map, uint8_t *to, int32_t y) {
 
 /* The image's rows are copied, so that steps of 16 bytes never read past its end. */
 static void stem_tile(const qn_engine *engine, const qn_stage *stage, const qn_tile *tile, const uint8_t *image,
-                      const qn_workspace *own, uint8_t *out) {
+                      const qn_workspace *workspace, uint8_t *out) {
     size_t row_bytes = (size_t)engine->image_side * (size_t)engine->image_channels;
     size_t rows = (size_t)((tile->rows - 1) * stage->stride + stage->kernel);
-    memcpy(own->tile, image + (size_t)tile->row * (size_t)stage->stride * row_bytes, rows * row_bytes);
+    memcpy(workspace->tile, image + (size_t)tile->row * (size_t)stage->stride * row_bytes, rows * row_bytes);
     for (int32_t y = 0; y < tile->rows; y++) {
-        qn_span span = {tile->width, own->tile + (size_t)(y * stage->stride) * row_bytes,
+        qn_span span = {tile->width, workspace->tile + (size_t)(y * stage->stride) * row_bytes,
                         stage->stride * engine->image_channels, out, stage->out_at + y * tile->width};
-        engine->kernels->matrix(&stage->matrix, &span, tile->channels.begin, tile->channels.end, own->scratch);
+        engine->kernels->matrix(&stage->matrix, &span, tile->channels.begin, tile->channels.end, workspace->scratch);
     }
 }
 
 static void separable_tile(const qn_engine *engine, const qn_stage *stage, const qn_tile *tile, const uint8_t *in,
-                           const qn_workspace *own, uint8_t *out) {
+                           const qn_workspace *workspace, uint8_t *out) {
     engine->kernels->depthwise(&stage->depthwise, in + (size_t)tile->row * (size_t)stage->in.row_bytes,
-                               stage->in.row_bytes, tile->rows, tile->width, own->tile);
-    qn_span span = {tile->rows * tile->width, own->tile, stage->in.channels, out, stage->out_at};
-    engine->kernels->matrix(&stage->matrix, &span, tile->channels.begin, tile->channels.end, own->scratch);
+                               stage->in.row_bytes, tile->rows, tile->width, workspace->tile);
+    qn_span span = {tile->rows * tile->width, workspace->tile, stage->in.channels, out, stage->out_at};
+    engine->kernels->matrix(&stage->matrix, &span, tile->channels.begin, tile->channels.end, workspace->scratch);
 }
 
 /* The pool of a tile's complete pairs of rows: `from` holds its channels of all its pixels. */
@@ -87,12 +87,12 @@ static void copy_watched(const qn_stage *stage, const qn_tile *tile, const uint8
         memcpy(to, from + (at ? (size_t)at[p] : (size_t)p * (size_t)stride), (size_t)channels);
 }
 
-static void watch_tile(const qn_engine *engine, const qn_stage *stage, const qn_tile *tile, const qn_workspace *own,
-                       const uint8_t *out) {
+static void watch_tile(const qn_engine *engine, const qn_stage *stage, const qn_tile *tile,
+                       const qn_workspace *workspace, const uint8_t *out) {
     const qn_watch *watch = &engine->watch;
     if (!watch->out || stage != &engine->stages[watch->layer]) return;
     if (watch->part == 0)
-        copy_watched(stage, tile, own->tile, NULL, stage->in.channels, stage->in_channels, watch->out);
+        copy_watched(stage, tile, workspace->tile, NULL, stage->in.channels, stage->in_channels, watch->out);
     else
         copy_watched(stage, tile, out, stage->out_at, 0, stage->out_channels, watch->out);
 }
@@ -100,15 +100,15 @@ static void watch_tile(const qn_engine *engine, const qn_stage *stage, const qn_
 /* ---- one image ---------------------------------------------------------------------------------- */
 
 static void run_tile(const qn_engine *engine, const qn_stage *stage, const qn_tile *tile, const uint8_t *in,
-                     const qn_workspace *own, uint8_t *map) {
+                     const qn_workspace *workspace, uint8_t *map) {
     int32_t halve = stage->pool ? 2 : 1;
-    uint8_t *out = stage->pool ? own->before_pool : pixel(&stage->out, map, tile->row);
+    uint8_t *out = stage->pool ? workspace->before_pool : pixel(&stage->out, map, tile->row);
     if (tile->channels.begin == 0) fill_ring(&stage->out, map, tile->row / halve, tile->rows / halve);
     if (stage->is_stem)
-        stem_tile(engine, stage, tile, in, own, out);
+        stem_tile(engine, stage, tile, in, workspace, out);
     else
-        separable_tile(engine, stage, tile, in, own, out);
-    watch_tile(engine, stage, tile, own, out);
+        separable_tile(engine, stage, tile, in, workspace, out);
+    watch_tile(engine, stage, tile, workspace, out);
     if (stage->pool) pool_tile(engine, stage, tile, out, map);
 }
 
@@ -119,30 +119,30 @@ typedef struct {
 
 /* `in`: the image or the map before, `map` the one to fill. An odd last row and column that a pool drops are not
  * computed, except for a caller that asks for them. */
-static void run_part(const qn_engine *engine, const qn_stage *stage, const uint8_t *in, const qn_workspace *own,
+static void run_part(const qn_engine *engine, const qn_stage *stage, const uint8_t *in, const qn_workspace *workspace,
                      uint8_t *map, qn_part part) {
     int32_t used = stage->pool && !engine->watch.out ? stage->side / 2 * 2 : stage->side;
     for (int32_t i = part.tiles.begin; i < part.tiles.end; i++) {
         int32_t row = i * stage->tile_rows, rows = used - row < stage->tile_rows ? used - row : stage->tile_rows;
         qn_tile tile = {row, rows, used, part.channels};
-        run_tile(engine, stage, &tile, in, own, map);
+        run_tile(engine, stage, &tile, in, workspace, map);
     }
 }
 
 /* Returns the last layer's map. */
-static const uint8_t *run_layers(const qn_engine *engine, const uint8_t *image, const qn_workspace *own) {
+static const uint8_t *run_layers(const qn_engine *engine, const uint8_t *image, const qn_workspace *workspace) {
     for (int32_t i = 0; i < engine->layers; i++) {
         const qn_stage *stage = &engine->stages[i];
         int32_t rows = engine->watch.out ? stage->side : stage->tiles * stage->tile_rows;
         qn_part all = {{0, (rows + stage->tile_rows - 1) / stage->tile_rows}, {0, stage->out.channels}};
-        run_part(engine, stage, i == 0 ? image : own->map[(i - 1) & 1], own, own->map[i & 1], all);
+        run_part(engine, stage, i == 0 ? image : workspace->map[(i - 1) & 1], workspace, workspace->map[i & 1], all);
     }
-    return own->map[(engine->layers - 1) & 1];
+    return workspace->map[(engine->layers - 1) & 1];
 }
 
-static void run_head(const qn_engine *engine, const uint8_t *map, const qn_workspace *own, int32_t *logits) {
-    engine->kernels->sum(map, engine->last_pixels, engine->head.features, own->sums);
-    engine->kernels->head(&engine->head, own->sums, own->narrow_sums, logits);
+static void run_head(const qn_engine *engine, const uint8_t *map, const qn_workspace *workspace, int32_t *logits) {
+    engine->kernels->sum(map, engine->last_pixels, engine->head.features, workspace->sums);
+    engine->kernels->head(&engine->head, workspace->sums, workspace->narrow_sums, logits);
 }
 
 /* ---- many images -------------------------------------------------------------------------------- */
@@ -157,12 +157,12 @@ typedef struct {
 
 /* Item `at` of an image that the team shares, the first of which is item `first` of the batch; in the maps of
  * member 0. */
-static void run_shared(const qn_engine *engine, const uint8_t *image, size_t first, size_t at, const qn_workspace *own,
-                       int32_t *logits) {
+static void run_shared(const qn_engine *engine, const uint8_t *image, size_t first, size_t at,
+                       const qn_workspace *workspace, int32_t *logits) {
     uint8_t *const *map = engine->workspaces[0].map;
     if (at + 1 == engine->items) {
         qn_team_wait(engine->team, first + at);
-        run_head(engine, map[(engine->layers - 1) & 1], own, logits);
+        run_head(engine, map[(engine->layers - 1) & 1], workspace, logits);
         return;
     }
     int32_t i = engine->layers - 1;
@@ -173,13 +173,13 @@ static void run_shared(const qn_engine *engine, const uint8_t *image, size_t fir
         part_of(stage->tiles, 1, part % stage->row_parts, stage->row_parts),
         part_of(stage->out.channels, engine->kernels->matrix_block, part / stage->row_parts, stage->channel_parts)};
     qn_team_wait(engine->team, first + stage->first_item); /* all of the stage before */
-    run_part(engine, stage, i == 0 ? image : map[(i - 1) & 1], own, map[i & 1], mine);
+    run_part(engine, stage, i == 0 ? image : map[(i - 1) & 1], workspace, map[i & 1], mine);
 }
 
 static void run_member(void *context, int member) {
     const qn_batch *batch = context;
     const qn_engine *engine = batch->engine;
-    const qn_workspace *own = &engine->workspaces[member];
+    const qn_workspace *workspace = &engine->workspaces[member];
     size_t image_bytes = (size_t)engine->image_side * (size_t)engine->image_side * (size_t)engine->image_channels;
     size_t total = batch->whole + (batch->count - batch->whole) * engine->items;
     for (size_t item; (item = qn_team_take(engine->team)) < total; qn_team_done(engine->team)) {
@@ -189,9 +189,9 @@ static void run_member(void *context, int member) {
         int32_t *logits = batch->logits + i * (size_t)engine->head.classes;
         size_t first = batch->whole + shared * engine->items;
         if (item < batch->whole)
-            run_head(engine, run_layers(engine, image, own), own, logits);
+            run_head(engine, run_layers(engine, image, workspace), workspace, logits);
         else
-            run_shared(engine, image, first, item - first, own, logits);
+            run_shared(engine, image, first, item - first, workspace, logits);
     }
 }
 
@@ -209,15 +209,15 @@ int qn_trace_shape(const qn_engine *engine, int32_t layer, int32_t part, int32_t
 }
 
 int qn_trace(qn_engine *engine, const uint8_t *image, int32_t layer, int32_t part, void *out) {
-    const qn_workspace *own = &engine->workspaces[0];
+    const qn_workspace *workspace = &engine->workspaces[0];
     int32_t shape[3];
     if (qn_trace_shape(engine, layer, part, shape) != QN_OK) return QN_SHAPE;
     engine->watch = (qn_watch){layer, part, part == 2 ? NULL : out};
-    const uint8_t *map = run_layers(engine, image, own);
+    const uint8_t *map = run_layers(engine, image, workspace);
     engine->watch.out = NULL;
     if (part != 2) return QN_OK;
-    engine->kernels->sum(map, engine->last_pixels, engine->head.features, own->sums);
-    memcpy(out, own->sums, (size_t)shape[2] * sizeof *own->sums);
+    engine->kernels->sum(map, engine->last_pixels, engine->head.features, workspace->sums);
+    memcpy(out, workspace->sums, (size_t)shape[2] * sizeof *workspace->sums);
     return QN_OK;
 }
 

@@ -57,9 +57,9 @@ static inline void qn_plain_head(const qn_head *h, const int32_t *sums, int16_t 
 /* Multipliers in the order of the channels. */
 static inline void qn_plain_pack_multipliers(const qn_matrix *to, const qn_layer *layer) {
     for (int32_t o = 0; o < to->out_channels; o++) {
-        int32_t own = o < layer->out_channels;
-        to->positive[o] = own ? qn_i16(layer->positive + 2 * (size_t)o) : 0;
-        to->negative[o] = own ? qn_i16(layer->negative + 2 * (size_t)o) : 0;
+        int32_t in_layer = o < layer->out_channels;
+        to->positive[o] = in_layer ? qn_i16(layer->positive + 2 * (size_t)o) : 0;
+        to->negative[o] = in_layer ? qn_i16(layer->negative + 2 * (size_t)o) : 0;
     }
 }
 

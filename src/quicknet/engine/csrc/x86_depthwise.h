@@ -74,11 +74,11 @@ static void D_NAME(pack_chunk)(const qn_depthwise *to, const qn_layer *layer, in
     for (int32_t i = 0; i < D_BYTES; i++) {
         int32_t half = i / (D_BYTES / 2), e = i % (D_BYTES / 2), sum = 0;
         int32_t channel = c + e / 8 * 16 + half * 8 + e % 8;
-        int32_t own = channel < layer->in_channels;
-        for (int32_t t = 0; own && t < to->kernel * to->kernel; t++)
+        int32_t in_layer = channel < layer->in_channels;
+        for (int32_t t = 0; in_layer && t < to->kernel * to->kernel; t++)
             sum += layer->depthwise[(size_t)t * (size_t)layer->in_channels + (size_t)channel];
         to->bias[c + i] = (int16_t)(-layer->in_zero * sum);
-        to->multiplier[c + i] = own ? qn_i16(layer->multiplier + 2 * (size_t)channel) : 0;
+        to->multiplier[c + i] = in_layer ? qn_i16(layer->multiplier + 2 * (size_t)channel) : 0;
     }
 }
 
