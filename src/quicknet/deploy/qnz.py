@@ -21,7 +21,8 @@ from quicknet.core.settings import Settings
 from quicknet.data import Dataset
 from quicknet.data.augment import AugmentSettings
 from quicknet.deploy.export import parents_card, split_settings_of
-from quicknet.deploy.fold import Folded, fold
+from quicknet.deploy.fold import fold
+from quicknet.deploy.graph import Folded
 from quicknet.deploy.quantize import (
     Lesson,
     QatSettings,
