@@ -217,7 +217,10 @@ def _integer_card(card: Card, quantized: Quantized, bits: Bits) -> Card:
     integers = reference.run(quantized.network, draw_vectors(spec.size, spec.channels))
     assert card.vectors is not None  # parents_card has just put them in
     vectors = msgspec.structs.replace(card.vectors, integers=tuple(tuple(map(int, row)) for row in integers))
-    return card.replace(vectors=vectors, integer=IntegerRecord(bits=bits, logit_scale=quantized.logit_scale))
+    costs = None if card.costs is None else card.costs.replace(layers=())  # an integer network tells its own
+    return card.replace(
+        vectors=vectors, costs=costs, integer=IntegerRecord(bits=bits, logit_scale=quantized.logit_scale)
+    )
 
 
 def _predictions(card: Card, data: Dataset, compared: Compared, predicted: NDArray[np.int64]) -> Predictions:

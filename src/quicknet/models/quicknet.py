@@ -26,7 +26,7 @@ class QuickNet(Network):
 
     def __init__(self, config: QuickNetConfig) -> None:
         super().__init__(config)
-        layers = plan(config)
+        self.plan = layers = plan(config)
         self.stem = Stem(config, layers[0])
         self.blocks = nn.ModuleList(Separable(config, layer) for layer in layers[1:])
         self.add_head(layers[-1].out_channels)
@@ -42,6 +42,11 @@ class QuickNet(Network):
         """Start from a small normal."""
         nn.init.normal_(self.classifier.weight, 0.0, 0.01)
         nn.init.zeros_(self.classifier.bias)
+
+    def layer_name(self, path: str) -> str:
+        """Return what the plan calls it."""
+        scope, _, rest = path.partition(".")
+        return self.plan[1 + int(rest)].name if scope == "blocks" else scope
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map (N, features, h, w), activated."""
