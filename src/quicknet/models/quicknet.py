@@ -50,7 +50,7 @@ class QuickNet(Network):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map (N, features, h, w), activated."""
-        if fused.usable((self.stem, *self.blocks), x):
+        if fused.usable(self.plan, (self.stem, *self.blocks), x):
             return fused.forward_features(self.stem, cast("Iterable[Separable]", self.blocks), x)
         x = self.stem(x)
         for block in self.blocks:
