@@ -165,7 +165,7 @@ class IntegerRecord(Settings, frozen=True, kw_only=True):
 class Card(msgspec.Struct, kw_only=True, frozen=True):
     """What a model is and what was measured of it: one schema in run folders and exported files.
 
-    `costs` are the float network's, counted when it was trained; older cards have none.
+    `costs` are the float network's, layer by layer, counted when it was trained; older cards have none.
     `extra` holds fields that a newer minor version added; they are kept and written again.
     """
 
