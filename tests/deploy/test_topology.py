@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import ConfigError
-from quicknet.deploy.export import reference_logits
 from quicknet.deploy.fold import Folded, Pool, fold
+from quicknet.deploy.pipeline import reference_logits
 from quicknet.deploy.quantize import require_expressible
 from quicknet.models.layers import Separable
 from quicknet.models.quicknet import QuickNet

@@ -11,7 +11,7 @@ import click
 
 from quicknet.cli.text import shown
 from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
-from quicknet.core.errors import ConfigError, require_package
+from quicknet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from quicknet.core.lineage import Compared
@@ -166,13 +166,12 @@ def _export_int8(
     run: Path, target: Format, out: Path | None, data: str | None, settings: QnzSettings, quiet: bool
 ) -> Exported:
     from quicknet.core.progress import progress
-    from quicknet.deploy.export import TOOLS, default_path
+    from quicknet.deploy.export import default_path, require_tools
     from quicknet.deploy.export_int8 import export_int8
     from quicknet.deploy.qnz import make_qnz
     from quicknet.inference.verify import receipt_split
 
-    for package in TOOLS[target]:  # before minutes of quantizing
-        require_package(package, f"the format {target}")
+    require_tools(target)  # before minutes of quantizing
     path = default_path(run, target)
     out = path.with_name(path.name.replace(run.resolve().name, f"{run.resolve().name}.int8", 1)) if out is None else out
     dataset = _trained_on(run, data, quiet)
