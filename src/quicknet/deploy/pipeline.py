@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -71,13 +71,17 @@ class Draft(Generic[File]):
     parse: Callable[[bytes, Path], File]
     measure: Callable[[File, Dataset], Receipt]
 
-    def file(self, card: Card, path: Path) -> File:
-        """Return the file of this draft with `card`, as a reader of `path` will get it."""
-        return self.parse(self.assemble(card), path)
+    def replace_card(self, **changes: Any) -> Draft[File]:
+        """Return the draft with `changes` in its card."""
+        return replace(self, card=self.card.replace(**changes))
+
+    def file(self, path: Path) -> File:
+        """Return the file as a reader of `path` will get it."""
+        return self.parse(self.assemble(self.card), path)
 
 
 class Receipted(NamedTuple, Generic[File]):
-    """A draft as a file, whose card holds the receipt."""
+    """A draft whose card holds the receipt, and its file."""
 
     draft: Draft[File]
     file: File
@@ -120,24 +124,24 @@ def export_file(
     """
     if path.is_dir():
         raise ToolError(f"{path} is a folder; name a file with --out")
-    draft = build()
-    verified = verify(receipted(draft, path, data), data, advance)
+    receipted = record_receipt(build(), path, data)
+    verified = verify(receipted, data, advance)
     return write(verified), verified
 
 
 # --- the steps -----------------------------------------------------------------------------
 
 
-def receipted(draft: Draft[File], path: Path, data: Dataset | None) -> Receipted[File]:
+def record_receipt(draft: Draft[File], path: Path, data: Dataset | None) -> Receipted[File]:
     """Measure the draft on `data`, if there are any, and record that in its card."""
-    file = draft.file(draft.card, path)
+    file = draft.file(path)
     if data is None:
         return Receipted(draft, file, Receipt())
     receipt = draft.measure(file, data)
     card = draft.card.with_receipt(predictions=receipt.predictions, compared=receipt.compared or None)
     metrics = (_metric(row, file.weights_sha256) for row in receipt.compared)
-    card = card.replace(metrics=(*card.metrics, *metrics))
-    return Receipted(draft, draft.file(card, path), receipt)
+    draft = draft.replace_card(lineage=card.lineage, metrics=(*card.metrics, *metrics))
+    return Receipted(draft, draft.file(path), receipt)
 
 
 def verify(receipted: Receipted[File], data: Dataset | None, advance: Advance | None) -> Verified[File]:
@@ -147,8 +151,8 @@ def verify(receipted: Receipted[File], data: Dataset | None, advance: Advance | 
     verification.require()
     measured = verification.measured
     if measured is not None:
-        metrics = (*file.card.metrics, _metric(measured, file.weights_sha256))
-        file = draft.file(file.card.replace(metrics=metrics), file.path)
+        metric = _metric(measured, file.weights_sha256)
+        file = draft.replace_card(metrics=(*draft.card.metrics, metric)).file(file.path)
         verify_file(file).require()
     replayed = (c.name.removeprefix("vectors ") for c in verification.checks if c.name.startswith("vectors "))
     return Verified(file, tuple(replayed), measured, receipt)

@@ -29,7 +29,7 @@ from quicknet.deploy.pipeline import (
     export_file,
     exported_card,
     parents_vectors,
-    receipted,
+    record_receipt,
     split_settings_of,
 )
 from quicknet.deploy.quantize import (
@@ -141,7 +141,7 @@ def make_qnz(
     run: Path, data: Dataset, path: Path, settings: QnzSettings, show: Show = silent
 ) -> tuple[QnzFile, tuple[Compared, ...]]:
     """Return the file that `export_qnz` would write to `path`, and how it compares to the run. Raises as that does."""
-    _, file, receipt = receipted(_draft(run, data, settings, show), path, data)
+    _, file, receipt = record_receipt(_draft(run, data, settings, show), path, data)
     return file, receipt.compared
 
 
