@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ from quicknet.deploy.quantize import (
     quantize,
     require_expressible,
 )
+from quicknet.deploy.quantize.qat import Show
 from quicknet.image.batches import in_batches
 from quicknet.image.vectors import draw_vectors
 from quicknet.inference.receipt import predictions_of
@@ -54,7 +54,6 @@ from quicknet.training.checkpoint import RunFolder, TorchClassifier
 _BATCH = 256
 
 Answers = Callable[[NDArray[np.uint8]], NDArray[Any]]
-Show = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]  # (what, how many, unit) → advance
 
 
 class QnzSettings(Settings, frozen=True, kw_only=True):
