@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from parts import answered
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import ConfigError
-from quicknet.deploy.export import reference_logits
 from quicknet.deploy.fold import fold
 from quicknet.deploy.graph import IMAGE, Flatten, Folded, Node, Pool
+from quicknet.deploy.pipeline import reference_logits
 from quicknet.deploy.quantize import require_expressible
 from quicknet.models.layers import Separable
 from quicknet.models.quicknet import QuickNet
