@@ -9,9 +9,9 @@ import numpy as np
 from networks import Block, Shape, network_card, random_network
 from quicknet.core.card import Card
 from quicknet.core.errors import DataError
-from quicknet.core.lineage import ExportStep, Predictions
+from quicknet.core.lineage import ExportStep
 from quicknet.image.vectors import draw_vectors
-from quicknet.inference.receipt import class_order_sha256, pack_classes
+from quicknet.inference.receipt import predictions_of
 from quicknet.qnz import reference
 from quicknet.qnz.file import assemble_qnz
 from quicknet.qnz.network import IntegerNetwork
@@ -60,18 +60,7 @@ def receipted(network: IntegerNetwork, data: Any, names_classes: bool = False) -
     """Return the network's card with the receipt of its own classes on `data`'s test images."""
     part = data.split("test")
     predicted = reference.run(network, part.images).argmax(1)
-    classes, sha256 = pack_classes(predicted)
-    predictions = Predictions(
-        data=data.name,
-        data_sha256=data.sha256,
-        split="test",
-        protocol=data.protocol,
-        n=len(predicted),
-        correct=int((predicted == part.labels).sum()),
-        class_order_sha256=class_order_sha256(data.classes),
-        sha256=sha256,
-        classes=classes if names_classes else "",
-    )
+    predictions = predictions_of(predicted, data, "test", data.classes, packed=names_classes)
     step = ExportStep(format="qnz", quicknet="0.1.0", parent_weights_sha256="0" * 64, predictions=predictions)
     return network_card(network, lineage=(step,))
 

@@ -14,6 +14,7 @@ from quicknet.cli.lineage import lineage_lines
 from quicknet.cli.main import run
 from quicknet.core.card import Costs, Metric, card_from_dict, read_card
 from quicknet.core.lineage import step_from_dict
+from quicknet.models.costs import count_costs
 from quicknet.models.registry import model_from_record
 from schema import follows
 from timed import write_onnx, write_run
@@ -186,6 +187,20 @@ def test_what_the_card_counted_is_shown_for_every_family(tmp_path: Path, capfd: 
     assert (record["parameters"], record["macs"]) == (3_000, 9_000)
     assert run(["inspect", str(path)]) == 0
     assert "3,000 parameters, 9,000 MACs an image" in capfd.readouterr().out
+
+
+def test_any_networks_layers_are_shown_as_they_were_counted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = write_run(tmp_path / "wide", "wide_resnet_16_8", depth=10, widen=1, num_classes=4)
+    card = read_card(path / "card.json")
+    costs = count_costs(lambda: model_from_record(card.model))
+    (path / "card.json").write_text(card.replace(costs=costs).to_json())
+    found = inspected(path, capfd)
+    follows("inspect", found)
+    assert [layer["name"] for layer in found["layers"]] == [layer.name for layer in costs.layers]
+    assert found["parameters"] == sum(layer["parameters"] for layer in found["layers"]) == costs.parameters
+    assert found["layers"][-1]["kind"] == "linear"
+    assert run(["inspect", str(path)]) == 0
+    assert "block1.conv1  " in capfd.readouterr().out
 
 
 def test_it_loads_neither_torch_nor_a_runtime(run_dir: Path) -> None:

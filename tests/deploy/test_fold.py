@@ -1,50 +1,22 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+from parts import answered, drawn, parts
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import ConfigError
-from quicknet.deploy.fold import Conv, Folded, Pool, fold
+from quicknet.deploy.fold import fold
+from quicknet.deploy.graph import Conv
+from quicknet.models.config import NetworkConfig
+from quicknet.models.network import Network
 from quicknet.models.registry import create_model
 
 SPEC = PreprocessSpec(mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
-
-
-def answered(net: Folded, images: np.ndarray) -> np.ndarray:
-    """Run the folded layers as they are described, in float64, on pixels 0..255."""
-    x = torch.from_numpy(images.astype(np.float64).transpose(0, 3, 1, 2))
-    if net.scale is not None:
-        x = x * torch.from_numpy(net.scale)[:, None, None] + torch.from_numpy(net.shift)[:, None, None]
-    for layer in net.layers:
-        if isinstance(layer, Pool):
-            x = nn.functional.max_pool2d(x, 2)
-            continue
-        bias = None if layer.bias is None else torch.from_numpy(layer.bias)
-        x = nn.functional.conv2d(
-            x, torch.from_numpy(layer.weight), bias, layer.stride, layer.padding, groups=layer.groups
-        )
-        if layer.slope is not None:
-            slope = torch.from_numpy(layer.slope)[:, None, None]
-            x = x.clamp(min=0) + slope * x.clamp(max=0)
-    return (x.mean((2, 3)) @ torch.from_numpy(net.weight).T + torch.from_numpy(net.bias)).numpy()
-
-
-def drawn(name: str, **config: Any) -> Any:
-    """A network whose every parameter and statistic is drawn."""
-    torch.manual_seed(3)
-    model: Any = create_model(name, **config).double().eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_var is not None and module.running_mean is not None
-            nn.init.uniform_(module.running_var, 0.3, 3.0)
-            for values in (module.running_mean, module.weight, module.bias):
-                nn.init.normal_(values)
-        if isinstance(module, nn.PReLU):
-            nn.init.uniform_(module.weight, -0.5, 2)
-    return model
 
 
 @pytest.mark.parametrize(
@@ -55,10 +27,12 @@ def drawn(name: str, **config: Any) -> Any:
         ("quicknet_xs", {"activation": "leaky_relu", "image_size": 64}),  # a stem of stride 2
         ("quicknet_xs", {"activation": "relu", "kernel_sizes": [5, 3, 7, 3]}),
         ("darknet_32", {"widths": [8, 16, 32, 8]}),
+        ("wide_resnet_16_8", {"depth": 10, "widen": 1}),
+        ("parts", {}),
     ],
 )
 def test_folding_changes_no_answer(name: str, config: dict[str, Any]) -> None:
-    model = drawn(name, **config)
+    model = parts(**config) if name == "parts" else drawn(name, **config)
     size = int(config.get("image_size", 32))
     images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
     normalized = (images / 255 - np.array(SPEC.mean)) / np.array(SPEC.std)
@@ -74,14 +48,14 @@ def test_normalization_goes_into_a_first_layer_without_padding_only() -> None:
     assert inside.shift is None
     apart = fold(drawn("darknet_32", widths=[8, 16, 32, 8]), SPEC)
     assert apart.scale is not None
-    assert isinstance(apart.layers[0], Conv)
-    assert apart.layers[0].padding == 1
+    assert isinstance(apart.nodes[0], Conv)
+    assert apart.nodes[0].padding == 1
 
 
 def test_what_no_rule_folds_is_refused_by_name() -> None:
     model: Any = create_model("quicknet_xs")
-    model.blocks[1].act = nn.GELU()
-    with pytest.raises(ConfigError, match=r"GELU after block1\.pointwise"):
+    model.blocks[1].act = nn.GELU("tanh")
+    with pytest.raises(ConfigError, match=r"GELU \(blocks\.1\.act\): approximate=tanh"):
         fold(model, SPEC)
     model = create_model("quicknet_xs")
     model.blocks[0].squeeze = nn.Identity()
@@ -97,3 +71,52 @@ def test_what_no_rule_folds_is_refused_by_name() -> None:
     model.stem.bn = nn.BatchNorm2d(16, track_running_stats=False)
     with pytest.raises(ConfigError, match="keeps no statistics"):
         fold(model, SPEC)
+
+
+class Small(Network):
+    """A convolution with what a test puts behind it."""
+
+    def __init__(self, tail: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(NetworkConfig())
+        self.conv, self.relu, self.tail = nn.Conv2d(3, 8, 3), nn.ReLU(inplace=True), tail
+        self.add_head(8)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return y + self.relu(y) if self.tail is None else self.tail(self.relu(y))
+
+
+@pytest.mark.parametrize(
+    ("tail", "words"),
+    [
+        (None, "relu.* changes in place what another step takes"),
+        (lambda x: x.sigmoid(), r"no rule folds sigmoid where it stands"),
+        (lambda x: x + 1, "no rule folds add where"),
+        (lambda x: torch.add(x, x, alpha=2), "no rule folds add: got an unexpected"),
+        (lambda x: torch.cat([x, x], 2), "no rule folds cat: along dimension 2"),
+        (lambda x: F.max_pool2d(x, (2, 3)), "no rule folds max_pool2d: a size of"),
+        (lambda x: F.max_pool2d(x, 2, ceil_mode=True), "no rule folds max_pool2d: dilation, ceil_mode"),
+        (lambda x: F.avg_pool2d(x, 2, divisor_override=3), "no rule folds avg_pool2d: ceil_mode or"),
+        (lambda x: F.adaptive_avg_pool2d(x, 3), "no rule folds adaptive_avg_pool2d: an output of 3"),
+        (lambda x: F.dropout(x, 0.5), "no rule folds dropout: it drops in eval mode"),
+        (lambda x: F.gelu(x, approximate="tanh"), "no rule folds gelu: approximate=tanh"),
+        (lambda x: x.mean(1), "no rule folds mean: a mean over 1"),
+        (lambda x: x.flatten(2), "no rule folds flatten: from dimension 2"),
+        (lambda x: x.flatten(1), "average cannot be exported: no rule folds it for inputs of \\[2\\] dimensions"),
+    ],
+)
+def test_a_step_that_is_another_than_its_rule_is_refused_by_name(tail: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as refused:
+        fold(Small(tail), SPEC)
+    assert "cannot be exported" in str(refused.value)
+
+
+def test_a_network_is_folded_as_in_eval_mode_and_left_in_its_own() -> None:
+    model = parts()
+    expected = [node.name for node in fold(model, SPEC).nodes]
+    model.train()
+    model.block.eval()
+    assert [node.name for node in fold(model, SPEC).nodes] == expected
+    assert model.training
+    assert model.mix.training
+    assert not model.block.training

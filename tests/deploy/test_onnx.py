@@ -7,12 +7,14 @@ import torch
 from torch import nn
 
 import onnx
+from parts import Parts
 from quicknet.core.card import Card, Mode, PreprocessSpec
 from quicknet.data import DataRequest, load_data
 from quicknet.data.augment import normalize
 from quicknet.deploy.fold import fold
 from quicknet.deploy.onnx import Form, assemble, build_graph
 from quicknet.image.vectors import draw_vectors, splitmix64
+from quicknet.models.config import NetworkConfig
 from quicknet.models.registry import create_model, model_record
 from quicknet.onnx.file import OPERATORS
 from quicknet.onnx.runtime import import_onnxruntime
@@ -42,6 +44,8 @@ def session(blob: bytes) -> Any:
         ("quicknet_xs", {"activation": "leaky_relu", "kernel_sizes": [3, 5, 3, 7]}, "L"),
         ("quicknet_xs", {"activation": "relu", "image_size": 50, "num_classes": 3}, "RGB"),
         ("darknet_32", {"widths": [8, 16, 32, 8]}, "RGB"),
+        ("wide_resnet_16_8", {"depth": 16, "widen": 1}, "RGB"),
+        ("parts", {"image_size": 40, "num_classes": 5}, "RGBA"),
     ],
 )
 def test_the_graph_answers_as_the_network(form: Form, name: str, config: dict[str, Any], mode: Mode) -> None:
@@ -50,7 +54,8 @@ def test_the_graph_answers_as_the_network(form: Form, name: str, config: dict[st
         size=int(config.get("image_size", 32)), mode=mode, mean=(0.4, 0.5, 0.6, 0.5)[:channels], std=(0.2,) * channels
     )
     torch.manual_seed(0)
-    model: Any = create_model(name, **config, in_channels=channels).eval()
+    config = config | {"in_channels": channels}
+    model: Any = (Parts(NetworkConfig(**config)) if name == "parts" else create_model(name, **config)).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_var is not None and module.running_mean is not None

@@ -1,7 +1,7 @@
 """A network whose layers are not one chain of known parts is right, or refused by name, at every step."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from parts import answered
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import ConfigError
-from quicknet.deploy.export import reference_logits
-from quicknet.deploy.fold import Folded, Pool, fold
+from quicknet.deploy.fold import fold
+from quicknet.deploy.graph import IMAGE, Flatten, Folded, Node, Pool
+from quicknet.deploy.pipeline import reference_logits
 from quicknet.deploy.quantize import require_expressible
 from quicknet.models.layers import Separable
 from quicknet.models.quicknet import QuickNet
@@ -92,15 +94,15 @@ def plain_logits(net: QuickNet, x: Tensor) -> Tensor:
         handle.remove()
 
 
-PLANTED: dict[Callable[[QuickNet], QuickNet], str] = {
-    with_summed_block: "add",
-    with_summed_network: "add",
-    with_a_block_called_otherwise: "add",
-    with_unknown_activation: r"Doubled after block1\.pointwise",
-    with_unknown_block: "Doubled",
-    with_holes_in_a_filter: r"block1\.depthwise",
-    with_unknown_head: "Doubled",
+# a sum is exported; what no rule folds is refused by its name
+SUMS = (with_summed_block, with_summed_network, with_a_block_called_otherwise)
+UNKNOWN: dict[Callable[[QuickNet], QuickNet], str] = {
+    with_unknown_activation: r"Doubled \(blocks\.1\.act\)",
+    with_unknown_block: r"Doubled \(blocks\.1\)",
+    with_holes_in_a_filter: r"Conv2d \(blocks\.1\.depthwise\): .*dilation=\(2, 2\)",
+    with_unknown_head: r"Doubled \(drop\)",
 }
+PLANTED = (*SUMS, *UNKNOWN)
 
 
 @pytest.fixture(params=PLANTED, ids=lambda plant: plant.__name__)
@@ -127,10 +129,21 @@ def test_the_reference_of_an_export_is_that_of_its_modules(plant: Callable[[Quic
     np.testing.assert_allclose(reference_logits(net, images, SPEC), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_folding_refuses_it_by_name(plant: Callable[[QuickNet], QuickNet]) -> None:
-    with pytest.raises(ConfigError, match=PLANTED[plant]) as refused:
+@pytest.mark.parametrize("plant", UNKNOWN, ids=lambda plant: plant.__name__)
+def test_folding_refuses_what_is_unknown_by_name(plant: Callable[[QuickNet], QuickNet]) -> None:
+    with pytest.raises(ConfigError, match=UNKNOWN[plant]) as refused:
         fold(planted(plant), SPEC)
-    assert "cannot be exported" in str(refused.value)
+    assert "cannot be exported: no rule folds" in str(refused.value)
+
+
+@pytest.mark.parametrize("plant", SUMS, ids=lambda plant: plant.__name__)
+def test_a_sum_folds_and_is_refused_as_integers_by_name(plant: Callable[[QuickNet], QuickNet]) -> None:
+    net, images = planted(plant).double(), np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    folded = fold(net, SPEC)
+    expected = reference_logits(net, images, SPEC)
+    assert np.abs(answered(folded, images) - expected).max() <= 1e-11 * np.abs(expected).max()
+    with pytest.raises(ConfigError, match=r"add takes 2 inputs, and a \.qnz holds a chain of layers only"):
+        require_expressible(folded, 32)
 
 
 class Dead(QuickNet):
@@ -164,7 +177,7 @@ def test_a_network_of_another_class_folds_by_what_it_does() -> None:
     net = create_model("quicknet_xs").eval()
     expected = fold(net, SPEC)
     net.__class__ = Renamed
-    assert [layer.name for layer in fold(net, SPEC).layers] == [layer.name for layer in expected.layers]
+    assert [node.name for node in fold(net, SPEC).nodes] == [node.name for node in expected.nodes]
 
 
 # --- the integer form ---------------------------------------------------------------------
@@ -173,9 +186,18 @@ def test_a_network_of_another_class_folds_by_what_it_does() -> None:
 def changed(index: int, **changes: Any) -> Folded:
     """A folded QuickNet with another layer `index`."""
     net = fold(create_model("quicknet_xs").eval(), SPEC)
-    layers = list(net.layers)
-    layers[index] = dataclasses.replace(layers[index], **changes)
-    return dataclasses.replace(net, layers=tuple(layers))
+    nodes = list(net.nodes)
+    nodes[index] = dataclasses.replace(nodes[index], **changes)
+    return dataclasses.replace(net, nodes=tuple(nodes))
+
+
+def lined_up(net: Folded, nodes: Iterable[Node]) -> Folded:
+    """The same network of other nodes, one after the other."""
+    before, chained = IMAGE, []
+    for node in nodes:
+        chained.append(dataclasses.replace(node, inputs=(before,)))
+        before = node.name
+    return dataclasses.replace(net, nodes=tuple(chained))
 
 
 @pytest.mark.parametrize(
@@ -199,11 +221,22 @@ def test_integers_refuse_a_layer_of_another_form_by_name(net: Callable[[], Folde
 
 def test_integers_refuse_poolings_and_layers_without_a_partner() -> None:
     net = fold(create_model("quicknet_xs").eval(), SPEC)
-    for layers, words in [
-        (net.layers[:-1], "block11.depthwise"),
-        ((*net.layers, Pool("last")), "last"),
-        ((net.layers[0], Pool("first"), Pool("second"), *net.layers[1:]), "second"),
+    layers, head = net.nodes[:-2], net.nodes[-2:]
+    for nodes, words in [
+        ((*layers[:-1], *head), "block11.depthwise"),
+        ((*layers, Pool("last", ()), *head), "last"),
+        ((layers[0], Pool("first", ()), Pool("second", ()), *layers[1:], *head), "second"),
+        ((*layers, Pool("wide", (), kernel=3), *head), "wide is neither"),
+        ((*layers, Pool("mean", (), kind="average"), *head), "mean is neither"),
+        ((*layers, Flatten("flat", ()), head[1]), "no global average"),
+        (layers, "no global average"),
+        ((), "no global average"),
     ]:
         with pytest.raises(ConfigError, match=words):
-            require_expressible(dataclasses.replace(net, layers=layers), 32)
+            require_expressible(lined_up(net, nodes), 32)
     assert len(require_expressible(net, 32)[1]) == 12
+
+
+def test_integers_refuse_a_layer_that_takes_an_earlier_ones_output() -> None:
+    with pytest.raises(ConfigError, match=r"block1\.depthwise takes an earlier layer's output"):
+        require_expressible(changed(3, inputs=("stem",)), 32)

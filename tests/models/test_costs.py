@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from quicknet.core.card import Costs
+from parts import Parts
+from quicknet.core.card import Card, Costs, ModelRecord, PreprocessSpec
 from quicknet.core.errors import ConfigError
+from quicknet.measure.layers import layer_facts
 from quicknet.models.config import NetworkConfig, QuickNetConfig, plan
 from quicknet.models.costs import count_costs
 from quicknet.models.network import Network
@@ -33,7 +35,11 @@ COUNTS = {
 def test_every_network_costs_what_it_did() -> None:
     for name, counts in COUNTS.items():
         costs = count_costs(functools.partial(create_model, name, image_size=64))
-        assert tuple(costs.to_dict().values()) == counts, name
+        assert tuple(costs.replace(layers=()).to_dict().values())[:4] == counts, name
+        assert sum(layer.parameters for layer in costs.layers) == costs.parameters
+        assert sum(layer.macs for layer in costs.layers) == costs.macs
+        assert sum(layer.activation_bytes for layer in costs.layers) == costs.activation_bytes
+        assert len({layer.name for layer in costs.layers}) == len(costs.layers) >= 8
 
 
 def planned(config: QuickNetConfig) -> Costs:
@@ -68,7 +74,13 @@ def planned(config: QuickNetConfig) -> Costs:
     )
 )
 def test_costs_of_any_config(config: QuickNetConfig) -> None:
-    assert count_costs(lambda: create_model("quicknet", **config.to_dict())) == planned(config)
+    costs = count_costs(lambda: create_model("quicknet", **config.to_dict()))
+    assert costs.replace(layers=()) == planned(config)
+    record = ModelRecord(family="quicknet", name="quicknet", config=config.to_dict())
+    spec = PreprocessSpec(size=config.image_size)
+    card = Card(model=record, classes=("a", "b"), preprocess=spec)  # an older one, without costs
+    assert costs.layers == layer_facts(card)
+    assert layer_facts(card.replace(costs=costs)) == costs.layers
 
 
 class Branched(Network):
@@ -92,6 +104,27 @@ def test_maps_that_are_needed_later_count_until_then() -> None:
     assert costs.activation_bytes == 4 * 256 * (4 + 4 + 2 + 6 + 1)
     assert costs.peak_activation_bytes == 4 * 256 * (4 + 2 + 6)  # the sum, and both that take it
     assert costs.macs == 256 * (12 + 144 + 8 + 24 + 8) + 10
+    assert [
+        (layer.name, layer.kind, layer.kernel, layer.in_channels, layer.out_channels) for layer in costs.layers
+    ] == [
+        ("first", "stem", 1, 3, 4),
+        ("inner", "conv", 3, 4, 4),
+        ("left", "conv", 1, 4, 2),
+        ("right", "conv", 1, 4, 6),
+        ("last", "conv", 1, 8, 1),
+        ("classifier", "linear", 1, 1, 10),
+    ]
+    assert [layer.macs for layer in costs.layers] == [256 * 12, 256 * 144, 256 * 8, 256 * 24, 256 * 8, 10]
+    assert [layer.activation_bytes for layer in costs.layers] == [4 * 256 * n for n in (4, 4, 2, 6, 1, 0)]
+
+
+def test_a_norm_counts_with_what_it_works_on() -> None:
+    layers = count_costs(lambda: Parts(NetworkConfig())).layers
+    counts = {layer.name: layer.parameters for layer in layers}
+    assert counts["conv"] == 3 * 6 * 9 + 6 + 6  # with the image's norm
+    assert counts["block.conv1"] == 8 * 8 * 9 + 16  # with its own
+    assert counts["hidden"] == 24 * 16 + 16 + 16  # with its slopes
+    assert sum(counts.values()) == sum(p.numel() for p in Parts(NetworkConfig()).parameters())
 
 
 def test_the_paper_and_darknet_as_published() -> None:

@@ -189,7 +189,7 @@ def test_under_autocast_a_networks_gradients_are_nearer_than_torchs_own(monkeypa
         return torch.cat([g.double().flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
     with torch.autocast("cpu", torch.bfloat16):
-        assert fused.usable((net.stem, *net.blocks), x)
+        assert fused.usable(net.plan, (net.stem, *net.blocks), x)
         got = gradients(net, x)
         again = gradients(net, x)
     assert torch.equal(got, again)
@@ -233,7 +233,7 @@ def pair(dtype: torch.dtype = torch.float64, **overrides: Any) -> tuple[Any, Any
 
 
 def assert_same_step(net: Any, reference: Any, x: Tensor) -> None:
-    assert fused.usable((net.stem, *net.blocks), x)
+    assert fused.usable(net.plan, (net.stem, *net.blocks), x)
     got, expected = net.forward_features(x), plain_features(reference, x)
     assert got.shape == expected.shape
     assert relative_error(got, expected) < 1e-11
@@ -394,15 +394,15 @@ def test_what_wants_to_see_single_operations_gets_the_plain_path() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     net, _, x = pair(torch.float32)
-    assert fused.usable((net.stem, *net.blocks), x)
-    assert not fused.usable((net.stem, *net.blocks), x.half())
-    assert not fused.usable((net.stem, *net.blocks), x.double())
-    assert not fused.usable((net.stem, *net.blocks), x.to("meta"))
-    assert not fused.usable((net.stem, *net.blocks), x.clone().requires_grad_())
+    assert fused.usable(net.plan, (net.stem, *net.blocks), x)
+    assert not fused.usable(net.plan, (net.stem, *net.blocks), x.half())
+    assert not fused.usable(net.plan, (net.stem, *net.blocks), x.double())
+    assert not fused.usable(net.plan, (net.stem, *net.blocks), x.to("meta"))
+    assert not fused.usable(net.plan, (net.stem, *net.blocks), x.clone().requires_grad_())
     with torch.autocast("cpu", torch.float16):
-        assert not fused.usable((net.stem, *net.blocks), x)
+        assert not fused.usable(net.plan, (net.stem, *net.blocks), x)
     with torch.autocast("cpu", torch.bfloat16):
-        assert fused.usable((net.stem, *net.blocks), x) == fused.has_bf16()
+        assert fused.usable(net.plan, (net.stem, *net.blocks), x) == fused.has_bf16()
     with FlopCounterMode(display=False) as counter:
         net(x)
     assert counter.get_total_flops() > 1e6
@@ -412,7 +412,7 @@ def test_what_wants_to_see_single_operations_gets_the_plain_path() -> None:
     handle.remove()
     assert observed == [1]
     net.blocks[3].act = nn.Tanh()
-    assert not fused.usable((net.stem, *net.blocks), x)
+    assert not fused.usable(net.plan, (net.stem, *net.blocks), x)
 
 
 def test_an_image_that_needs_its_gradient_gets_one() -> None:

@@ -24,7 +24,7 @@ from quicknet.models.registry import create_model
 torch.manual_seed(0)
 net = create_model("quicknet_xs").eval()
 x = torch.ones(1, 3, 32, 32)
-print(fused.usable((net.stem, *net.blocks), x))
+print(fused.usable(net.plan, (net.stem, *net.blocks), x))
 print(*net(x)[0].tolist())
 """
 

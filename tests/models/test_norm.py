@@ -29,7 +29,7 @@ def step(net: Any, images: Tensor, labels: Tensor, plain: bool) -> tuple[Tensor,
     """Logits, and gradients and running statistics by name; the loss is a sum over images."""
     if plain:
         net.stem.register_forward_hook(lambda *_: None)  # a hook keeps the kernels out
-    assert plain or fused.usable((net.stem, *net.blocks), images) == fused.available()
+    assert plain or fused.usable(net.plan, (net.stem, *net.blocks), images) == fused.available()
     logits = net(images)
     nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
     grads = {f"grad {name}": p.grad for name, p in net.named_parameters()}

@@ -11,9 +11,12 @@ import click
 
 from quicknet.cli.text import shown
 from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
-from quicknet.core.errors import ConfigError, require_package
+from quicknet.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from quicknet.core.lineage import Compared
     from quicknet.core.settings import Settings
     from quicknet.data import Dataset
@@ -140,17 +143,14 @@ def _target(format_: str) -> Format:
 
 
 def _export_onnx(run: Path, target: Format, out: Path | None, data: str | None, quiet: bool) -> Exported:
-    from quicknet.core.progress import progress
     from quicknet.deploy.export import export as write
     from quicknet.deploy.export import load_run_data
-    from quicknet.inference.verify import receipt_split
 
     if data is None:
         return write(run, out, target)
     dataset = load_run_data(run, data, quiet)
     _note_changes(run, dataset, quiet)
-    total = 2 * len(dataset.split(receipt_split(None, dataset)))
-    with progress("export", total, "images", quiet) as advance:
+    with _measuring(dataset, 2, quiet) as advance:
         return write(run, out, target, dataset, advance)
 
 
@@ -166,22 +166,27 @@ def _export_int8(
     run: Path, target: Format, out: Path | None, data: str | None, settings: QnzSettings, quiet: bool
 ) -> Exported:
     from quicknet.core.progress import progress
-    from quicknet.deploy.export import TOOLS, default_path
+    from quicknet.deploy.export import default_path, require_tools
     from quicknet.deploy.export_int8 import export_int8
     from quicknet.deploy.qnz import make_qnz
-    from quicknet.inference.verify import receipt_split
 
-    for package in TOOLS[target]:  # before minutes of quantizing
-        require_package(package, f"the format {target}")
+    require_tools(target)  # before minutes of quantizing
     path = default_path(run, target)
     out = path.with_name(path.name.replace(run.resolve().name, f"{run.resolve().name}.int8", 1)) if out is None else out
     dataset = _trained_on(run, data, quiet)
     file, _ = make_qnz(run, dataset, out, settings, functools.partial(progress, quiet=quiet))
     if data is None:
         return export_int8(file, out, target)
-    total = 3 * len(dataset.split(receipt_split(None, dataset)))
-    with progress("export", total, "images", quiet) as advance:
+    with _measuring(dataset, 3, quiet) as advance:
         return export_int8(file, out, target, dataset, advance)
+
+
+def _measuring(data: Dataset, passes: int, quiet: bool) -> AbstractContextManager[Callable[[int], None]]:
+    """Show how far measuring is, which looks `passes` times at every image of the receipt's split."""
+    from quicknet.core.progress import progress
+    from quicknet.inference.verify import receipt_split
+
+    return progress("export", passes * len(data.split(receipt_split(None, data))), "images", quiet)
 
 
 def _trained_on(run: Path, data: str | None, quiet: bool) -> Dataset:

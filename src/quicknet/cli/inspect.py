@@ -13,9 +13,9 @@ from quicknet.cli.text import make_table, shown
 from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 
 if TYPE_CHECKING:
-    from quicknet.core.card import Card, Metric
+    from quicknet.core.card import Card, LayerCosts, Metric
     from quicknet.measure.facts import ModelFacts, SectionFacts
-    from quicknet.measure.layers import IntegerLayerFacts, LayerFacts
+    from quicknet.measure.layers import IntegerLayerFacts
 
 _NOTES = """
 Nothing is run, so this does not prove that the weights are what the card says: quicknet evaluate
@@ -80,7 +80,7 @@ def _weights_line(card: Card, intact: bool) -> str:
 
 
 def _print_tables(
-    card: Card, layers: Sequence[LayerFacts], sections: Sequence[SectionFacts], files: dict[str, int]
+    card: Card, layers: Sequence[LayerCosts], sections: Sequence[SectionFacts], files: dict[str, int]
 ) -> None:
     from rich.console import Console
 
@@ -140,8 +140,8 @@ def _metric_table(metrics: Sequence[Metric]) -> Any:
     return table
 
 
-def _layer_table(layers: Sequence[LayerFacts]) -> Any:
-    total = sum(layer.macs for layer in layers)
+def _layer_table(layers: Sequence[LayerCosts]) -> Any:
+    total = max(1, sum(layer.macs for layer in layers))
     columns = ("kernel", "channels", "output", "parameters", "MACs", "share")
     table = make_table("layers", ("layer", "kind"), columns)
     for layer in layers:
@@ -149,7 +149,7 @@ def _layer_table(layers: Sequence[LayerFacts]) -> Any:
         channels = f"{layer.in_channels}→{layer.out_channels}"
         share = f"{100 * layer.macs / total:.1f}%"
         counts = (f"{layer.parameters:,}", f"{layer.macs:,}", share)
-        table.add_row(layer.name, layer.kind, f"{layer.kernel}x{layer.kernel}", channels, sides, *counts)
+        table.add_row(shown(layer.name), shown(layer.kind), f"{layer.kernel}x{layer.kernel}", channels, sides, *counts)
     return table
 
 

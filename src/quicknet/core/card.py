@@ -66,8 +66,32 @@ class ModelRecord(Settings, frozen=True, kw_only=True):
     config: dict[str, Any]
 
 
+class LayerCosts(Settings, frozen=True, kw_only=True):
+    """What one layer is, and what one image costs it: parameters, multiply-adds, bytes of the map that it leaves.
+
+    `side` is its output's, in pixels. A norm or an activation belongs to the layer whose output it
+    takes, a pointwise convolution to the depthwise one before it. A classifier leaves no map.
+    """
+
+    name: str
+    kind: str
+    kernel: int
+    in_channels: int
+    out_channels: int
+    side: int
+    parameters: int
+    macs: int
+    activation_bytes: int
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot have been counted."""
+        counts = (self.kernel, self.in_channels, self.out_channels, self.side, self.parameters, self.macs)
+        if min(*counts, self.activation_bytes) < 0:
+            raise FormatError("a layer's costs must not be negative")
+
+
 class Costs(Settings, frozen=True, kw_only=True):
-    """What one image costs a float32 network at the card's size: parameters, multiply-adds, memory.
+    """What one image costs a float32 network at the card's size: parameters, multiply-adds, memory, layer by layer.
 
     `activation_bytes`: the feature maps that leave the layers, all together: what the fused
     kernels keep of an image while training. `peak_activation_bytes`: the largest input and
@@ -78,6 +102,7 @@ class Costs(Settings, frozen=True, kw_only=True):
     macs: int
     activation_bytes: int
     peak_activation_bytes: int
+    layers: tuple[LayerCosts, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot have been counted."""
@@ -162,7 +187,7 @@ class IntegerRecord(Settings, frozen=True, kw_only=True):
 class Card(msgspec.Struct, kw_only=True, frozen=True):
     """What a model is and what was measured of it: one schema in run folders and exported files.
 
-    `costs` are the float network's, counted when it was trained; older cards have none.
+    `costs` are the float network's, layer by layer, counted when it was trained; older cards have none.
     `extra` holds fields that a newer minor version added; they are kept and written again.
     """
 
@@ -202,6 +227,8 @@ class Card(msgspec.Struct, kw_only=True, frozen=True):
         for newer in ("costs", "unknown"):  # an older card is written again as it was
             if fields[newer] is None:
                 del fields[newer]
+        if self.costs is not None and not self.costs.layers:
+            del fields["costs"]["layers"]
         fields["lineage"] = [step.to_dict() for step in self.lineage]
         return {**fields.pop("extra"), **fields}
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from quicknet import __version__
-from quicknet.core.card import Card, Vectors
-from quicknet.core.errors import ToolError, require_package
-from quicknet.core.files import sha256_bytes, write_atomically
-from quicknet.core.lineage import ExportStep, Predictions
+from quicknet.core.lineage import ExportStep
 from quicknet.core.machine import usable_cores
 from quicknet.data import Dataset
-from quicknet.deploy.export import TOOLS, Exported, Format, described
+from quicknet.deploy.export import Exported, Format, described, require_tools
+from quicknet.deploy.pipeline import Advance, Draft, Receipt, export_file, exported_card, rounded_vectors
 from quicknet.image.batches import classes_in_batches
-from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
-from quicknet.inference.evaluate import top1_metric
-from quicknet.inference.receipt import class_order_sha256, pack_classes, split_settings
-from quicknet.inference.verify import receipt_split, verify_file
+from quicknet.image.vectors import draw_vectors
+from quicknet.inference.receipt import predictions_of, split_settings
+from quicknet.inference.verify import receipt_split
 from quicknet.onnx.file import OnnxFile, parse_onnx
 from quicknet.onnx.runtime import open_runner, run_chunks
 from quicknet.qnz import reference
@@ -31,13 +28,12 @@ from quicknet.qnz.implementations import implementations
 # network's. Trained quicknet_s: 1 to 2% (w7a8), 5% (w7a7) by ONNX Runtime and OpenVINO; sums that
 # saturate are off by more than all of it.
 _TOLERANCE = 0.1
-_DECIMALS = 6
 
 
 def export_int8(
     parent: QnzFile,
     out: Path,
-    format: Format = "onnx",  # noqa: A002
+    format: Format = "onnx",
     data: Dataset | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Exported:
@@ -50,68 +46,37 @@ def export_int8(
     done, each three times. Raises ToolError, which names the extra that brings a missing tool,
     CheckFailed where the file does not answer as the network.
     """
-    for package in TOOLS[format]:
-        require_package(package, f"the format {format}")
-    if out.is_dir():
-        raise ToolError(f"{out} is a folder; name a file with --out")
+    require_tools(format)
+    return described(format, *export_file(lambda: _draft(parent, format, advance), out, data, advance))
+
+
+def _draft(parent: QnzFile, format: Format, advance: Advance | None) -> Draft[OnnxFile]:
+    """Return the integer network as a graph."""
     from quicknet.deploy.onnx import assemble
     from quicknet.deploy.onnx_int8 import build_int8_graph
 
-    form: Literal["onnxruntime", "openvino"] = "onnxruntime" if format == "onnx" else "openvino"
-    graph = build_int8_graph(parent.network, parent.record.logit_scale, form)
-    card, different = _card(parent, format), None
-    if data is not None:
-        predictions, different = _answers(parse_onnx(assemble(graph, card), out), parent, data, advance)
-        card = card.with_receipt(predictions=predictions)
-    verification = verify_file(parse_onnx(assemble(graph, card), out), data, advance)
-    verification.require()
-    if verification.measured is not None:
-        measured = verification.measured
-        metric = top1_metric(measured.top1, measured.n, measured.split, measured.protocol, verification.weights_sha256)
-        card = card.replace(metrics=(*card.metrics, metric))
-    blob = assemble(graph, card)
-    write_atomically(out, blob)
-    return described(out, format, verification.replace(sha256=sha256_bytes(blob))).replace(different=different)
-
-
-def _card(parent: QnzFile, format: Format) -> Card:  # noqa: A002
-    """Return the parent's card with one more step of lineage."""
-    spec, card = parent.card.preprocess, parent.card
+    scale, spec = parent.record.logit_scale, parent.card.preprocess
+    graph = build_int8_graph(parent.network, scale, "onnxruntime" if format == "onnx" else "openvino")
     images = draw_vectors(spec.size, spec.channels)
-    logits = reference.run(parent.network, images) * parent.record.logit_scale
+    logits = reference.run(parent.network, images) * scale
     step = ExportStep(
         format=format,
         numbers="int8",
         quicknet=__version__,
         parent_weights_sha256=parent.weights_sha256,
         tolerance=round(max(_TOLERANCE * float(np.abs(logits).max()), 1e-3), 3),
-        **split_settings(card),
+        **split_settings(parent.card),
     )
-    rounded = tuple(tuple(round(float(value), _DECIMALS) for value in row) for row in logits)
-    vectors = Vectors(generator=GENERATOR, sha256=vectors_sha256(images), logits=rounded)
-    return card.replace(vectors=vectors, lineage=(*card.lineage, step))
+    card = exported_card(parent.card, step, rounded_vectors(images, logits))
+    return Draft(card, functools.partial(assemble, graph), parse_onnx, functools.partial(_measure, parent, advance))
 
 
-def _answers(
-    file: OnnxFile, parent: QnzFile, data: Dataset, advance: Callable[[int], None] | None
-) -> tuple[Predictions, int]:
+def _measure(parent: QnzFile, advance: Advance | None, file: OnnxFile, data: Dataset) -> Receipt:
     """Return what the file answers by ONNX Runtime, and for how many images the integer network gives another class."""
     split = receipt_split(None, data)
-    part = data.split(split)
+    images = data.split(split).images
     run = open_runner(file, "onnxruntime", usable_cores())
-    predicted = classes_in_batches(lambda images: run_chunks(run, images, file.card), part.images, advance=advance)
+    predicted = classes_in_batches(lambda rows: run_chunks(run, rows, file.card), images, advance=advance)
     integer = next(iter(implementations(parent, usable_cores()).values()))
-    different = int((predicted != classes_in_batches(integer, part.images, advance=advance)).sum())
-    classes, sha256 = pack_classes(predicted)
-    predictions = Predictions(
-        data=data.name,
-        data_sha256=data.sha256,
-        split=split,
-        protocol=data.protocol,
-        n=len(predicted),
-        correct=int((predicted == np.asarray(part.labels)).sum()),
-        class_order_sha256=class_order_sha256(file.card.classes),
-        sha256=sha256,
-        classes=classes,
-    )
-    return predictions, different
+    different = int((predicted != classes_in_batches(integer, images, advance=advance)).sum())
+    return Receipt(predictions_of(predicted, data, split, file.card.classes, packed=True), different=different)

@@ -17,7 +17,22 @@ from onnx import TensorProto, helper, numpy_helper
 from quicknet import __version__
 from quicknet.core.card import Card
 from quicknet.core.files import sha256_bytes
-from quicknet.deploy.fold import Array, Conv, Folded, Pool
+from quicknet.deploy.graph import (
+    IMAGE,
+    Activation,
+    Array,
+    Average,
+    Concat,
+    Conv,
+    Flatten,
+    Folded,
+    Linear,
+    Node,
+    Pool,
+    Sum,
+    ranks,
+    unused_name,
+)
 from quicknet.onnx.file import CARD_KEY, DIGEST_KEY
 
 # Old on purpose: ONNX Runtime reads them from 1.12 on (July 2022).
@@ -35,6 +50,7 @@ class Nodes:
 
     nodes: list[Any] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
+    names: set[str] = field(default_factory=lambda: {"images", "logits"})
 
     def constant(self, name: str, array: Array) -> str:
         """Add a float32 constant: here, and only here, float64 is rounded."""
@@ -42,12 +58,19 @@ class Nodes:
 
     def exact(self, name: str, array: NDArray[Any]) -> str:
         """Add a constant as it is."""
+        name = self._unused(name)
         self.constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        """Add a node with one output."""
+        """Add a node with one output; returns the output's name: `name`, with a number where that is used."""
+        name = name if name == "logits" else self._unused(name)
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        return name
+
+    def _unused(self, name: str) -> str:
+        name = unused_name(name, self.names)
+        self.names.add(name)
         return name
 
     def serialized(self, size: int, channels: int, classes: int) -> bytes:
@@ -61,22 +84,62 @@ class Nodes:
 def build_graph(net: Folded, size: int, form: Form) -> bytes:
     """Return the serialized graph for images of `size` pixels square."""
     made = Nodes()
-    first = next(layer for layer in net.layers if isinstance(layer, Conv))
-    channels = first.weight.shape[1] * first.groups
     x = made.node("Transpose", ["images"], "planes", perm=[0, 3, 1, 2])  # as bytes: a quarter of the traffic
     x = made.node("Cast", [x], "pixels", to=TensorProto.FLOAT)
     if net.scale is not None and net.shift is not None:
         x = made.node("Mul", [x, made.constant("scale", net.scale.reshape(-1, 1, 1))], "scaled")
         x = made.node("Add", [x, made.constant("shift", net.shift.reshape(-1, 1, 1))], "normalized")
-    for layer in net.layers:
-        if isinstance(layer, Pool):
-            x = made.node("MaxPool", [x], layer.name, kernel_shape=[2, 2], strides=[2, 2])
-        else:
-            x = _activation(made, _convolution(made, x, layer), layer, form)
-    x = made.node("Flatten", [made.node("GlobalAveragePool", [x], "average")], "features", axis=1)
-    weight, bias = made.constant("classifier.weight", net.weight), made.constant("classifier.bias", net.bias)
-    made.node("Gemm", [x, weight, bias], "logits", transB=1)
-    return made.serialized(size, channels, len(net.bias))
+    outputs, rank = {IMAGE: x}, ranks(net.nodes)
+    *body, last = net.nodes
+    for node in body:
+        outputs[node.name] = _node(made, node, [outputs[name] for name in node.inputs], form, rank[node.name])
+    inputs = [outputs[name] for name in last.inputs]
+    if isinstance(last, Linear):
+        _linear(made, inputs, last, "logits")
+    else:
+        made.node("Identity", [_node(made, last, inputs, form, rank[last.name])], "logits")
+    return made.serialized(size, net.channels, net.classes)
+
+
+def _node(made: Nodes, node: Node, inputs: list[str], form: Form, rank: int) -> str:
+    """Add a node of the network, whose output has `rank` dimensions; returns the name of its output."""
+    match node:
+        case Conv():
+            return _slope(made, _convolution(made, inputs[0], node), node.name, node.slope, form, rank)
+        case Pool():
+            return _pool(made, inputs, node)
+        case Activation(slope=None):
+            return (_silu if node.kind == "silu" else _gelu)(made, inputs[0], node.name)
+        case Activation():
+            return _slope(made, inputs[0], node.name, node.slope, form, rank)
+        case Average():
+            x = made.node("GlobalAveragePool", inputs, node.name)
+            name = node.name.replace("average", "features")
+            return x if node.sides else made.node("Flatten", [x], name, axis=1)
+        case Flatten():
+            return made.node("Flatten", inputs, node.name, axis=1)
+        case Sum():
+            return made.node("Add", inputs, node.name)
+        case Concat():
+            return made.node("Concat", inputs, node.name, axis=1)
+        case Linear():
+            return _linear(made, inputs, node, node.name)
+
+
+def _pool(made: Nodes, inputs: list[str], pool: Pool) -> str:
+    attributes: dict[str, Any] = {"kernel_shape": [pool.kernel] * 2, "strides": [pool.stride] * 2}
+    if pool.padding:
+        attributes["pads"] = [pool.padding] * 4
+    if pool.kind == "max":
+        return made.node("MaxPool", inputs, pool.name, **attributes)
+    return made.node("AveragePool", inputs, pool.name, count_include_pad=int(pool.counts_padding), **attributes)
+
+
+def _linear(made: Nodes, inputs: list[str], layer: Linear, name: str) -> str:
+    inputs = [*inputs, made.constant(f"{layer.name}.weight", layer.weight)]
+    if layer.bias is not None:
+        inputs.append(made.constant(f"{layer.name}.bias", layer.bias))
+    return made.node("Gemm", inputs, name, transB=1)
 
 
 def _convolution(made: Nodes, x: str, layer: Conv) -> str:
@@ -95,17 +158,17 @@ def _convolution(made: Nodes, x: str, layer: Conv) -> str:
     )
 
 
-def _activation(made: Nodes, x: str, layer: Conv, form: Form) -> str:
-    """Add max(x, 0) + slope * min(x, 0)."""
-    slope, name = layer.slope, layer.name
+def _slope(made: Nodes, x: str, name: str, slope: Array | None, form: Form, rank: int) -> str:
+    """Add max(x, 0) + slope * min(x, 0), for an x of `rank` dimensions."""
     if slope is None:
         return x
     if len(slope) == 1:  # one slope for all: ONNX Runtime fuses these two into the convolution
         if slope[0] == 0:
             return made.node("Relu", [x], f"{name}.relu")
         return made.node("LeakyRelu", [x], f"{name}.leaky_relu", alpha=float(slope[0]))
-    if form == "plain":
-        return made.node("PRelu", [x, made.constant(f"{name}.slope", slope.reshape(-1, 1, 1))], f"{name}.prelu")
+    if form == "plain" or rank == 2:
+        each = slope if rank == 2 else slope.reshape(-1, 1, 1)
+        return made.node("PRelu", [x, made.constant(f"{name}.slope", each)], f"{name}.prelu")
     # x + (1 - slope) relu(-x), for any slope. Both factors are 1x1 depthwise convolutions, which,
     # with Relu and Add fused into them, stay in the blocked layout that PRelu falls out of.
     # quicknet_s, one core, in one run: 0.85 ms; slope x + relu((1 - slope) x), which slopes above
@@ -113,6 +176,20 @@ def _activation(made: Nodes, x: str, layer: Conv, form: Form) -> str:
     negative = _scaled(made, x, f"{name}.negated", -np.ones_like(slope))
     rest = _scaled(made, made.node("Relu", [negative], f"{name}.negative_part"), f"{name}.rest", 1 - slope)
     return made.node("Add", [rest, x], f"{name}.prelu")
+
+
+def _silu(made: Nodes, x: str, name: str) -> str:
+    """Add x sigmoid(x)."""
+    return made.node("Mul", [x, made.node("Sigmoid", [x], f"{name}.sigmoid")], f"{name}.silu")
+
+
+def _gelu(made: Nodes, x: str, name: str) -> str:
+    """Add x (1 + erf(x / sqrt(2))) / 2."""
+    scaled = made.node("Mul", [x, made.constant(f"{name}.root", np.array(0.5**0.5))], f"{name}.scaled")
+    error = made.node("Erf", [scaled], f"{name}.erf")
+    share = made.node("Add", [error, made.constant(f"{name}.one", np.array(1.0))], f"{name}.share")
+    half = made.node("Mul", [x, made.constant(f"{name}.half", np.array(0.5))], f"{name}.half_x")
+    return made.node("Mul", [half, share], f"{name}.gelu")
 
 
 def _scaled(made: Nodes, x: str, name: str, factor: Array) -> str:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from quicknet.core.card import Card
 from quicknet.core.errors import FormatError
-from quicknet.deploy.fold import Array
+from quicknet.deploy.graph import Array
 from quicknet.deploy.onnx import Nodes, assemble
 from quicknet.qnz.format import IMAGE_TOP, INT16_MAX
 from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization

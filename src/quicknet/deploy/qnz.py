@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,26 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from quicknet import __version__
 from quicknet.core.card import Card, IntegerRecord, require_run_folder
-from quicknet.core.errors import CheckFailed, ConfigError, ToolError
-from quicknet.core.files import sha256_bytes, sha256_file, write_atomically
-from quicknet.core.lineage import CalibrationRecord, Compared, Predictions, QatRecord
+from quicknet.core.errors import CheckFailed, ConfigError
+from quicknet.core.files import sha256_bytes
+from quicknet.core.lineage import CalibrationRecord, Compared, ExportStep, QatRecord
 from quicknet.core.machine import usable_cores
 from quicknet.core.settings import Settings
 from quicknet.data import Dataset
 from quicknet.data.augment import AugmentSettings
-from quicknet.deploy.export import parents_card, split_settings_of
-from quicknet.deploy.fold import Folded, fold
+from quicknet.deploy.fold import fold
+from quicknet.deploy.graph import Folded
+from quicknet.deploy.pipeline import (
+    Draft,
+    Receipt,
+    export_file,
+    exported_card,
+    parents_vectors,
+    record_receipt,
+    split_settings_of,
+)
 from quicknet.deploy.quantize import (
     Lesson,
     QatSettings,
@@ -31,11 +41,11 @@ from quicknet.deploy.quantize import (
     quantize,
     require_expressible,
 )
+from quicknet.deploy.quantize.qat import Show
 from quicknet.image.batches import in_batches
 from quicknet.image.vectors import draw_vectors
-from quicknet.inference.evaluate import top1_metric
-from quicknet.inference.receipt import class_order_sha256, pack_classes
-from quicknet.inference.verify import receipt_split, verify_file
+from quicknet.inference.receipt import predictions_of
+from quicknet.inference.verify import receipt_split
 from quicknet.qnz import reference
 from quicknet.qnz.file import QnzFile, assemble_qnz, parse_qnz
 from quicknet.qnz.format import Bits
@@ -45,7 +55,6 @@ from quicknet.training.checkpoint import RunFolder, TorchClassifier
 _BATCH = 256
 
 Answers = Callable[[NDArray[np.uint8]], NDArray[Any]]
-Show = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]  # (what, how many, unit) → advance
 
 
 class QnzSettings(Settings, frozen=True, kw_only=True):
@@ -118,28 +127,13 @@ def export_qnz(
     """
     run, settings = Path(run), settings or QnzSettings()
     out = run / f"{run.resolve().name or 'model'}.qnz" if out is None else Path(out)
-    if out.is_dir():
-        raise ToolError(f"{out} is a folder; name a file with --out")
-    file, compared = make_qnz(run, data, out, settings, show)
-    verification = verify_file(file)
-    verification.require()
-    write_atomically(out, file.blob)
-    if sha256_file(out) != verification.sha256:
-        out.unlink(missing_ok=True)
-        raise ToolError(f"{out} does not read back as it was written; check the disk, then export again")
-    replayed = (
-        check.name.removeprefix("vectors ") for check in verification.checks if check.name.startswith("vectors ")
-    )
+    written, verified = export_file(lambda: _draft(run, data, settings, show), out, data)
     return ExportedQnz(
-        path=str(out),
         format="qnz",
         bits=settings.bits,
         qat_epochs=settings.qat_epochs,
-        sha256=verification.sha256,
-        weights_sha256=verification.weights_sha256,
-        size_bytes=len(file.blob),
-        runtimes=tuple(replayed),
-        compared=compared,
+        compared=verified.receipt.compared,
+        **written._asdict(),
     )
 
 
@@ -147,46 +141,37 @@ def make_qnz(
     run: Path, data: Dataset, path: Path, settings: QnzSettings, show: Show = silent
 ) -> tuple[QnzFile, tuple[Compared, ...]]:
     """Return the file that `export_qnz` would write to `path`, and how it compares to the run. Raises as that does."""
+    _, file, receipt = record_receipt(_draft(run, data, settings, show), path, data)
+    return file, receipt.compared
+
+
+def _draft(run: Path, data: Dataset, settings: QnzSettings, show: Show) -> Draft[QnzFile]:
+    """Return the run's network in integers, fine-tuned where asked."""
     require_run_folder(run)
     parent = TorchClassifier(run)
-    card, quantized = _quantized(run, parent, data, settings, show)
-    answers = _answers(assemble_qnz(quantized.network, card), path)
-    measured = {"val": _compare(parent, answers, data, "val", show)}
-    _require_little_loss(measured["val"][0], settings)
-    split = receipt_split(None, data)
-    if split not in measured:
-        measured[split] = _compare(parent, answers, data, split, show)
-    compared = tuple(row for row, _ in measured.values())
-    card = card.with_receipt(compared=compared, predictions=_predictions(card, data, *measured[split]))
-    weights = parse_qnz(assemble_qnz(quantized.network, card), path).weights_sha256
-    metrics = tuple(top1_metric(c.top1, c.n, c.split, c.protocol, weights) for c in compared)
-    card = card.replace(metrics=(*card.metrics, *metrics))
-    return parse_qnz(assemble_qnz(quantized.network, card), path), compared
-
-
-def _quantized(
-    run: Path, parent: TorchClassifier, data: Dataset, settings: QnzSettings, show: Show
-) -> tuple[Card, Quantized]:
-    """Return the integer network, fine-tuned where asked, and its card, in which nothing is measured yet."""
     net = fold(parent.model, parent.card.preprocess)
     _, blocks = require_expressible(net, parent.card.preprocess.size)
     images = calibration_images(net, data, settings)
-    step = {"bits": settings.bits, "calibration": _calibration(images, settings), **split_settings_of(run)}
-    card = parents_card(parent, "qnz", step)
+    step = ExportStep(
+        format="qnz",
+        quicknet=__version__,
+        parent_weights_sha256=parent.card.weights_sha256,
+        bits=settings.bits,
+        calibration=_calibration(images, settings),
+        **split_settings_of(run),
+    )
+    card = exported_card(parent.card, step, parents_vectors(parent))
     with show("quantize", 1 + len(blocks), "layers") as advance:
         quantized = quantize(net, images, settings.bits, advance)
     if settings.qat_epochs:
         tuning = QatSettings(epochs=settings.qat_epochs, seed=settings.seed)
-
-        def judge(quantized: Quantized, images: NDArray[np.uint8]) -> NDArray[np.int32]:
-            answers = _answers(assemble_qnz(quantized.network, _integer_card(card, quantized, settings.bits)), run)
-            logits = np.empty((len(images), len(card.classes)), np.int32)
-            return in_batches(answers, images, _BATCH, logits)
-
+        judge = functools.partial(_judge, card, settings.bits, run)
         lesson = Lesson(parent.model, data, _augmentation(run), judge)
         quantized, tuned = fine_tune(quantized, lesson, tuning, show)
         card = card.with_receipt(qat=QatRecord(**{**tuning.to_dict(), **tuned.to_dict()}))
-    return _integer_card(card, quantized, settings.bits), quantized
+    card = _integer_card(card, quantized, settings.bits)
+    measure = functools.partial(_measure, parent, settings, show)
+    return Draft(card, functools.partial(assemble_qnz, quantized.network), parse_qnz, measure)
 
 
 def calibration_images(net: Folded, data: Dataset, settings: QnzSettings) -> NDArray[np.uint8]:
@@ -216,29 +201,39 @@ def _integer_card(card: Card, quantized: Quantized, bits: Bits) -> Card:
     integers = reference.run(quantized.network, draw_vectors(spec.size, spec.channels))
     assert card.vectors is not None  # parents_card has just put them in
     vectors = msgspec.structs.replace(card.vectors, integers=tuple(tuple(map(int, row)) for row in integers))
-    return card.replace(vectors=vectors, integer=IntegerRecord(bits=bits, logit_scale=quantized.logit_scale))
-
-
-def _predictions(card: Card, data: Dataset, compared: Compared, predicted: NDArray[np.int64]) -> Predictions:
-    """Return the digest of the integer network's own classes, as a step of lineage keeps it."""
-    return Predictions(
-        data=data.name,
-        data_sha256=data.sha256,
-        split=compared.split,
-        protocol=data.protocol,
-        n=compared.n,
-        correct=round(compared.top1 * compared.n),
-        class_order_sha256=class_order_sha256(card.classes),
-        sha256=pack_classes(predicted)[1],
+    costs = None if card.costs is None else card.costs.replace(layers=())  # an integer network tells its own
+    return card.replace(
+        vectors=vectors, costs=costs, integer=IntegerRecord(bits=bits, logit_scale=quantized.logit_scale)
     )
 
 
 # --- measuring -----------------------------------------------------------------------------
 
 
-def _answers(blob: bytes, path: Path) -> Answers:
+def _answers(file: QnzFile) -> Answers:
     """Return what gives the integer logits of images by the fastest implementation here."""
-    return next(iter(implementations(parse_qnz(blob, path), usable_cores()).values()))
+    return next(iter(implementations(file, usable_cores()).values()))
+
+
+def _judge(card: Card, bits: Bits, run: Path, quantized: Quantized, images: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Return the logits (N, classes) of a network that is still being fine-tuned."""
+    blob = assemble_qnz(quantized.network, _integer_card(card, quantized, bits))
+    logits = np.empty((len(images), len(card.classes)), np.int32)
+    return in_batches(_answers(parse_qnz(blob, run)), images, _BATCH, logits)
+
+
+def _measure(parent: TorchClassifier, settings: QnzSettings, show: Show, file: QnzFile, data: Dataset) -> Receipt:
+    """Return the digest of the file's own classes, and how it compares to the run: on `val`, then on `test`.
+
+    Raises CheckFailed where too much is lost on `val`.
+    """
+    answers, split = _answers(file), receipt_split(None, data)
+    measured = {"val": _compare(parent, answers, data, "val", show)}
+    _require_little_loss(measured["val"][0], settings)
+    if split not in measured:
+        measured[split] = _compare(parent, answers, data, split, show)
+    compared, predicted = tuple(row for row, _ in measured.values()), measured[split][1]
+    return Receipt(predictions_of(predicted, data, split, file.card.classes, packed=False), compared)
 
 
 def _compare(

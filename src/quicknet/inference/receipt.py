@@ -6,7 +6,7 @@ import base64
 import binascii
 import math
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from quicknet.core.card import Card
 from quicknet.core.errors import FormatError
 from quicknet.core.files import sha256_bytes
 from quicknet.core.lineage import ExportStep, OtherStep, Predictions
+
+if TYPE_CHECKING:
+    from quicknet.data.dataset import Dataset
 
 _LIMIT_IMAGES = 1 << 26
 # fields of DataRequest that say how a run's data was read and split, beside its protocol
@@ -54,6 +57,27 @@ def unpack_classes(text: str, sha256: str, n: int) -> NDArray[np.int64]:
     if len(raw) != 2 * n or sha256_bytes(raw) != sha256:
         raise FormatError("the receipt's predicted classes are damaged (sha256 differs); export the model again")
     return np.frombuffer(raw, "<u2").astype(np.int64)
+
+
+def predictions_of(
+    predicted: NDArray[Any], data: Dataset, split: str, classes: tuple[str, ...], packed: bool
+) -> Predictions:
+    """Return the record of the classes (N,) predicted for the images of a split; not `packed`, only their digest.
+
+    `classes` are the model's class names in order.
+    """
+    text, sha256 = pack_classes(predicted)
+    return Predictions(
+        data=data.name,
+        data_sha256=data.sha256,
+        split=split,
+        protocol=data.protocol,
+        n=len(predicted),
+        correct=int((predicted == np.asarray(data.split(split).labels)).sum()),
+        class_order_sha256=class_order_sha256(classes),
+        sha256=sha256,
+        classes=text if packed else "",
+    )
 
 
 def recorded_predictions(card: Card) -> Predictions | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from quicknet.core.card import LayerCosts
 from quicknet.core.errors import CheckpointError
 from quicknet.core.settings import Settings
 from quicknet.inference.artifact import Artifact
-from quicknet.measure.layers import LayerFacts, integer_layers, layer_facts
+from quicknet.measure.layers import integer_layers, layer_facts
 
 
 class ModelFacts(Settings, frozen=True, kw_only=True):
@@ -24,7 +25,7 @@ class ModelFacts(Settings, frozen=True, kw_only=True):
     size_bytes: int
 
 
-def model_layers(artifact: Artifact) -> tuple[LayerFacts, ...]:
+def model_layers(artifact: Artifact) -> tuple[LayerCosts, ...]:
     """Return the layers of a model: a `.qnz`'s own, else those of the card."""
     return artifact.layers(layer_facts, integer_layers)
 

@@ -7,28 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quicknet.core.card import Card
-from quicknet.core.settings import Settings, from_mapping
+from quicknet.core.card import Card, LayerCosts
+from quicknet.core.settings import from_mapping
 from quicknet.models.config import Layer, QuickNetConfig, plan
 from quicknet.qnz.network import IntegerNetwork, IntegerSeparable
 
 
-class LayerFacts(Settings, frozen=True, kw_only=True):
-    """One layer: output channels and side (pixels), parameters, multiply-adds an image."""
+def layer_facts(card: Card) -> tuple[LayerCosts, ...]:
+    """Return the layers in the order in which an image passes them, as they were counted in training.
 
-    name: str
-    kind: str
-    kernel: int
-    in_channels: int
-    out_channels: int
-    side: int
-    parameters: int
-    macs: int
-
-
-def layer_facts(card: Card) -> tuple[LayerFacts, ...]:
-    """Return the layers in the order in which an image passes them; none for other families.
-
+    A card that holds none gives a QuickNet's by its plan, and none of another network.
     Raises ConfigError for a config that makes no network.
 
     >>> from quicknet.core.card import ModelRecord, PreprocessSpec
@@ -38,12 +26,14 @@ def layer_facts(card: Card) -> tuple[LayerFacts, ...]:
     >>> sum(layer.parameters for layer in layers), sum(layer.macs for layer in layers)
     (3557322, 127863040)
     """
+    if card.costs is not None and card.costs.layers:
+        return card.costs.layers
     if card.model.family != "quicknet":
         return ()
     config = from_mapping(QuickNetConfig, card.model.config, "the card's model.config")
     layers = [_convolution(config, layer) for layer in plan(config, card.preprocess.size)]
     width = layers[-1].out_channels
-    classifier = LayerFacts(
+    classifier = LayerCosts(
         name="classifier",
         kind="linear",
         kernel=1,
@@ -52,14 +42,15 @@ def layer_facts(card: Card) -> tuple[LayerFacts, ...]:
         side=1,
         parameters=(width + 1) * config.num_classes,
         macs=width * config.num_classes,
+        activation_bytes=0,
     )
     return (*layers, classifier)
 
 
-def _convolution(config: QuickNetConfig, layer: Layer) -> LayerFacts:
+def _convolution(config: QuickNetConfig, layer: Layer) -> LayerCosts:
     """Count one layer: its weights are used once a pixel; batch norm has two parameters a channel."""
     slopes = {"prelu": layer.out_channels, "prelu_shared": 1}.get(config.activation, 0)
-    return LayerFacts(
+    return LayerCosts(
         name=layer.name,
         kind=layer.kind,
         kernel=layer.kernel,
@@ -68,13 +59,14 @@ def _convolution(config: QuickNetConfig, layer: Layer) -> LayerFacts:
         side=layer.side,
         parameters=layer.weights + 2 * layer.out_channels + slopes,
         macs=layer.weights * layer.side**2,
+        activation_bytes=4 * layer.out_channels * layer.side**2,
     )
 
 
 # --- integer networks ----------------------------------------------------------------------
 
 
-class IntegerLayerFacts(LayerFacts, frozen=True, kw_only=True):
+class IntegerLayerFacts(LayerCosts, frozen=True, kw_only=True):
     """One layer of an integer network; `parameters` are all its numbers, `size_bytes` those they take plain.
 
     `sums` is FORMAT.md's N (products added up in 16 bits), `top` the largest value of the output,
@@ -107,6 +99,7 @@ def integer_layers(network: IntegerNetwork) -> tuple[IntegerLayerFacts, ...]:
             side=side,
             parameters=sum(array.size for array in numbers),
             macs=stem.weight.size * side**2,
+            activation_bytes=width * side**2,
             pool=False,
             sums=stem.sums,
             shift=stem.output.shift,
@@ -134,6 +127,7 @@ def _separable(block: IntegerSeparable, name: str, side: int) -> IntegerLayerFac
         side=side,
         parameters=sum(array.size for array in numbers),
         macs=(block.depthwise.size + block.weight.size) * side**2,
+        activation_bytes=block.weight.shape[0] * side**2,
         pool=block.pool,
         sums=block.sums,
         shift=output.shift,
@@ -155,6 +149,7 @@ def _classifier(network: IntegerNetwork) -> IntegerLayerFacts:
         side=1,
         parameters=network.weight.size + network.bias.size,
         macs=network.weight.size,
+        activation_bytes=0,
         pool=False,
         sums=None,
         shift=None,

@@ -7,7 +7,7 @@ import importlib.util
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from quicknet.image.vectors import draw_vectors
 from quicknet.inference.artifact import Artifact, load, open_artifact
 from quicknet.inference.classifier import Classifier
 from quicknet.onnx.runtime import require_runtimes
+
+if TYPE_CHECKING:
+    from quicknet.training.checkpoint import TorchClassifier
 
 
 class Runtime(NamedTuple):
@@ -145,7 +148,7 @@ def open_subject(subject: Subject) -> Classifier:
     classifier = load(subject.model)
     torch = importlib.import_module("torch")
     torch.set_num_threads(subject.threads)
-    return classifier if subject.runtime == "torch" else _Plain(classifier, subject.runtime)
+    return classifier if subject.runtime == "torch" else _Plain(cast("TorchClassifier", classifier), subject.runtime)
 
 
 def describe(subject: Subject, classifier: Classifier) -> dict[str, str]:
@@ -163,14 +166,14 @@ def describe(subject: Subject, classifier: Classifier) -> dict[str, str]:
 class _Plain:
     """A run folder's network by torch's own modules, in one memory layout."""
 
-    def __init__(self, classifier: Classifier, runtime: str) -> None:
+    def __init__(self, classifier: TorchClassifier, runtime: str) -> None:
         import torch
 
         self.source: Path = classifier.source
         self.card: Card = classifier.card
         self.file_sha256 = classifier.file_sha256
         self._layout = torch.channels_last if runtime == "torch-channels-last" else torch.contiguous_format
-        self._model = cast(Any, classifier).model.to(memory_format=self._layout)
+        self._model = classifier.model.to(memory_format=self._layout)  # type: ignore[call-overload]
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits (N, classes) of (N, size, size, channels) uint8."""

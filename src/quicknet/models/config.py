@@ -7,6 +7,7 @@ that give the paper's 3.56 million parameters, since its layer table is lost.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from quicknet.core.errors import ConfigError
@@ -114,10 +115,14 @@ def check_image_size(config: QuickNetConfig, size: int) -> None:
         )
 
 
+IMAGE = "image"  # what the first layer takes
+
+
 class Layer(NamedTuple):
     """One convolution layer with its batch norm and activation; sides are of its output."""
 
     name: str
+    inputs: tuple[str, ...]  # names of the layers whose outputs it takes
     kind: Literal["stem", "separable"]
     in_channels: int
     out_channels: int
@@ -146,13 +151,26 @@ def plan(config: QuickNetConfig, image_size: int | None = None) -> tuple[Layer, 
     check_image_size(config, size)
     side = (size - config.stem_kernel) // config.stride + 1
     width = config.stem_width
-    layers = [Layer("stem", "stem", config.in_channels, width, config.stem_kernel, config.stride, False, 0, side)]
+    layers = [
+        Layer("stem", (IMAGE,), "stem", config.in_channels, width, config.stem_kernel, config.stride, False, 0, side)
+    ]
     for stage, (out, depth, kernel) in enumerate(
         zip(config.widths, config.depths, config.kernel_sizes, strict=True), 1
     ):
         for block in range(depth):
             pool = stage > 1 and block == 0
             side = side // 2 if pool else side
-            layers.append(Layer(f"stage{stage}.{block}", "separable", width, out, kernel, 1, pool, stage, side))
+            name, inputs = f"stage{stage}.{block}", (layers[-1].name,)
+            layers.append(Layer(name, inputs, "separable", width, out, kernel, 1, pool, stage, side))
             width = out
     return tuple(layers)
+
+
+def is_chain(layers: Sequence[Layer]) -> bool:
+    """Return whether every layer takes the output of the one before it, and nothing else.
+
+    >>> is_chain(plan(QuickNetConfig()))
+    True
+    """
+    before = (IMAGE, *(layer.name for layer in layers))
+    return all(layer.inputs == (name,) for layer, name in zip(layers, before, strict=False))

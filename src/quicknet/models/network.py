@@ -51,5 +51,9 @@ class Network(nn.Module, ABC):
         self.classifier = nn.Linear(self.num_features, num_classes)
         self.initialize_classifier()
 
+    def layer_name(self, path: str) -> str:
+        """Return what the layer of the module at `path` is called in a table."""
+        return path.removesuffix(".conv").replace("blocks.", "block")
+
     def initialize_classifier(self) -> None:
         """Set what a fresh classifier starts from, where that is not torch's default."""

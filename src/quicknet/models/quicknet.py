@@ -26,7 +26,7 @@ class QuickNet(Network):
 
     def __init__(self, config: QuickNetConfig) -> None:
         super().__init__(config)
-        layers = plan(config)
+        self.plan = layers = plan(config)
         self.stem = Stem(config, layers[0])
         self.blocks = nn.ModuleList(Separable(config, layer) for layer in layers[1:])
         self.add_head(layers[-1].out_channels)
@@ -43,9 +43,14 @@ class QuickNet(Network):
         nn.init.normal_(self.classifier.weight, 0.0, 0.01)
         nn.init.zeros_(self.classifier.bias)
 
+    def layer_name(self, path: str) -> str:
+        """Return what the plan calls it."""
+        scope, _, rest = path.partition(".")
+        return self.plan[1 + int(rest)].name if scope == "blocks" else scope
+
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map (N, features, h, w), activated."""
-        if fused.usable((self.stem, *self.blocks), x):
+        if fused.usable(self.plan, (self.stem, *self.blocks), x):
             return fused.forward_features(self.stem, cast("Iterable[Separable]", self.blocks), x)
         x = self.stem(x)
         for block in self.blocks:

@@ -35,8 +35,8 @@ _IR_VERSIONS = range(3, 12)
 # random number or a size that the data decide (a Reshape keeps the number of values).
 OPERATORS = frozenset(
     {"Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Conv", "DequantizeLinear", "Div"}
-    | {"Flatten", "Gemm", "GlobalAveragePool", "Identity", "LeakyRelu", "MatMul", "Max", "MaxPool", "Mul"}
-    | {"PRelu", "QuantizeLinear", "Relu", "Reshape", "Sub", "Transpose"}
+    | {"Erf", "Flatten", "Gemm", "GlobalAveragePool", "Identity", "LeakyRelu", "MatMul", "Max", "MaxPool", "Mul"}
+    | {"PRelu", "QuantizeLinear", "Relu", "Reshape", "Sigmoid", "Sub", "Transpose"}
 )
 _ITEM_BYTES = {1: 4, 2: 1, 3: 1, 5: 2, 6: 4, 7: 8, 10: 2, 11: 8, 12: 4}  # TensorProto.DataType → bytes
 _FLOAT, _UINT8 = 1, 2

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from quicknet.models.network import Network
 from quicknet.training.threads import one_thread
 
+M = TypeVar("M", bound=nn.Module)
 
-class Ema:
+
+class Ema(Generic[M]):
     """A copy of the network that follows it: ema += (1 - decay) * (model - ema) after each step.
 
     The decay starts lower, min(decay, (1 + step) / (10 + step)), so that the first weights are
     forgotten quickly.
     """
 
-    def __init__(self, model: Network, decay: float) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: M, decay: float) -> None:
+        self.model: M = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self._averages, self._sources = [], []
         for average, source in zip(_tensors(self.model), _tensors(model), strict=True):

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from quicknet.core.card import PreprocessSpec
 from quicknet.data.augment import normalize
 from quicknet.image.batches import in_batches
+from quicknet.models.network import Network
 
 _CHUNK = 256
 
 
 @torch.no_grad()
 def predict_logits(
-    model: nn.Module, images: NDArray[np.uint8], spec: PreprocessSpec, device: torch.device
+    model: Network, images: NDArray[np.uint8], spec: PreprocessSpec, device: torch.device
 ) -> NDArray[np.float32]:
     """Return logits (N, classes) of images (N, H, W, C); the model is left in eval mode."""
     model.eval()
@@ -27,5 +27,5 @@ def predict_logits(
         pixels = torch.from_numpy(np.array(rows)).to(device)
         return cast(NDArray[np.float32], model(normalize(pixels, spec.mean, spec.std)).float().cpu().numpy())
 
-    logits = np.empty((len(images), cast(Any, model).config.num_classes), np.float32)
+    logits = np.empty((len(images), model.config.num_classes), np.float32)
     return in_batches(answers, images, _CHUNK, logits)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from quicknet import __version__
 from quicknet.core.card import Card, Costs, TrainingRecord, Vectors
@@ -177,7 +177,7 @@ class Run:
     # --- validation -----------------------------------------------------------------------
 
     @property
-    def best_model(self) -> nn.Module:
+    def best_model(self) -> Network:
         """The weights to use: the average where there is one."""
         return self.model if self.ema is None else self.ema.model
 

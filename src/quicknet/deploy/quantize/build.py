@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quicknet.core.errors import ConfigError, DataError
-from quicknet.deploy.fold import Array, Conv, Folded, Pool
+from quicknet.deploy.graph import Array, Chain, Conv, Folded, Pool, chain
 from quicknet.deploy.quantize import calibrate, simulate
 from quicknet.deploy.quantize.calibrate import Feed
 from quicknet.deploy.quantize.outputs import Output, classifier, requantization
@@ -89,7 +89,7 @@ def quantize(
     `advance(n)` is called after every n layers. The same images give the same network. Raises
     ConfigError for a network that FORMAT.md cannot express, DataError for too few images.
     """
-    stem, blocks = require_expressible(net, images.shape[1])
+    (stem, blocks), head = require_expressible(net, images.shape[1]), chain(net)
     if len(images) < MIN_IMAGES:
         raise DataError(
             f"{len(images)} images are too few to choose the ranges of integers from; "
@@ -106,7 +106,7 @@ def quantize(
             integer, feed = _separable(block, feed.pooled() if block.pool else feed, _Task(width, after))
             done.append(integer)
             tell(1)
-        weight, bias, scale = classifier(net.weight, net.bias, feed)
+        weight, bias, scale = classifier(head.weight, head.bias, feed)
     network = IntegerNetwork(images.shape[1], images.shape[3], integer_stem, tuple(done), weight, bias)
     return Quantized(network, scale)
 
@@ -116,7 +116,8 @@ def require_expressible(net: Folded, side: int) -> tuple[Conv, list[_Block]]:
 
     Raises ConfigError, naming the layer, for what FORMAT.md has no place for.
     """
-    stem, *rest = net.layers
+    layers = chain(net)
+    stem, *rest = layers.layers or (None,)
     if (
         net.scale is not None
         or not isinstance(stem, Conv)
@@ -127,14 +128,14 @@ def require_expressible(net: Folded, side: int) -> tuple[Conv, list[_Block]]:
         raise ConfigError("only QuickNets become integers, since a .qnz holds no other network; use --format onnx")
     if stem.weight.shape[1] > IMAGE_CHANNELS[1]:
         raise ConfigError(f"images of {stem.weight.shape[1]} channels do not fit a .qnz, which takes 1 to 4")
-    if _largest_map(net, side) > MAX_MAP:
+    if _largest_map(layers, side) > MAX_MAP:
         raise ConfigError(f"a feature map of over {MAX_MAP:,} values does not fit a .qnz; use --format onnx")
     blocks: list[_Block] = []
-    layers = iter(rest)
-    for layer in layers:
+    following = iter(rest)
+    for layer in following:
         pool = layer if isinstance(layer, Pool) else None
-        depthwise = layer if pool is None else next(layers, None)
-        pointwise = next(layers, None)
+        depthwise = layer if pool is None else next(following, None)
+        pointwise = next(following, None)
         if not (_is_depthwise(depthwise) and _is_pointwise(pointwise)):
             raise ConfigError(
                 f"{(depthwise or layer).name} is not a depthwise convolution with a pointwise one and its "
@@ -170,11 +171,13 @@ def _is_pointwise(layer: Conv | Pool | None) -> TypeGuard[Conv]:
 
 def calibration_count(net: Folded, side: int, budget_bytes: int = 512 << 20, most: int = 1024) -> int:
     """Return on how many images of `side` pixels to calibrate: as many as fit in memory, 16 to `most`."""
-    bytes_each = 2 * 5 * _largest_map(net, side)  # a float32 and a u8 of each value, of a layer's input and output
+    bytes_each = (
+        2 * 5 * _largest_map(chain(net), side)
+    )  # a float32 and a u8 of each value, of a layer's input and output
     return max(MIN_IMAGES, min(most, budget_bytes // bytes_each))
 
 
-def _largest_map(net: Folded, side: int) -> int:
+def _largest_map(net: Chain, side: int) -> int:
     """Return how many values the largest feature map of an image has."""
     stem, *rest = net.layers
     assert isinstance(stem, Conv)

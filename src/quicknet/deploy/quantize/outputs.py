@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from quicknet.deploy.fold import Array
+from quicknet.deploy.graph import Array
 from quicknet.deploy.quantize.calibrate import Feed
 from quicknet.deploy.quantize.ranges import Range
 from quicknet.qnz.format import FRACTION_BITS, INT16_MAX, INT16_MIN, INT32_MAX, SHIFTS, UNIT

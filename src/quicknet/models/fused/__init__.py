@@ -9,7 +9,7 @@ kernels cannot be built or do not apply, the network runs its plain path.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -18,13 +18,24 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _python_dispatch as dispatch
 
+from quicknet.models.config import Layer, is_chain
 from quicknet.models.fused import autograd, native
 from quicknet.models.fused.autograd import Kept
 from quicknet.models.fused.native import Norm, available, has_bf16, status
 from quicknet.models.layers import Separable, Stem
 from quicknet.models.norm import BatchNorm2d
 
-__all__ = ["SeparableLayer", "StemLayer", "available", "disabled", "forward_features", "has_bf16", "status", "usable"]
+__all__ = [
+    "SeparableLayer",
+    "StemLayer",
+    "available",
+    "disabled",
+    "forward_features",
+    "has_bf16",
+    "runs_fused",
+    "status",
+    "usable",
+]
 
 _ACTIVATIONS = (nn.PReLU, nn.LeakyReLU, nn.ReLU)
 _PARTS: dict[type[nn.Module], set[str]] = {
@@ -65,14 +76,19 @@ class SeparableLayer(Protocol):
     act: nn.Module
 
 
-def usable(layers: Iterable[nn.Module], x: Tensor) -> bool:
-    """Return whether `forward_features` may stand in for `layers` one after the other, the stem first.
+def runs_fused(layers: Sequence[Layer]) -> bool:
+    """Return whether a plan is what the kernels compute: a stem, then separable layers, each of the one before it."""
+    return is_chain(layers) and [layer.kind for layer in layers] == ["stem", *["separable"] * (len(layers) - 1)]
 
-    So it is on CPU in float32 or float64, outside tracing, compiling, function transforms and
-    dispatch modes (a FLOP counter must see the operations), as long as every layer is of the very
-    class that the kernels stand for, no inner module has a hook or was replaced by another kind,
-    and the image needs no gradient. Under autocast it is where the kernels can do what that asks
-    for: bfloat16 products.
+
+def usable(layers: Sequence[Layer], modules: Iterable[nn.Module], x: Tensor) -> bool:
+    """Return whether `forward_features` may stand in for the `modules` of a plan's layers.
+
+    So it is where that plan `runs_fused`, on CPU in float32 or float64, outside tracing, compiling,
+    function transforms and dispatch modes (a FLOP counter must see the operations), as long as every
+    module is of the very class that the kernels stand for, no inner module has a hook or was replaced
+    by another kind, and the image needs no gradient. Under autocast it is where the kernels can do
+    what that asks for: bfloat16 products.
     """
     return (
         type(x) is Tensor
@@ -84,7 +100,8 @@ def usable(layers: Iterable[nn.Module], x: Tensor) -> bool:
         and not _observed()
         and (not torch.is_autocast_enabled("cpu") or _autocast_to_bf16(x.dtype))
         and not _disabled.get()
-        and all(_plain(layer, x.dtype, Separable if i else Stem) for i, layer in enumerate(layers))
+        and runs_fused(layers)
+        and all(_plain(module, x.dtype, Separable if i else Stem) for i, module in enumerate(modules))
         and available()
     )
 
