@@ -12,7 +12,7 @@ from quicknet.deploy import pipeline
 from quicknet.deploy.export import export, load_run_data
 from quicknet.deploy.export_int8 import export_int8
 from quicknet.deploy.qnz import QnzSettings, export_qnz, make_qnz
-from quicknet.inference.verify import verify
+from quicknet.inference.verify import verify, verify_file
 
 ANY_LOSS = QnzSettings(max_loss=None)
 Export = Callable[[Path, Dataset | None], Any]
@@ -45,7 +45,6 @@ def test_what_is_written_was_verified_as_it_is(
         verified.append(file.blob)
         return verify_file(file, *arguments)
 
-    verify_file = pipeline.verify_file
     monkeypatch.setattr(pipeline, "verify_file", spy)
     written = write(tmp_path / "m", data if measured else None)
     assert (tmp_path / "m").read_bytes() == verified[-1]
