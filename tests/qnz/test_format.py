@@ -223,7 +223,7 @@ def test_the_web_pages_loader_has_the_same_numbers() -> None:
     constants = {name: int(value) for name, value in re.findall(r"^const ([A-Z_]+) = (\d+);", text, re.MULTILINE)}
     known = offsets("HEADER") | offsets("ENTRY")
     known |= {"INFO_BYTES": ctypes.sizeof(binding._Info), "SECTION_AT": binding._Info.section.offset}
-    known["READ_SHAPE"] = enumerators(CSRC / "read.h")["QN_READ_SHAPE"]
+    known["READ_SHAPE"] = enumerators(CSRC / "reading.h")["QN_READ_SHAPE"]
     assert constants == {name: known[name] for name in constants}
     assert len(constants) == 8
 

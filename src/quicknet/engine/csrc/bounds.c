@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "format.h"
-#include "read.h"
+#include "reading.h"
 
 /* Of the weights of one output channel so far, in pairs {2i, 2i+1} of a block: 8 of the positive, 8 of the
  * magnitudes of the negative. */

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "format.h"
-#include "read.h"
+#include "reading.h"
 
 const char qn_kind[QN_SECTIONS][5] = {QNZ_CARD, QNZ_NETW, QNZ_TENS};
 

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#include "read.h"
+#include "reading.h"
 
 typedef struct {
     int32_t begin, end;

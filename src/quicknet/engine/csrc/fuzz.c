@@ -7,7 +7,7 @@
  * Without libFuzzer, with a mutator of its own: cc -DQN_FUZZ_MAIN -fsanitize=address,undefined ...
  *     && ./a.out SECONDS SEED FILE.qnz... */
 #include "format.h"
-#include "read.h"
+#include "reading.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

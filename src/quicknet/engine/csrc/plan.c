@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "engine.h"
-#include "read.h"
+#include "reading.h"
 
 /* Of a tile. More pixels load the weights less often and reread fewer rows for the depthwise, until they push them
  * out of the first cache: one thread is 1-2% faster with 84 than with 28. A team wants as many tiles as parts first. */

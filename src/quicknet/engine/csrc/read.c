@@ -1,5 +1,5 @@
 /* The whole file, by its parts: container.c, shape.c, bounds.c. */
-#include "read.h"
+#include "reading.h"
 
 #include <string.h>
 

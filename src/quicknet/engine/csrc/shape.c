@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "format.h"
-#include "read.h"
+#include "reading.h"
 
 static int within(uint32_t value, uint32_t least, uint32_t most) { return value >= least && value <= most; }
 

@@ -3,8 +3,8 @@
  * Nothing is believed: a length is compared with what is left of the file before it is added to an offset, sizes are
  * computed in 64 bits, and every loop ends with the file's bytes. The numbers are taken a layer at a time, and their
  * bounds checked as they are taken. */
-#ifndef QN_READ_H
-#define QN_READ_H
+#ifndef QN_READING_H
+#define QN_READING_H
 #include "net.h"
 #include "quicknet.h"
 
