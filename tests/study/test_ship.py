@@ -110,9 +110,7 @@ def test_a_run_ships_with_its_matrices_in_fp16_and_answers_alike(
         assert (part.sha256, part.size_bytes, part.url) == (sha256_file(path), path.stat().st_size, None)
 
 
-def test_where_a_class_changes_the_weights_stay_as_they_are(
-    ship: ModuleType, package: Path, run: Path, data: Dataset, tmp_path: Path
-):
+def close_run(run: Path, tmp_path: Path) -> RunFolder:
     """Two classes whose weights differ by less than fp16 can tell: the second wins by that only."""
     tensors = read_tensors(run / "model.safetensors")
     weight, bias = tensors["classifier.weight"], tensors["classifier.bias"]
@@ -121,12 +119,33 @@ def test_where_a_class_changes_the_weights_stay_as_they_are(
     bias[2] = -100
     close = RunFolder(tmp_path / "close")
     close.save_model(tensors, read_card(run / "card.json"))
+    return close
+
+
+def test_where_a_class_changes_the_weights_stay_as_they_are(
+    ship: ModuleType, package: Path, run: Path, data: Dataset, tmp_path: Path
+):
+    close = close_run(run, tmp_path)
     changed = ship.ship(close.path, NAME, None, data, None)
     assert changed > 0
+    tensors = read_tensors(close.path / "model.safetensors")
     kept = read_tensors(package / NAME / "model.safetensors")
     assert all(torch.equal(kept[name], tensors[name]) for name in tensors)
     card = read_card(package / NAME / "card.json")
     assert not card.lineage and card.metrics[-1].split == "val"
+
+
+def test_weights_to_start_from_may_change_a_few_classes_and_say_so(
+    ship: ModuleType, package: Path, run: Path, data: Dataset, tmp_path: Path
+):
+    close = close_run(run, tmp_path)
+    said = ship.Said(tolerated=1.0, licence="research use", notes="to start from")
+    changed = ship.ship(close.path, NAME, None, data, None, said)
+    assert changed > 0
+    assert read_tensors(package / NAME / "model.safetensors")["classifier.weight"].dtype == torch.float16
+    card = read_card(package / NAME / "card.json")
+    assert (card.lineage[-1].changed, card.lineage[-1].n) == (changed, 30)
+    assert (card.licence, card.notes) == ("research use", "to start from")
 
 
 def test_for_the_release_page_the_package_gets_digests_only(

@@ -3,6 +3,7 @@
     python -m quicknet.study.record accuracy NAME RUN...      runs of one recipe, a seed each
     python -m quicknet.study.record latency NAME MODEL...     measured now, in turn
     python -m quicknet.study.record frames NAME MODEL...      the smallest share of a core for 60 frames/s, JPEG 640x480
+    python -m quicknet.study.record photos NAME RUN MANIFEST  weights to start from, and the photographs they have seen
     python -m quicknet.study.record demo                      what `make demo` left in demo/
 
 Accuracy is not measured here: each finished run's card holds what it reached on `test`, by whom
@@ -23,7 +24,7 @@ from typing import Any
 from quicknet.core.card import Card, Metric, read_card
 from quicknet.core.energy import total_joules
 from quicknet.core.errors import QuickNetError, ToolError
-from quicknet.core.files import write_atomically
+from quicknet.core.files import read_json, write_atomically
 from quicknet.core.lineage import Fp16Step
 from quicknet.inference.artifact import open_artifact
 from quicknet.inference.shipped import locate
@@ -77,6 +78,27 @@ def accuracy(folders: list[Path]) -> dict[str, Any]:
         "file_bytes": (folders[0] / "model.safetensors").stat().st_size,
         "weights_sha256": [card.weights_sha256 for card, _ in runs],
         "teacher_sha256": teacher_sha256(recipes[0].distill.teacher),
+    }
+
+
+def photos(run: Path, manifest: Path) -> dict[str, Any]:
+    """Return the fields of a record of weights for photographs: accuracy on `val`, there is no `test`."""
+    card, recipe = read_card(run / "card.json"), load_recipe(str(run / "recipe.toml"))
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    metric = next(metric for metric in card.metrics if (metric.name, metric.split) == ("top1", "val"))
+    return {
+        "kind": "photos",
+        "network": card.model.name,
+        "image_size": card.preprocess.size,
+        "recipe": recipe.to_dict(),
+        "data_sha256": card.data.sha256 if card.data else None,
+        "split": metric.split,
+        "n": metric.n,
+        "top1": metric.value,
+        "training_seconds": round(sum(epoch["seconds"] for epoch in log), 1),
+        "log": log,
+        "weights_sha256": card.weights_sha256,
+        "manifest": read_json(manifest, "the manifest"),
     }
 
 
@@ -150,7 +172,7 @@ def frames(models: list[Path]) -> list[dict[str, Any]]:
 def main() -> int:
     """Carry out the command; return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("kind", choices=["accuracy", "latency", "frames", "demo"])
+    parser.add_argument("kind", choices=["accuracy", "latency", "frames", "photos", "demo"])
     parser.add_argument("name", nargs="?", default="demo")
     parser.add_argument("models", nargs="*", type=Path)
     options = parser.parse_args()
@@ -161,6 +183,9 @@ def main() -> int:
             command, fields = "make demo && python -m quicknet.study.record demo", demo()
         elif options.kind == "accuracy":
             command, fields = training_command(options.models), accuracy(options.models)
+        elif options.kind == "photos":
+            run, manifest = options.models
+            command, fields = training_command([run]), photos(run, manifest)
         elif options.kind == "frames":
             names = [str(model) for model in options.models]
             command = shlex.join(["python", "-m", "quicknet.study.record", "frames", options.name, *names])
