@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,3 +76,9 @@ def finished_run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     list(training.fit(one))
     training.finish(one)
     return folder
+
+
+@pytest.fixture
+def run_dir(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy to be damaged."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))

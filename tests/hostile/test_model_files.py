@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +15,6 @@ import torch
 from quicknet.core.files import sha256_file
 
 from .conftest import Refused
-
-
-@pytest.fixture
-def run_dir(finished_run: Path, tmp_path: Path) -> Path:
-    """A copy to be damaged."""
-    return Path(shutil.copytree(finished_run, tmp_path / "run"))
 
 
 @pytest.fixture
