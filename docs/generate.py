@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import figure
+import folders
 import msgspec
 import tables
 
@@ -75,6 +76,7 @@ def _blocks(results: Path) -> dict[str, Callable[[], str]]:
         "quantize": lambda: tables.quantized(records),
         "records": lambda: tables.all_records(records),
         "photographs": tables.photographs,
+        "folders": lambda: folders.learned(records),
         "references": lambda: tables.published(references),
         "commands": _commands,
         "recipes": _recipes,
