@@ -1,6 +1,7 @@
-"""Pictures with the statistics of photographs, drawn, and folders of them."""
+"""Pictures with the statistics of photographs, drawn, and folders and git repositories of them."""
 
 import io
+import subprocess
 
 import numpy as np
 from PIL import Image
@@ -29,4 +30,19 @@ def put(root, files: dict[str, bytes]):
     for name, content in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
+    return root
+
+
+def git(*arguments, given=None) -> str:
+    run = subprocess.run(["git", *map(str, arguments)], check=True, capture_output=True, input=given)
+    return run.stdout.decode()
+
+
+def repository(root, files: dict[str, bytes], work=None):
+    """Return the bare git directory of one commit of `files` or of the folder `work`."""
+    git("init", "--quiet", "--bare", root)
+    work = put(work or root.with_name(f"{root.name}.work"), files)
+    at = ("--git-dir", root, "--work-tree", work)
+    git(*at, "add", "--all")
+    git(*at, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "pictures")
     return root

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from photographs import jpeg, numbered, photo, put
+from photographs import git, jpeg, numbered, photo, put, repository
 from quicknet.core.errors import DataError, ToolError
 from quicknet.data import DataRequest, load_data
 from quicknet.study import trees
@@ -21,21 +20,6 @@ from quicknet.study.sources import SOURCES, Source, labelled
 from quicknet.study.trees import open_tree
 
 IDS = ("n01532829", "n02099601")
-
-
-def git(*arguments, given=None) -> str:
-    run = subprocess.run(["git", *map(str, arguments)], check=True, capture_output=True, input=given)
-    return run.stdout.decode()
-
-
-def repository(root, files: dict[str, bytes], work=None):
-    """Return the bare git directory of one commit of `files` or of the folder `work`."""
-    git("init", "--quiet", "--bare", root)
-    work = put(work or root.with_name(f"{root.name}.work"), files)
-    at = ("--git-dir", root, "--work-tree", work)
-    git(*at, "add", "--all")
-    git(*at, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "pictures")
-    return root
 
 
 def plan(*sources, **settings) -> Plan:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The pictures of one folder that is judged by: rows `start` to `stop` of what is compared, and contents."""
+    """The pictures of a folder that a set is compared with: rows `start` to `stop` of thumbnails, and contents."""
 
     name: str
     commit: str  # empty for a folder that is not read from git
@@ -25,6 +27,16 @@ class Judged:
     stop: int
     digests: frozenset[str]
     undecodable: int
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a manifest says of them."""
+        return {
+            "folder": self.name,
+            "commit": self.commit,
+            "pictures": self.stop - self.start,
+            "undecodable": self.undecodable,
+            "sha256": hashlib.sha256("\n".join(sorted(self.digests)).encode()).hexdigest(),  # over contents
+        }
 
 
 def overlap(digests: Sequence[str], pairs: Pairs, judged: Judged) -> Mask:

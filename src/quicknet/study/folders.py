@@ -32,7 +32,7 @@ FOLDERS = {
     for source in (
         Source(
             name="trashnet",
-            holds="6 kinds of refuse on white board, 512x384 (Yang & Thung 2016)",
+            holds="6 kinds of refuse on white board, 512x384 squeezed to 384x512 (Yang & Thung 2016)",
             repository="congduytran12/Trash-Classification-",
             commit="00212f2c18dcdb9045c74481eaae5baaf72537df",
             terms="MIT (garythung/trashnet)",
@@ -40,21 +40,23 @@ FOLDERS = {
         ),
         Source(
             name="flowers",
-            holds="5 kinds of flowers, shorter side about 240",
-            repository="martinwestin/flower_classification",
-            commit="c169e7e4038bc0e0e2fe80090b6dc8919539816f",
-            layouts=(r"flowers/(?P<label>[^/]+)/[^/]+",),
+            # the usual mirror of 4,317 has pictures of 128x128 whose detail is that of 32x32
+            holds="5 kinds of flowers: 3,119 of TensorFlow's flower photos, stretched to 224x224",
+            repository="yhuag/Transfer-Learning-for-Flower-Classification-by-ResNet",
+            commit="0068ba196b1a2e53bf122412aaa516622ba05d1a",
+            terms="CC BY 2.0, by the archive that they are from (flower_photos, LICENSE.txt)",
+            layouts=(r"flowers/(?:train|val)/(?P<label>[^/]+)/[^/]+",),
         ),
         Source(
             name="monkeys",
-            holds="10 kinds of monkeys, training and validation together",
+            holds="10 kinds of monkeys, training and validation together, stretched to 250x250",
             repository="nikhildutta333/Monkey-Species-Classification",
             commit="cb62130b182246b59ed74614734320e61eb6aacc",
             layouts=(r"(?:training|validation)/(?P<label>n[0-9])/[^/]+",),
         ),
         Source(
             name="cats_and_dogs",
-            holds="2 classes of 2,000: a part of Asirra (Elson et al. 2007)",
+            holds="2 classes of 2,000, about 500x375: a part of Asirra (Elson et al. 2007)",
             repository="chanakya2734/Image-classification-using-CNN",
             commit="bf746c6e53f1edacd97b383de350f7a495cef0e1",
             layouts=(r"dataset/(?:training|test)_set/(?P<label>cats|dogs)/[^/]+",),
@@ -102,10 +104,9 @@ def _build(places: dict[str, Path], work: Path, against: Path | None, quiet: boo
         left_out = overlap([picture.sha256 for picture in pictures], pairs, learned)
     thumbnails_file.unlink()
     _sort(work, pictures, left_out)
-    described = None if learned is None else {"name": learned.name, "pictures": learned.stop - learned.start}
     return {
         "format": 1,
-        "against": described,
+        "against": None if learned is None else learned.describe(),
         "folders": {name: _describe(name, gathered, left_out) for name in places},
     }
 

@@ -150,14 +150,7 @@ def _digest(pictures: list[Picture], kept: Mask, held: Mask) -> str:
 
 
 def _excluded(judged: Judged, hit: Mask) -> dict[str, Any]:
-    return {
-        "folder": judged.name,
-        "commit": judged.commit,
-        "pictures": judged.stop - judged.start,
-        "undecodable": judged.undecodable,
-        "sha256": hashlib.sha256("\n".join(sorted(judged.digests)).encode()).hexdigest(),  # over contents
-        "left_out": int(hit.sum()),  # pictures of the set
-    }
+    return {**judged.describe(), "left_out": int(hit.sum())}  # pictures of the set
 
 
 def _sources(gathered: Gathering, kept: Mask, held: Mask, plan: Plan) -> dict[str, Any]:
