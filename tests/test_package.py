@@ -191,7 +191,7 @@ def draw_things(folder: Path) -> dict[str, str]:
     return {"1.png": "ship", "2.png": "airplane", "3.png": "truck", "4.png": "automobile"}
 
 
-@pytest.mark.parametrize("name", quicknet.list_weights())
+@pytest.mark.parametrize("name", quicknet.list_weights("*.cifar10"))
 def test_shipped_weights_classify_right_after_installation(name: str, light: Path, place: Path):
     expected = draw_things(place)
     completed = command(light, "predict", name, *expected, "--json")

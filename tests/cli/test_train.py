@@ -416,15 +416,15 @@ def test_classes_that_differ_much_in_size_are_said(tmp_path: Path, capfd: pytest
 
 
 def test_fine_tuning_has_the_parents_preprocessing_unless_asked(data: Path, whole: Path, tmp_path: Path):
-    """The recipe `photos` would have 96 pixels."""
+    """The recipe `scratch` would have 96 pixels."""
     photos, grey = pictures(tmp_path / "photos"), tmp_path / "grey"
     short = ["--epochs", "1", "--quiet"]
     mode = ["--set", "data.mode=L", "--set", "data.resize=stretch", "--size", "24"]
     tiny = [word for setting in TINY for word in ("--set", setting)]
-    assert run(["train", str(photos), "--run", str(grey), *mode, *tiny, *short]) == 0
+    assert run(["train", str(photos), "--from", "none", "--run", str(grey), *mode, *tiny, *short]) == 0
     for number, (parent, more, expected) in enumerate(
         [
-            (whole, ["--recipe", "photos"], (32, "RGB", "shorter")),
+            (whole, ["--recipe", "scratch"], (32, "RGB", "shorter")),
             (whole, ["--size", "48"], (48, "RGB", "shorter")),
             (grey, [], (24, "L", "stretch")),
         ]

@@ -172,7 +172,7 @@ def test_a_run_whose_pictures_cannot_all_be_read_now(tmp_path: Path, refused: Re
     for number, name in enumerate(("cat", "dog")):
         pictures(tmp_path / "pets" / name, 30, number)
     settings = [word for setting in (*TINY, "train.epochs=1") for word in ("--set", setting)]
-    assert run(["train", "pets", "--run", "run", "--quiet", "--set", "data.size=32", *settings]) == 0
+    assert run(["train", "pets", "--from", "none", "--run", "run", "--quiet", "--set", "data.size=32", *settings]) == 0
     shutil.rmtree(tmp_path / "cache")
     real = PngImagePlugin.PngImageFile.load
 

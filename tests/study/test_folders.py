@@ -43,6 +43,16 @@ def test_what_was_learned_from_is_left_out_and_named(monkeys, tmp_path):
     assert data.classes == ("n0", "n1", "n2")
 
 
+def test_of_pictures_that_are_nearly_equal_the_first_is_kept(monkeys, tmp_path):
+    put(
+        monkeys,
+        {"training/n2/20b.jpg": jpeg(photo(20).resize((80, 70)), 60), "validation/n1/x.jpg": jpeg(photo(21), 50)},
+    )
+    folder = build({"monkeys": monkeys}, tmp_path / "out", quiet=True)["folders"]["monkeys"]
+    assert folder["pictures"] == 19  # one split would learn from the one and be judged by the other
+    assert len(folder["left_out"]) == 2
+
+
 def test_the_same_sources_give_the_same_folders(monkeys, tmp_path):
     manifests = [build({"monkeys": monkeys}, tmp_path / name, quiet=True) for name in ("a", "b")]
     assert manifests[0] == manifests[1] == json.loads((tmp_path / "a" / "manifest.json").read_text())

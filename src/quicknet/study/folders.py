@@ -1,7 +1,7 @@
 """`python -m quicknet.study.folders NAME=PLACE… --out DIR [--against PHOTOS]`: folders that weights are judged by.
 
-DIR/NAME holds a folder per class and the pictures as they came, each content once; DIR/manifest.json
-says what is there, from where, and what was left out: every picture that is equal or nearly equal to
+DIR/NAME holds a folder per class and the pictures as they came; DIR/manifest.json says what is there,
+from where, and what was left out: every picture that is equal or nearly equal to one before it, or to
 one in PHOTOS, the set that the weights have learned from. DIR appears whole or not at all.
 """
 
@@ -21,8 +21,8 @@ import numpy as np
 
 from quicknet.core.errors import DataError, QuickNetError, ToolError
 from quicknet.core.files import write_atomically
-from quicknet.data.similar import SIDE, near_duplicates
-from quicknet.study.choose import Mask, overlap
+from quicknet.data.similar import SIDE, groups_of, near_duplicates
+from quicknet.study.choose import Mask, Pairs, overlap
 from quicknet.study.gather import Gathering, Picture, take_judged
 from quicknet.study.sources import Source
 
@@ -98,17 +98,25 @@ def _build(places: dict[str, Path], work: Path, against: Path | None, quiet: boo
         learned = None if against is None else take_judged(against, thumbnails, quiet)
         rows = thumbnails.tell() // (SIDE * SIDE * 3)
     pictures = gathered.pictures
-    left_out = np.zeros(len(pictures), np.bool_)
-    if learned is not None:
-        pairs = near_duplicates(np.memmap(thumbnails_file, np.uint8, "r", shape=(rows, SIDE, SIDE, 3)))
-        left_out = overlap([picture.sha256 for picture in pictures], pairs, learned)
+    pairs = near_duplicates(np.memmap(thumbnails_file, np.uint8, "r", shape=(rows, SIDE, SIDE, 3)))
     thumbnails_file.unlink()
+    left_out = repeated(pairs, len(pictures))
+    if learned is not None:
+        left_out |= overlap([picture.sha256 for picture in pictures], pairs, learned)
     _sort(work, pictures, left_out)
     return {
         "format": 1,
         "against": None if learned is None else learned.describe(),
         "folders": {name: _describe(name, gathered, left_out) for name in places},
     }
+
+
+def repeated(pairs: Pairs, count: int) -> Mask:
+    """Return (count,) which pictures nearly equal one before: else one is learned from and the other judged."""
+    mask = np.zeros(count, np.bool_)
+    for members in groups_of(pairs[(pairs < count).all(axis=1)]):
+        mask[members[1:]] = True
+    return mask
 
 
 def _sort(work: Path, pictures: list[Picture], left_out: Mask) -> None:

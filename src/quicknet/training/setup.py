@@ -177,7 +177,11 @@ def _inherited_model(parent: tuple[Network, Card], recipe: Recipe, data: Dataset
     config = _config_at(model.config, data.spec.size)
     changed = {**config.to_dict(), **recipe.model.overrides}
     resized = model_from_record(card.model.replace(config=changed))
-    load_weights(resized, model.state_dict(), Path(str(recipe.model.start_from)))
+    try:
+        load_weights(resized, model.state_dict(), Path(str(recipe.model.start_from)))
+    except CheckpointError as error:
+        mend = "leave model.overrides out, or start from nothing (--from none)"
+        raise CheckpointError(f"{error}; {mend}") from error
     if data.classes != card.classes:
         resized.reset_classifier(len(data.classes))
     return resized
