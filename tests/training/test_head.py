@@ -75,7 +75,6 @@ def test_a_run_stopped_after_the_head_goes_on_to_the_same_weights(parent, shades
         records = training.fit(run)
         next(records)
         if stops:
-            records.close()
             run = training.resume(tmp_path / name, CPU)
             records = training.fit(run)
         assert [record.epoch for record in records] == [1, 2, 3]

@@ -18,7 +18,8 @@ from quicknet.deploy.export import export
 from quicknet.models.costs import count_costs
 from quicknet.models.registry import model_from_record
 from quicknet.training.checkpoint import TorchClassifier, load_model
-from quicknet.training.run import Validation, resident
+from quicknet.training.run import resident
+from quicknet.training.state import Validation
 
 CPU = torch.device("cpu")
 
