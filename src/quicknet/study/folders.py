@@ -8,8 +8,6 @@ one in PHOTOS, the set that the weights have learned from. DIR appears whole or 
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 import sys
 from collections import Counter
 from dataclasses import asdict
@@ -19,11 +17,10 @@ from typing import Any
 import click
 import numpy as np
 
-from quicknet.core.errors import DataError, QuickNetError, ToolError
-from quicknet.core.files import write_atomically
+from quicknet.core.errors import DataError, QuickNetError
 from quicknet.data.similar import SIDE, groups_of, near_duplicates
 from quicknet.study.choose import Mask, Pairs, overlap
-from quicknet.study.gather import Gathering, Picture, take_judged
+from quicknet.study.gather import Gathering, Picture, new_folder, take_judged, write_manifest
 from quicknet.study.sources import Source
 
 # `terms` as far as the repositories, or those whom they have the pictures from, say
@@ -70,21 +67,9 @@ def build(places: dict[str, Path], out: Path, against: Path | None = None, quiet
 
     Raises DataError for sources that cannot be used or an `out` that is taken, ToolError for the disk.
     """
-    if out.exists():
-        raise DataError(f"{out} is there already; remove it or name another folder")
-    work = out.with_name(f".{out.name}.building")
-    try:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
+    with new_folder(out) as work:
         manifest = _build(places, work, against, quiet)
-        write_atomically(work / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-        work.rename(out)
-    except OSError as error:
-        raise ToolError(
-            f"cannot write {out} ({error.strerror or error}); free some space or name another folder"
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        write_manifest(work, manifest)
     return manifest
 
 

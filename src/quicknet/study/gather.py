@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quicknet.core.card import PreprocessSpec
-from quicknet.core.errors import DataError
-from quicknet.core.files import sha256_bytes
+from quicknet.core.errors import DataError, ToolError
+from quicknet.core.files import sha256_bytes, write_atomically
 from quicknet.core.progress import progress
 from quicknet.data.contents import in_threads
 from quicknet.data.similar import SIDE
@@ -55,6 +59,35 @@ class _Task(NamedTuple):
     picture: Picture
     path: str
     blob: bytes
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Give a folder to fill, which becomes `out` at the end: whole, or not at all.
+
+    Raises DataError for an `out` that is taken, ToolError for the disk.
+    """
+    if out.exists():
+        raise DataError(f"{out} is there already; remove it or name another folder")
+    work = out.with_name(f".{out.name}.building")  # of an earlier, interrupted build: begun again
+    try:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        yield work
+        if hasattr(os, "sync"):  # not on Windows
+            os.sync()  # one for all files: each on its own takes the disk milliseconds
+        work.rename(out)
+    except OSError as error:
+        raise ToolError(
+            f"cannot write {out} ({error.strerror or error}); free some space or name another folder"
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write what is in the folder, from where and under which terms."""
+    write_atomically(folder / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
 
 
 class Gathering:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -21,11 +19,10 @@ from typing import Any
 import click
 import numpy as np
 
-from quicknet.core.errors import DataError, QuickNetError, ToolError
-from quicknet.core.files import write_atomically
+from quicknet.core.errors import DataError, QuickNetError
 from quicknet.data.similar import SIDE, near_duplicates
 from quicknet.study.choose import Judged, Mask, Pairs, hold_out, overlap
-from quicknet.study.gather import Gathering, Picture, take_judged
+from quicknet.study.gather import Gathering, Picture, new_folder, take_judged, write_manifest
 from quicknet.study.sources import SOURCES, Source
 
 VAL_SHARE = 0.02
@@ -47,23 +44,10 @@ def build(plan: Plan, out: Path, quiet: bool = False) -> dict[str, Any]:
 
     Raises DataError for sources that cannot be used or an `out` that is taken, ToolError for the disk.
     """
-    if out.exists():
-        raise DataError(f"{out} is there already; remove it or name another folder")
-    work = out.with_name(f".{out.name}.building")  # of an earlier, interrupted build: begun again
-    try:
-        shutil.rmtree(work, ignore_errors=True)
-        (work / "train").mkdir(parents=True)
+    with new_folder(out) as work:
+        (work / "train").mkdir()
         manifest = _build(plan, work, quiet)
-        write_atomically(work / "manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-        if hasattr(os, "sync"):  # not on Windows
-            os.sync()  # one for all files: each on its own takes the disk milliseconds
-        work.rename(out)
-    except OSError as error:
-        raise ToolError(
-            f"cannot write {out} ({error.strerror or error}); free some space or name another folder"
-        ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        write_manifest(work, manifest)
     return manifest
 
 
