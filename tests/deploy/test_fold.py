@@ -28,6 +28,7 @@ SPEC = PreprocessSpec(mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
         ("quicknet_xs", {"activation": "relu", "kernel_sizes": [5, 3, 7, 3]}),
         ("darknet_32", {"widths": [8, 16, 32, 8]}),
         ("wide_resnet_16_8", {"depth": 10, "widen": 1}),
+        ("speedy", {"stem_width": 5, "widths": [8, 12]}),
         ("parts", {}),
     ],
 )

@@ -45,6 +45,7 @@ def session(blob: bytes) -> Any:
         ("quicknet_xs", {"activation": "relu", "image_size": 50, "num_classes": 3}, "RGB"),
         ("darknet_32", {"widths": [8, 16, 32, 8]}, "RGB"),
         ("wide_resnet_16_8", {"depth": 16, "widen": 1}, "RGB"),
+        ("speedy", {"stem_width": 8, "widths": [8, 16, 24]}, "RGB"),
         ("parts", {"image_size": 40, "num_classes": 5}, "RGBA"),
     ],
 )

@@ -125,6 +125,9 @@ def test_what_no_qnz_can_hold_is_refused_by_name() -> None:
     darknet: Any = create_model("darknet_32", widths=[8, 16, 32, 8]).eval()
     with pytest.raises(ConfigError, match="only QuickNets"):
         quantize(fold(darknet, spec), images, "w7a8")
+    speedy: Any = create_model("speedy", stem_width=8, widths=[8, 16]).eval()
+    with pytest.raises(ConfigError, match=r"is a GELU activation, and a \.qnz holds.*use --format onnx"):
+        quantize(fold(speedy, spec), images, "w7a8")
     net = fold(settled(spec), spec)
     with pytest.raises(DataError, match="3 images are too few"):
         quantize(net, images[:3], "w7a8")

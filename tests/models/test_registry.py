@@ -19,6 +19,9 @@ COUNTS = {  # name: (parameters, multiply-adds at the model's own size)
     # 36.5 M and 11.0 M parameters as published
     "wide_resnet_28_10": (36_479_194, None),
     "wide_resnet_16_8": (10_961_370, None),
+    # 9.97 M and 0.50 G: a probe of this shape, from which its speed is known
+    "speedy": (9_965_450, 496_711_424),
+    "speedy_s": (3_190_490, 160_651_552),
 }
 
 
@@ -98,6 +101,23 @@ def test_an_explicit_stride_wins():
 def test_a_config_that_cannot_be_a_network_is_refused_by_name(overrides, words):
     with pytest.raises(ConfigError, match=words):
         create_model("quicknet_xs", **overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"widths": ()}, "1 to 8 widths"),
+        ({"widths": (64,) * 9}, "1 to 8 widths"),
+        ({"stem_width": 0}, "within 1..8192"),
+        ({"widths": (64, 8193)}, "within 1..8192"),
+        ({"widths": (8192,) * 8, "image_size": 1024}, "over the limit"),
+        ({"image_size": 16, "widths": (64,) * 4}, "too small for 4 poolings"),
+        ({"width": 64}, "did you mean 'widths'"),
+    ],
+)
+def test_a_dense_network_that_cannot_be_is_refused_by_name(overrides, words):
+    with pytest.raises(ConfigError, match=words):
+        create_model("speedy", **overrides)
 
 
 def test_an_unknown_model_names_the_nearest():

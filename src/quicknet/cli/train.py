@@ -56,7 +56,7 @@ stops at once.
 @click.option(
     "--recipe",
     metavar="NAME",
-    help="Use fast, best, paper, photos, scratch, or a .toml file.  "
+    help="Use fast, best, paper, photos, scratch, teacher, or a .toml file.  "
     "[default: fast; for a folder photos, or scratch without weights to start from]",
 )
 @click.option("--run", "run_name", metavar="FOLDER", help="Write this run folder.  [default: runs/DATA-MODEL-RECIPE]")

@@ -161,6 +161,8 @@ def chain(net: Folded) -> Chain:
     """Return a folded network as a chain. Raises ConfigError, naming the node, where it is none."""
     before = IMAGE
     for node in net.nodes:
+        if isinstance(node, Activation) and node.kind != "slope":
+            raise _unchained(f"{node.name} is a {node.kind.upper()} activation")
         if node.inputs != (before,):
             of = "an earlier layer's output" if len(node.inputs) == 1 else f"{len(node.inputs)} inputs"
             raise _unchained(f"{node.name} takes {of}")

@@ -22,6 +22,8 @@ MODELS = {
     "darknet_32": "quicknet.models.darknet:darknet_32",
     "wide_resnet_16_8": "quicknet.models.wide_resnet:wide_resnet_16_8",
     "wide_resnet_28_10": "quicknet.models.wide_resnet:wide_resnet_28_10",
+    "speedy": "quicknet.models.speedy:speedy",
+    "speedy_s": "quicknet.models.speedy:speedy_s",
 }
 
 
