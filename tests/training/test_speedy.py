@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_it_trains_with_every_recipe(name: str, tiny_cifar: Path, tmp_path: Path
 
 
 def test_it_is_resumed_bit_for_bit(trained: Path, tiny_cifar: Path, tmp_path: Path):
-    started = training.start(small(tiny_cifar), tmp_path / "cut", CPU)
+    started: Any = training.start(small(tiny_cifar), tmp_path / "cut", CPU)
     show = started.meter.show
 
     def stop(loss, state):

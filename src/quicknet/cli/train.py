@@ -195,8 +195,8 @@ def _carry_out(run: Run, as_json: bool, quiet: bool) -> int:
     from quicknet import training
     from quicknet.training.tensorboard import scalars
 
-    rate = Rate()
-    live = Live(lambda: _live_line(run, rate), stderr(), quiet or not run.world.main)
+    rate, asking = Rate(), Rate()
+    live = Live(lambda: _asking_line(run, asking) or _live_line(run, rate), stderr(), quiet or not run.world.main)
     for line in [*training.describe(run), f"run      {run.folder.path}"]:
         live.say(line)
     unbalanced = run.unbalanced("val")
@@ -210,7 +210,7 @@ def _carry_out(run: Run, as_json: bool, quiet: bool) -> int:
                     if as_json and run.world.main:
                         click.echo(json.dumps({"event": "epoch", **record.to_dict()}))
         except training.Interrupted:
-            return _stopped(run, "saved")
+            return _stopped(run, "saved" if run.meter.asked is None else "the teacher's answers so far are kept")
         except KeyboardInterrupt:  # the second one
             return _stopped(run, "at once, what was saved before is whole")
     if run.world.main:
@@ -227,7 +227,7 @@ def _stopped(run: Run, how: str) -> int:
     if run.world.main:
         again = f"quicknet train --resume {shlex.quote(str(run.folder.path))}"
         if not (run.folder.path / "last.json").exists():
-            again = "the same command again (nothing was saved yet)"
+            again = "the same command again" + (" (nothing was saved yet)" if run.meter.asked is None else "")
         click.echo(shown(f"stopped  {how}; go on with: {again}"), err=True)
     return 130
 
@@ -262,6 +262,18 @@ class _stopping:
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before:
             signal.signal(number, handler)
+
+
+def _asking_line(run: Run, rate: Rate) -> str:
+    """Return how far the teacher is with the answers that are kept, and the time left; "" once it is through."""
+    asked = run.meter.asked
+    if asked is None:
+        return ""
+    left = rate.left(asked.done, asked.images)
+    return (
+        f"teacher's answers {asked.done * asked.epochs // asked.images}/{asked.epochs}  "
+        f"image {asked.done:,}/{asked.images:,}" + (f"  {duration(left)} left" if left is not None else "")
+    )
 
 
 def _live_line(run: Run, rate: Rate) -> str:

@@ -22,6 +22,7 @@ from quicknet.core.lock import lock_file
 
 _CHUNK = 1 << 20
 _HEAD_BYTES = 16
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LIMIT_JSON_BYTES = 16 << 20
 # A value takes up to 110 bytes once parsed (an entry of an object with its key), so these 29 MB. A card of
 # 7,000 classes has 231,000, nearly all of them its test vectors' logits.
@@ -73,13 +74,27 @@ def write_atomically(path: Path, blob: bytes | str) -> None:
         ) from error
 
 
+def reserve_space(handle: int, size_bytes: int) -> None:
+    """Take the room for a file of this size: a full disk is an error (OSError) now and not after an hour of work.
+
+    Does nothing where the system or the file system cannot.
+    """
+    try:
+        os.posix_fallocate(handle, 0, size_bytes)
+    except (AttributeError, NotImplementedError):  # macOS and Windows
+        return
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+
+
 def write_advice(error: OSError) -> str:
     """Return what to do where a file or folder could not be written, in half a sentence."""
     if error.errno == errno.EROFS:
         return "it is on a read-only medium, so copy the folder to one that can be written or name another folder"
     if error.errno in (errno.EACCES, errno.EPERM):
         return "make it writable for this user or name another folder"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in _FULL:
         return "free some space or choose another folder"
     return "check the disk or choose another folder"
 

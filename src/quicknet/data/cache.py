@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import ToolError
+from quicknet.core.files import reserve_space
 from quicknet.core.places import cache_error, locked
 
 _FORMAT = 2
@@ -177,9 +178,7 @@ def _write(path: Path, contents: list[str], rows: Iterator[Decoded], spec: Prepr
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "w+b") as file:
-            # a full disk is an error now and not after an hour of decoding; some file systems cannot reserve
-            with contextlib.suppress(AttributeError, NotImplementedError):
-                _reserve(file.fileno(), _HEAD_BYTES + row_bytes * len(contents))
+            reserve_space(file.fileno(), _HEAD_BYTES + row_bytes * len(contents))
             file.seek(_HEAD_BYTES)
             digest, rows_written, tail = _write_rows(file, contents, rows, row_bytes)
             digest.update(tail)
@@ -227,16 +226,6 @@ def _write_rows(
     bad = {content: failure.reason for content, failure in failures.items()}
     unread = [content for content, failure in failures.items() if not failure.proven]
     return digest, len(placed), json.dumps({"sources": placed, "bad": bad, "unread": unread}).encode()
-
-
-def _reserve(handle: int, size_bytes: int) -> None:
-    import errno
-
-    try:
-        os.posix_fallocate(handle, 0, size_bytes)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
 
 
 def _head(rows: int, spec: PreprocessSpec, tail_bytes: int, sha256: str) -> bytes:

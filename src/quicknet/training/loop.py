@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quicknet.data.augment import Batch
+from quicknet.training.ask import ask_ahead, teacher_logits
 from quicknet.training.checkpoint import EpochRecord
 from quicknet.training.head import fit_head
 from quicknet.training.optim import factor
@@ -41,6 +42,9 @@ def fit(run: Run) -> Iterator[EpochRecord]:
     gc.freeze()
     if run.fits_head_first and not run.steps_done():
         yield first_answer(run)
+    for _ in ask_ahead(run):
+        if run.stop_requested:  # of this process: others may have other answers left to ask for
+            raise Interrupted
     while state.epoch < run.recipe.train.epochs and not run.out_of_patience():
         run.model.train()
         for indices in run.remaining_batches():
@@ -65,7 +69,7 @@ def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
     total, correct = torch.zeros((), device=run.device), torch.zeros_like(state.correct)
     for chunk in np.array_split(indices, min(recipe.accumulate, len(indices))):
         part = torch.from_numpy(run.world.part(chunk))
-        batch = run.augmenter.batch(part, state.epoch, run.image_size()).to(run.device)
+        batch = run.augmenter.batch(part, run.view(), run.image_size()).to(run.device)
         with run.autocast():
             logits = run.forward(batch.images)
             losses = loss_of(run, logits, batch)
@@ -98,7 +102,7 @@ def loss_of(run: Run, logits: Tensor, batch: Batch) -> Tensor:
         return losses
     settings = run.recipe.distill
     with torch.no_grad():
-        target = F.log_softmax(run.teacher(batch.images).float() / settings.temperature, 1)
+        target = F.log_softmax(teacher_logits(run, batch) / settings.temperature, 1)
     student = F.log_softmax(logits / settings.temperature, 1)
     divergence = F.kl_div(student, target, reduction="none", log_target=True).sum(1) * settings.temperature**2
     return (1 - settings.weight) * losses + settings.weight * divergence

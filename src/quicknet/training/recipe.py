@@ -22,6 +22,7 @@ from quicknet.data.request import DataRequest
 from quicknet.inference.shipped import names_with_run, or_names_with_run
 
 _LIMIT_BYTES = 1 << 20
+_MAX_EPOCHS = 1_000_000
 NO_PARENT = "none"  # as `start_from`
 INHERITED = ("size", "mode", "resize")  # settings of [data] that a fine-tuned network has from its parent
 
@@ -145,7 +146,7 @@ class TrainSettings(Settings, frozen=True, kw_only=True):
         """Refuse loops that do nothing or never end."""
         if min(self.epochs, self.batch_size, self.accumulate, self.evaluate_every) < 1:
             raise ConfigError("train: epochs, batch_size, accumulate and evaluate_every must be at least 1")
-        if self.epochs > 1_000_000 or self.batch_size > 1 << 20 or not 0 <= self.seed < 1 << 63:
+        if self.epochs > _MAX_EPOCHS or self.batch_size > 1 << 20 or not 0 <= self.seed < 1 << 63:
             raise ConfigError("train: at most 1,000,000 epochs, 1,048,576 images a batch, a seed in 0..2^63-1")
         if self.views is not None and self.views < 1:
             raise ConfigError(f"train.views {self.views} must be at least 1")
@@ -164,10 +165,13 @@ class DistillSettings(Settings, frozen=True, kw_only=True):
     """Learning from a teacher on the same augmented view (Hinton et al. 2015, §2).
 
     `mirror`: the teacher answers with the mean of its logits for the view and its mirror image.
+    `kept`: the teacher answers for so many epochs' views once, and the later epochs show them again;
+    0 asks it in every step.
     """
 
     teacher: str | None = None
     mirror: bool = False
+    kept: int = 0
     weight: float = 0.9
     temperature: float = 4.0
 
@@ -175,6 +179,10 @@ class DistillSettings(Settings, frozen=True, kw_only=True):
         """Refuse weights outside 0..1."""
         if not 0 <= self.weight <= 1 or self.temperature <= 0:
             raise ConfigError("distill.weight must lie in 0..1, distill.temperature be positive")
+        if not 0 <= self.kept <= _MAX_EPOCHS:
+            raise ConfigError(f"distill.kept {self.kept} must lie in 0..{_MAX_EPOCHS:,}")
+        if self.kept and self.teacher is None:
+            raise ConfigError(f"distill.kept {self.kept} needs a teacher that answers; name one with --teacher")
 
 
 class Recipe(Settings, frozen=True, kw_only=True):

@@ -39,6 +39,7 @@ from quicknet.training.checkpoint import RunFolder, load_weights
 from quicknet.training.distributed import World
 from quicknet.training.ema import Ema
 from quicknet.training.evaluate import predict_logits
+from quicknet.training.kept import keep_answers, uses_bf16
 from quicknet.training.optim import Optimizer
 from quicknet.training.recipe import Recipe, lower_rate
 from quicknet.training.state import HeadFit, Meter, State, Validation
@@ -107,6 +108,7 @@ class Run:
         self.class_weights = self._class_weights()
         self.ema = Ema(self.model, self.recipe.train.ema_decay) if self.recipe.train.ema_decay else None
         self.teacher = parts.teacher
+        self.kept = keep_answers(self.recipe, self.data, self.teacher, self.device)
         self.fits_head_first = parts.fresh_classifier and self.recipe.train.head_first
         self.head: HeadFit | None = None
         self.state = State(self._zero(torch.int64), self._zero(torch.float32))
@@ -147,6 +149,10 @@ class Run:
         sizes = [size for share, size in self.recipe.train.sizes if share <= self.progress()]
         return sizes[-1] if sizes else None
 
+    def view(self) -> int:
+        """The epoch whose augmented views this one shows: itself, or an earlier one whose answers are kept."""
+        return self.state.epoch if self.kept is None else self.kept.view(self.state.epoch)
+
     def step_seed(self) -> int:
         """Seed of everything random in this step but augmentation, by (seed, epoch, step)."""
         words = (self.recipe.train.seed, self.state.epoch, self.state.step)
@@ -169,10 +175,8 @@ class Run:
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """bfloat16 where the recipe or the device asks for it."""
-        precision = self.recipe.train.precision
-        if precision == "bf16" or (precision == "auto" and self.device.type == "cuda"):
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return contextlib.nullcontext()
+        bf16 = uses_bf16(self.recipe.train, self.device)
+        return torch.autocast(self.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
     # --- validation -----------------------------------------------------------------------
 

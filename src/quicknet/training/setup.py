@@ -45,6 +45,7 @@ def choose_device(name: str = "auto") -> torch.device:
 def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     """Return a fresh run. Raises QuickNetError for data, model or folder that cannot be used."""
     run_folder = RunFolder(folder)
+    _require_other_folder(recipe, folder)
     if run_folder.exists():
         raise CheckpointError(
             f"{folder} holds a run already; go on with --resume {folder}, or name another folder with --run"
@@ -83,6 +84,7 @@ def resume(folder: Path, device: torch.device, source: str | None = None) -> Run
     run_folder = RunFolder(folder)
     saved = run_folder.load_counters()
     recipe = run_folder.read_recipe()
+    _require_other_folder(recipe, folder)
     if source is not None:
         recipe = recipe.replace(data={**recipe.data.to_dict(), "source": source})
     else:
@@ -92,7 +94,9 @@ def resume(folder: Path, device: torch.device, source: str | None = None) -> Run
     request = recipe.data.request().replace(spec=saved.preprocess.to_dict(), classes=saved.classes)
     data = load_data(recipe.data.source, request)
     lineage = tuple(step_from_dict(step) for step in saved.lineage)
-    run = Run(Parts(recipe, run_folder, data, model, _teacher(recipe, data, device), device, join(device), lineage))
+    teacher = _teacher(recipe, data, device)
+    _require_same_teacher(teacher, lineage, recipe, folder)
+    run = Run(Parts(recipe, run_folder, data, model, teacher, device, join(device), lineage))
     run.restore()
     return run
 
@@ -196,6 +200,30 @@ def _teacher(recipe: Recipe, data: Dataset, device: torch.device) -> Teacher | N
     return MirroredTeacher(teacher) if settings.mirror else teacher
 
 
+def _require_other_folder(recipe: Recipe, folder: Path) -> None:
+    """Raise ConfigError where the teacher lies in the folder of the run that would learn from it."""
+    if recipe.distill.teacher is None:
+        return
+    teacher = Path(recipe.distill.teacher).resolve()
+    if folder.resolve() in (teacher, *teacher.parents):
+        raise ConfigError(
+            f"the teacher {recipe.distill.teacher} lies in the folder that this run writes ({folder}); "
+            "name another with --teacher, or another folder with --run"
+        )
+
+
+def _require_same_teacher(teacher: Teacher | None, lineage: tuple[Step, ...], recipe: Recipe, folder: Path) -> None:
+    """Raise CheckpointError where the teacher is no longer the one that the run has learned from."""
+    began = lineage[-1] if lineage else None
+    if teacher is None or not isinstance(began, DistillStep):
+        return
+    if began.weights_sha256 != teacher.card.weights_sha256:
+        raise CheckpointError(
+            f"the teacher {recipe.distill.teacher} has other weights than when {folder} began (its sha256 differs); "
+            "put the old ones back, or start a new run with --from"
+        )
+
+
 def _imbalance(run: Run) -> list[str]:
     """Return what to say of classes that differ by 5 to 1 or more."""
     if not run.unbalanced("train"):
@@ -215,6 +243,20 @@ def _start(run: Run) -> str:
     return f", from {start_from} (--from none starts from nothing)" if start_from else ""
 
 
+def _kept_answers(run: Run) -> list[str]:
+    """Return what to say of the teacher's kept answers."""
+    if run.kept is None or run.teacher is None:
+        return []
+    file, views = run.kept.file, run.kept.views(run.state.epoch, run.recipe.train.epochs)
+    missing, note = file.missing(views)
+    there = 100 - 100 * sum(len(file.rows(part)) for part in missing) / max(1, len(views) * file.images)
+    lines = [
+        f"teacher  {run.recipe.distill.teacher}: its answers to {len(views)} epochs of views are kept "
+        f"({file.path}, {file.size_bytes(len(views)) / 1e6:,.1f} MB), {there:.0f}% are there"
+    ]
+    return lines if note is None else [*lines, f"note     {note}"]
+
+
 def describe(run: Run) -> list[str]:
     """Return what a user should know before the first epoch, a line each."""
     data, recipe = run.data, run.recipe
@@ -228,6 +270,7 @@ def describe(run: Run) -> list[str]:
         f"recipe   {recipe.name}: {recipe.train.epochs} epochs of {run.steps_per_epoch} steps, "
         f"{recipe.optim.name} {recipe.optim.lr:g}, {recipe.schedule.name}, seed {recipe.train.seed}",
     ]
+    lines += _kept_answers(run)
     if run.device.type == "cpu":
         lines.append(f"device   cpu, threads: {torch.get_num_threads()}; {fused.status()}")
     else:

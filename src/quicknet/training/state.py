@@ -47,6 +47,15 @@ class HeadFit:
     folds: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Asked:
+    """How far a teacher is with answers that are kept: `done` of `images`, over `epochs` epochs."""
+
+    epochs: int
+    images: int
+    done: int = 0
+
+
 class Meter:
     """What the live line reads while the loop goes on: written by `fit`, read by anyone."""
 
@@ -54,6 +63,7 @@ class Meter:
         self.loss = 0.0
         self.steps_done = 0  # since the process started
         self.state: State | None = None
+        self.asked: Asked | None = None  # while a teacher answers ahead
 
     def show(self, loss: Tensor, state: State) -> None:
         """Take note of a step."""

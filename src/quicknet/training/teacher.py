@@ -6,16 +6,18 @@ Source: Hinton et al. 2015 (arXiv:1503.02531) §2; the same view for both: Beyer
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from quicknet.core.card import Card, PreprocessSpec
 from quicknet.core.errors import ConfigError
+from quicknet.core.files import sha256_bytes
 from quicknet.data.dataset import Dataset
 from quicknet.inference.artifact import open_artifact
 from quicknet.inference.classifier import Classifier
@@ -25,10 +27,11 @@ from quicknet.training.checkpoint import TorchClassifier
 class Teacher(Protocol):
     """The student's normalized images (B, C, S, S) → the teacher's logits (B, classes).
 
-    `card` says which network it is.
+    `card` says which network it is, `sha256` is over all that its answers depend on.
     """
 
     card: Card
+    sha256: str
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return logits on the images' device."""
@@ -38,10 +41,10 @@ class Teacher(Protocol):
 class RunTeacher:
     """The frozen network of a run folder."""
 
-    def __init__(self, model: nn.Module, card: Card, student: PreprocessSpec, device: torch.device) -> None:
-        self.model = model.to(device).eval().requires_grad_(False)
-        self.card = card
-        spec = card.preprocess
+    def __init__(self, classifier: TorchClassifier, student: PreprocessSpec, device: torch.device) -> None:
+        self.model = classifier.model.to(device).eval().requires_grad_(False)
+        self.card, self.sha256 = classifier.card, _sha256(classifier)
+        spec = self.card.preprocess
         self.size = spec.size
         mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
         student_mean, student_std = torch.tensor(student.mean), torch.tensor(student.std)
@@ -62,7 +65,7 @@ class FileTeacher:
     """
 
     def __init__(self, classifier: Classifier, student: PreprocessSpec, device: torch.device) -> None:
-        self.classifier, self.card = classifier, classifier.card
+        self.classifier, self.card, self.sha256 = classifier, classifier.card, _sha256(classifier)
         self.size = classifier.card.preprocess.size
         self.scale = (255 * torch.tensor(student.std)).view(1, -1, 1, 1).to(device)
         self.shift = (255 * torch.tensor(student.mean)).view(1, -1, 1, 1).to(device)
@@ -81,7 +84,7 @@ class MirroredTeacher:
     """
 
     def __init__(self, teacher: Teacher) -> None:
-        self.teacher, self.card = teacher, teacher.card
+        self.teacher, self.card, self.sha256 = teacher, teacher.card, teacher.sha256
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the mean logits."""
@@ -97,8 +100,15 @@ def open_teacher(path: Path, data: Dataset, device: torch.device) -> Teacher:
     classifier = open_artifact(path).classifier()
     _require_same_task(classifier.card, data, path)
     if isinstance(classifier, TorchClassifier):
-        return RunTeacher(classifier.model, classifier.card, data.spec, device)
+        return RunTeacher(classifier, data.spec, device)
     return FileTeacher(classifier, data.spec, device)
+
+
+def _sha256(classifier: Classifier) -> str:
+    """Return a digest over weights, network and preprocessing: each alone changes the answers."""
+    card = classifier.card
+    parts = (classifier.file_sha256, card.model.to_dict(), card.preprocess.to_dict(), card.classes)
+    return sha256_bytes(json.dumps(parts, sort_keys=True).encode())
 
 
 def _resized(images: Tensor, size: int) -> Tensor:

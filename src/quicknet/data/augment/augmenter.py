@@ -21,13 +21,15 @@ from quicknet.data.augment.settings import AugmentSettings
 class Batch:
     """What one training step takes.
 
-    `images` (B, C, S, S) float32, channels_last, normalized; `labels` (B,) int64. Where the
-    settings mix images, the loss is mix_weight * loss(labels) + (1 - mix_weight) *
-    loss(mix_labels), with `mix_labels` (B,) int64 and `mix_weight` (B,) float32 in 0..1.
+    `images` (B, C, S, S) float32, channels_last, normalized; `labels` (B,) int64; `indices` (B,)
+    int64, on the CPU: which images of the data set they are. Where the settings mix images, the
+    loss is mix_weight * loss(labels) + (1 - mix_weight) * loss(mix_labels), with `mix_labels` (B,)
+    int64 and `mix_weight` (B,) float32 in 0..1.
     """
 
     images: Tensor
     labels: Tensor
+    indices: Tensor
     mix_labels: Tensor | None = None
     mix_weight: Tensor | None = None
 
@@ -36,7 +38,7 @@ class Batch:
         if self.images.device == device:
             return self
         mixed = (None if t is None else t.to(device) for t in (self.mix_labels, self.mix_weight))
-        return Batch(self.images.to(device), self.labels.to(device), *mixed)
+        return Batch(self.images.to(device), self.labels.to(device), self.indices, *mixed)
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], size: int | None = None) -> Tensor:
@@ -117,12 +119,12 @@ class Augmenter:
         mean, std = self.spec.mean, self.spec.std
         if not self.settings.mixes:
             images = self._augmented(chosen, epoch).to(torch.float32)
-            return Batch(_to_network(images, mean, std, size), labels)
+            return Batch(_to_network(images, mean, std, size), labels, chosen)
         draws = Draws(self.seed, epoch, chosen)
         mix = decide.mix(self.settings, draws, len(self.labels), self.images.shape[1])
         images = _to_network(self._mixed(chosen, epoch, mix), mean, std, size)
         mix_labels = self.labels[mix.partner.to(labels.device)]
-        return Batch(images, labels, mix_labels, mix.weight.to(labels.device))
+        return Batch(images, labels, chosen, mix_labels, mix.weight.to(labels.device))
 
     def _augmented(self, indices: Tensor, epoch: int) -> Tensor:
         """Return (B, S, S, C) uint8: everything but mixing."""

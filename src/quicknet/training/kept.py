@@ -1,0 +1,93 @@
+"""Kept answers in a run: which views it shows again, and what its teacher says of them.
+
+What happens to image i in epoch e follows from (seed, e, i), so a teacher that has answered the first
+`distill.kept` epochs' views has answered every later one, for this run and for each that shows the same.
+Source: the same view for teacher and student, Beyer et al. 2022 (arXiv:2106.05237) §3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from quicknet.core.files import sha256_bytes
+from quicknet.core.places import user_cache
+from quicknet.data import augment
+from quicknet.data.dataset import Dataset
+from quicknet.training.answers import AnswerFile
+from quicknet.training.recipe import Recipe, TrainSettings
+from quicknet.training.teacher import Teacher
+
+_CHUNK_IMAGES = 4096
+
+
+class KeptAnswers:
+    """The answers to the views of `epochs` epochs, which the later ones show again."""
+
+    def __init__(self, file: AnswerFile, epochs: int, device: torch.device) -> None:
+        self.file, self.epochs, self.device = file, epochs, device
+        self._loaded: tuple[int, Tensor] | None = None
+
+    def view(self, epoch: int) -> int:
+        """Return the epoch (from 0) whose views `epoch` shows."""
+        return epoch % self.epochs
+
+    def views(self, epoch: int, epochs: int) -> set[int]:
+        """Return the epochs whose views are shown from `epoch` on to the end of `epochs`."""
+        return {self.view(number) for number in range(epoch, min(epochs, epoch + self.epochs))}
+
+    def logits(self, epoch: int, indices: Tensor) -> Tensor:
+        """Return the teacher's logits (B, classes) float32 for images of an epoch."""
+        view = self.view(epoch)
+        if self._loaded is None or self._loaded[0] != view:
+            self._loaded = (view, torch.from_numpy(self.file.epoch(view)).to(self.device))
+        return self._loaded[1][indices].float()
+
+
+def uses_bf16(settings: TrainSettings, device: torch.device) -> bool:
+    """Return whether networks, the teacher among them, compute in bfloat16 where torch's autocast does."""
+    return settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda")
+
+
+def keep_answers(recipe: Recipe, data: Dataset, teacher: Teacher | None, device: torch.device) -> KeptAnswers | None:
+    """Return where the teacher's answers are kept, in the user's cache; None where it is asked in every step.
+
+    Every run whose teacher would give the same answers to the same views has the same file. `train.sizes`
+    does not count: the teacher answers for the view at the data's size, of which the student may see a
+    smaller copy.
+    """
+    if teacher is None or not recipe.distill.kept:
+        return None
+    train, spec = data.split("train"), data.spec
+    key = {
+        "teacher": teacher.sha256,
+        "mirror": recipe.distill.mirror,
+        "precision": "bf16" if uses_bf16(recipe.train, device) else "fp32",
+        "pixels": _pixels_sha256(train.images),
+        "mean": spec.mean,
+        "std": spec.std,
+        "seed": recipe.train.seed,
+        "augment": recipe.augment.to_dict(),
+        "augmentation_code": _code_sha256(),
+    }
+    file = AnswerFile(user_cache() / "answers", key, len(train), len(data.classes))
+    return KeptAnswers(file, recipe.distill.kept, device)
+
+
+def _pixels_sha256(images: NDArray[np.uint8]) -> str:
+    """Return a digest over the images in their order: `Dataset.sha256` does not say how they were split."""
+    digest = hashlib.sha256(json.dumps(images.shape).encode())
+    for start in range(0, len(images), _CHUNK_IMAGES):
+        digest.update(np.ascontiguousarray(images[start : start + _CHUNK_IMAGES]).data)
+    return digest.hexdigest()
+
+
+def _code_sha256() -> str:
+    """Return a digest over the code that draws views: another version's may differ."""
+    return sha256_bytes(b"".join(path.read_bytes() for path in sorted(Path(augment.__file__).parent.glob("*.py"))))
