@@ -157,7 +157,7 @@ class AnswerFile:
             free = shutil.disk_usage(folder).free
             if needed > free:
                 raise ToolError(
-                    f"the teacher's answers need {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free ({folder}); "
+                    f"the teacher's answers need {needed:,} bytes, and {free:,} are free ({folder}); "
                     "free some space, set QUICKNET_CACHE to a folder on another disk, or lower distill.kept"
                 )
             with self._opened() as file:
