@@ -43,7 +43,7 @@ class KeptAnswers:
         return {self.view(number) for number in range(epoch, min(epochs, epoch + self.epochs))}
 
     def logits(self, epoch: int, indices: Tensor) -> Tensor:
-        """Return the teacher's logits (B, classes) float32 for images of an epoch."""
+        """Return the teacher's logits, or features, (B, classes) float32 for images of an epoch."""
         view = self.view(epoch)
         if self._loaded is None or self._loaded[0] != view:
             self._loaded = (view, torch.from_numpy(self.file.epoch(view)).to(self.device))
@@ -76,7 +76,7 @@ def keep_answers(recipe: Recipe, data: Dataset, teacher: Teacher | None, device:
         "augment": recipe.augment.to_dict(),
         "augmentation_code": _code_sha256(),
     }
-    file = AnswerFile(user_cache() / "answers", key, len(train), len(data.classes))
+    file = AnswerFile(user_cache() / "answers", key, len(train), len(teacher.card.classes))
     return KeptAnswers(file, recipe.distill.kept, device)
 
 

@@ -71,18 +71,21 @@ def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
         part = torch.from_numpy(run.world.part(chunk))
         batch = run.augmenter.batch(part, run.view(), run.image_size()).to(run.device)
         with run.autocast():
-            logits = run.forward(batch.images)
-            losses = loss_of(run, logits, batch)
+            logits, features = run.answer(batch.images)
+            losses = loss_of(run, logits, batch, features)
         (losses.sum() / len(indices)).backward()  # type: ignore[no-untyped-call]
         total += losses.detach().sum()
         correct += (logits.detach().argmax(1) == batch.labels).sum()
-    run.world.sum_gradients(run.model.parameters())
+    run.world.sum_gradients(run.trained())
     run.world.sum(total)
     if run.device.type == "cpu" or state.step % 50 == 0:
         require_number(total, run, state.step + 1)
     if recipe.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip_norm)
-    run.optimizer.step(factor(run.recipe.schedule, run.progress()))
+    rate = factor(run.recipe.schedule, run.progress())
+    run.optimizer.step(rate)
+    if run.match is not None:
+        run.match.step(rate)
     if run.ema is not None:
         run.ema.update(run.steps_done())
     state.loss_sum += total
@@ -91,7 +94,7 @@ def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
     return total / len(indices)
 
 
-def loss_of(run: Run, logits: Tensor, batch: Batch) -> Tensor:
+def loss_of(run: Run, logits: Tensor, batch: Batch, features: Tensor | None = None) -> Tensor:
     """Return the loss of each image (B,): cross-entropy, mixed labels, distillation."""
     logits = logits.float()
     losses = _cross_entropy(logits, batch.labels, run)
@@ -101,6 +104,9 @@ def loss_of(run: Run, logits: Tensor, batch: Batch) -> Tensor:
     if run.teacher is None:
         return losses
     settings = run.recipe.distill
+    if run.match is not None and run.kept is not None and features is not None:
+        error = run.match.error(features, teacher_logits(run, batch), run.kept)
+        return (1 - settings.weight) * losses + settings.weight * error
     with torch.no_grad():
         target = F.log_softmax(teacher_logits(run, batch) / settings.temperature, 1)
     student = F.log_softmax(logits / settings.temperature, 1)

@@ -167,9 +167,13 @@ class DistillSettings(Settings, frozen=True, kw_only=True):
     `mirror`: the teacher answers with the mean of its logits for the view and its mirror image.
     `kept`: the teacher answers for so many epochs' views once, and the later epochs show them again;
     0 asks it in every step.
+    `on`: `logits` of the same classes, softened by `temperature`; or the `features` of a network that
+    has learned anything: the teacher is then an exported file whose outputs are features, and `kept`
+    is needed. The loss is (1 - weight) of the labels' and weight of the teacher's.
     """
 
     teacher: str | None = None
+    on: Literal["logits", "features"] = "logits"
     mirror: bool = False
     kept: int = 0
     weight: float = 0.9
@@ -183,6 +187,8 @@ class DistillSettings(Settings, frozen=True, kw_only=True):
             raise ConfigError(f"distill.kept {self.kept} must lie in 0..{_MAX_EPOCHS:,}")
         if self.kept and self.teacher is None:
             raise ConfigError(f"distill.kept {self.kept} needs a teacher that answers; name one with --teacher")
+        if self.on == "features" and not self.kept:
+            raise ConfigError("distill.on=features needs kept answers, which say how each varies; set distill.kept=1")
 
 
 class Recipe(Settings, frozen=True, kw_only=True):

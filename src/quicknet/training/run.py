@@ -39,6 +39,7 @@ from quicknet.training.checkpoint import RunFolder, load_weights
 from quicknet.training.distributed import World
 from quicknet.training.ema import Ema
 from quicknet.training.evaluate import predict_logits
+from quicknet.training.features import FeatureMatch
 from quicknet.training.kept import keep_answers, uses_bf16
 from quicknet.training.optim import Optimizer
 from quicknet.training.recipe import Recipe, lower_rate
@@ -109,6 +110,9 @@ class Run:
         self.ema = Ema(self.model, self.recipe.train.ema_decay) if self.recipe.train.ema_decay else None
         self.teacher = parts.teacher
         self.kept = keep_answers(self.recipe, self.data, self.teacher, self.device)
+        self.match: FeatureMatch | None = None
+        if self.kept is not None and self.recipe.distill.on == "features":
+            self.match = FeatureMatch(self.model.num_features, self.kept.file.classes, self.device)
         self.fits_head_first = parts.fresh_classifier and self.recipe.train.head_first
         self.head: HeadFit | None = None
         self.state = State(self._zero(torch.int64), self._zero(torch.float32))
@@ -172,6 +176,19 @@ class Run:
     def wants_to_stop(self) -> bool:
         """Return whether any process was asked to stop."""
         return self.world.any(self.stop_requested)
+
+    def answer(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the network's logits (B, classes), and its features (B, F) where they are matched to a teacher's."""
+        if self.match is None:
+            return self.forward(images), None
+        maps = self.model.forward_features(images)
+        return self.model.forward_head(maps), self.model.forward_head(maps, pre_logits=True)
+
+    def trained(self) -> Iterator[Tensor]:
+        """Yield every parameter that a step changes."""
+        yield from self.model.parameters()
+        if self.match is not None:
+            yield from self.match.layer.parameters()
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """bfloat16 where the recipe or the device asks for it."""
@@ -322,6 +339,8 @@ class Run:
             "state.correct": state.correct,
             "state.loss_sum": state.loss_sum,
         }
+        if self.match is not None:
+            tensors |= {f"match.{name}": t for name, t in self.match.state().items()}
         if self.ema is not None:
             tensors |= {f"ema.{name}": t for name, t in self.ema.model.state_dict().items()}
         counters: dict[str, Any] = {name: getattr(state, name) for name in _COUNTERS}
@@ -364,6 +383,8 @@ class Run:
         if self.ema is not None:
             load_weights(self.ema.model, groups.get("ema", {}), where)
         self.optimizer.load_state(groups.get("optimizer", {}))
+        if self.match is not None:
+            self.match.load_state(groups.get("match", {}))
         try:
             self.state.correct = groups["state"]["correct"].to(self.device)
             self.state.loss_sum = groups["state"]["loss_sum"].to(self.device)

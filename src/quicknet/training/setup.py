@@ -196,7 +196,7 @@ def _teacher(recipe: Recipe, data: Dataset, device: torch.device) -> Teacher | N
     settings = recipe.distill
     if settings.teacher is None:
         return None
-    teacher = open_teacher(locate(settings.teacher, "any"), data, device)
+    teacher = open_teacher(locate(settings.teacher, "any"), data, device, settings.on == "logits")
     return MirroredTeacher(teacher) if settings.mirror else teacher
 
 

@@ -91,14 +91,14 @@ class MirroredTeacher:
         return (self.teacher(images) + self.teacher(images.flip(3))) / 2
 
 
-def open_teacher(path: Path, data: Dataset, device: torch.device) -> Teacher:
-    """Return the teacher in a run folder or an exported file.
+def open_teacher(path: Path, data: Dataset, device: torch.device, same_classes: bool = True) -> Teacher:
+    """Return the teacher in a run folder or an exported file; what its outputs mean matters for `same_classes`.
 
     Raises ConfigError where it does not fit the data, CheckpointError or FormatError for what
     is not a model.
     """
     classifier = open_artifact(path).classifier()
-    _require_same_task(classifier.card, data, path)
+    _require_same_task(classifier.card, data, path, same_classes)
     if isinstance(classifier, TorchClassifier):
         return RunTeacher(classifier, data.spec, device)
     return FileTeacher(classifier, data.spec, device)
@@ -117,13 +117,13 @@ def _resized(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, size=size, mode="bilinear", antialias=True)
 
 
-def _require_same_task(card: Card, data: Dataset, path: Path) -> None:
+def _require_same_task(card: Card, data: Dataset, path: Path, same_classes: bool) -> None:
     if card.preprocess.mode != data.spec.mode:
         raise ConfigError(
             f"the teacher {path} takes {card.preprocess.mode} images, not {data.spec.mode}; name another with --teacher"
         )
-    if card.classes != data.classes:
+    if same_classes and card.classes != data.classes:
         raise ConfigError(
             f"the teacher {path} has other classes than {data.name}; "
-            "distillation needs the same classes in the same order"
+            "distillation needs the same classes in the same order, or a file of features (distill.on=features)"
         )
