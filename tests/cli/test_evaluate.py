@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -304,3 +305,20 @@ def _save_last(folder: Path) -> None:
     counters |= {"classes": card.classes, "preprocess": card.preprocess.to_dict(), "lineage": (), "history": ()}
     counters |= {"epoch": 0, "step": 0, "seen": 0, "seconds": 0.0, "best_accuracy": -1.0, "best_epoch": 0}
     RunFolder(folder).save_last({"a": torch.zeros(1)}, counters)
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_a_folder_without_test_is_measured_on_val(
+    calibrate: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = write_pictures(tmp_path / "pictures")
+    shutil.rmtree(data / "test")
+    folder = make_run(tmp_path / "run", data)
+    options = ["--calibrate"] if calibrate else []
+    assert run(["evaluate", str(folder), str(data), *options]) == 0
+    captured = capfd.readouterr()
+    assert "pictures val, protocol" in captured.out
+    assert "note: pictures has no test split, so val is measured" in captured.err
+    assert run(["evaluate", str(folder), str(data), *options, "--split", "test"]) == 2
+    error = capfd.readouterr().err
+    assert "pictures has no split 'test'; it has train, val, and all" in error.splitlines()[-1]

@@ -157,10 +157,11 @@ def test_hidden_other_nested_and_loose_files(tmp_path, pictures):
     (tmp_path / "a" / "._1.png").write_bytes(b"\0\5\x16\7")
     (tmp_path / "a" / "notes.txt").write_text("x")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "list.txt").write_text("x")
     data = load_data(tmp_path, QUIET)
     assert data.classes == ("a", "b") and len(data.split("all")) == 7
     text = "\n".join(data.notes)
-    assert "2 images lie in" in text and "1 file in" in text and "without images" in text and "empty" in text
+    assert "2 images lie in" in text and "2 files in" in text and "without images" in text and "empty" in text
 
 
 def test_links_are_followed_once_and_never_back_up(tmp_path, pictures):
@@ -226,7 +227,7 @@ def test_a_small_class_says_that_none_could_be_held_out(tmp_path, pictures):
     pictures(tmp_path / "two", 2)
     notes = "\n".join(load_data(tmp_path, QUIET).notes)
     assert "too few different images to hold any out as val: two" in notes
-    assert "1 training images of 'two' are few" in notes
+    assert "1 training image of 'two' is few (under 100): expect many mistakes" in notes
 
 
 # --- images that cannot be read -------------------------------------------------------------

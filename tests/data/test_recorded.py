@@ -68,6 +68,39 @@ def test_unchanged_data_is_split_as_it_was_without_a_word(trained) -> None:
     assert chosen.data is data
 
 
+@pytest.fixture
+def untested(tmp_path: Path, pictures) -> tuple[Path, Card, Recorded]:
+    """Two classes with train/ and val/ but no test/, the card of a model trained on them, and the record."""
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            pictures(tmp_path / "pets" / split / name, 10)
+    data = load_data(tmp_path / "pets", QUIET)
+    assert set(data.splits) == {"train", "val"}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / FILE).write_text(str(record_text(data)))
+    recorded = read_recorded(tmp_path / "run", data.sha256)
+    assert recorded is not None
+    return tmp_path / "pets", card_of(data), recorded
+
+
+def test_without_a_test_split_val_is_measured_and_a_note_says_so(untested, pictures) -> None:
+    root, card, recorded = untested
+    data = reload(root, card)
+    chosen = choose(data, card, recorded, None)
+    assert chosen.split == "val"
+    assert "pets has no test split, so val is measured" in chosen.notes[0]
+    assert choose(data, card, recorded, "val").notes == ()
+    assert choose(data, card, recorded, "test").split == "test"  # and `Dataset.split` refuses it
+    pictures(root / "train" / "cat", 3)  # overwrites 3: the folder has changed
+    changed = reload(root, card)
+    for as_is in (False, True):
+        chosen = choose(changed, card, recorded, None, as_is)
+        assert chosen.split == "val"
+        assert "has changed since training" in chosen.notes[0]
+        assert "no test split" in chosen.notes[1]
+    assert choose(changed, card, None, None).split == "val"
+
+
 def test_a_changed_folder_is_measured_by_the_recorded_split_with_the_numbers(trained, pictures) -> None:
     root, card, recorded = trained
     pictures(root / "cat", 30)  # overwrites 30 of the 40

@@ -13,8 +13,8 @@ from quicknet.cli.main import run
 from quicknet.core.errors import DataError
 from quicknet.inference import address, artifact
 from quicknet.inference.address import fetch_picture, is_picture_address
+from quicknet.inference.names import is_video
 from quicknet.inference.predict import Unreadable, predict
-from quicknet.inference.video import is_video
 from serving import Server
 
 

@@ -16,8 +16,9 @@ from clips import BLUE, GREEN, RED, truncated, turned_clockwise, write_clip
 from colours import Colours
 from quicknet.core.errors import ConfigError, DataError, ToolError
 from quicknet.inference import video
+from quicknet.inference.names import is_video
 from quicknet.inference.predict import PredictSettings
-from quicknet.inference.video import FrameCounts, FramePrediction, VideoSettings, classify_video, is_video
+from quicknet.inference.video import FrameCounts, FramePrediction, VideoSettings, classify_video
 
 pytest.importorskip("av", reason="videos need the package av (extra `video`)")
 

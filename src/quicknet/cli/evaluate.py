@@ -51,7 +51,8 @@ Without DATA, the model is measured on the data that it was trained on, split in
 @click.option(
     "--split",
     metavar="NAME",
-    help="Measure on train, val, test or all.  [default: test; all of a folder that the model was not trained on]",
+    help="Measure on train, val, test or all.  "
+    "[default: test, or val without one; all of a folder that the model was not trained on]",
 )
 @click.option(
     "--as-is", is_flag=True, help="Take today's splits of data that has changed, not those the model was trained with."
@@ -96,9 +97,10 @@ def evaluate(
     classifier = load(model, *runtime)
     if not quiet:
         note_runtime(classifier, options["runtime"])
-    if calibrate and split is None:
+    loaded = _load(classifier, data, protocol, quiet)
+    if calibrate and split is None and "test" in loaded.splits:
         split = "test"  # all of a folder would hold what the temperature is fitted on
-    chosen = _choose(classifier, data, _load(classifier, data, protocol, quiet), split, options["as_is"])
+    chosen = _choose(classifier, data, loaded, split, options["as_is"])
     dataset, split = chosen.data, chosen.split
     for note in dataset.notes:
         say(note)

@@ -232,7 +232,7 @@ def _watch(classifier: Classifier, settings: PredictSettings, options: dict[str,
 
 
 def _is_video(name: str | None) -> bool:
-    from quicknet.inference.video import is_video
+    from quicknet.inference.names import is_video
 
     return name is not None and is_video(name)
 

@@ -39,13 +39,15 @@ class Fault:
 class Listing:
     """Image files by split (`train`, `val`, `test`, or `all`) and class name, and what was left out.
 
-    `unlistable` are folders whose images could not be listed, with the reason.
+    `unlistable` are folders whose images could not be listed, with the reason; `empty` those in the
+    place of a class that hold nothing at all.
     """
 
     files: dict[str, dict[str, list[Path]]]
     notes: tuple[str, ...]
     unlistable: dict[Path, str]
     faults: tuple[Fault, ...]
+    empty: tuple[str, ...]
 
 
 def list_images(root: Path, training: bool = True) -> Listing:
@@ -69,7 +71,7 @@ def list_images(root: Path, training: bool = True) -> Listing:
             reader.notes.append(f"folders beside the splits in {printable(layout.root.name)}; left out: {names}")
         files = {split: reader.classes(folder, split) for split, folder in layout.splits.items()}
     faults = (*reader.linked_classes(), *_alike(name for part in files.values() for name in part))
-    return Listing(files, tuple(reader.notes), reader.unlistable, faults)
+    return Listing(files, tuple(reader.notes), reader.unlistable, faults, tuple(reader.empty))
 
 
 class _Reader:
@@ -83,6 +85,7 @@ class _Reader:
         self._links: dict[Path, Path] = {}
         self.notes: list[str] = []
         self.unlistable: dict[Path, str] = {}
+        self.empty: list[str] = []
 
     def classes(self, folder: Path, split: str) -> dict[str, list[Path]]:
         """Return class name → its files, in natural order of names."""
@@ -101,6 +104,8 @@ class _Reader:
                 self._note_links((split, name), sub, visited.items() - above.items())
             elif visited != above:  # else a link that leads back up
                 empty.append(printable(sub.name))
+                if split in (WHOLE, "train") and next(walk(str(sub)), None) is None:
+                    self.empty.append(self._name(sub))
         loose = sum(map(self._is_image, entries))
         for entry in entries:
             if entry.kind not in ("folder", "unlistable") and not self._is_image(entry):

@@ -117,25 +117,31 @@ class Chosen:
     other: bool = False  # it shares no picture with the training data
 
 
-def _or_test(split: str | None) -> str:
-    return "test" if split is None else split
+def _measured(data: Dataset, split: str | None, *notes: str) -> Chosen:
+    """Return the choice of `split`; None is `test`, or `val` where there is none, which a note says."""
+    if split is not None or "test" in data.splits:
+        return Chosen(data, "test" if split is None else split, notes)
+    note = (
+        f"{data.name} has no test split, so val is measured; training chooses by val, so the accuracy may be too high"
+    )
+    return Chosen(data, "val", (*notes, note))
 
 
 def choose(data: Dataset, card: Card, recorded: Recorded | None, split: str | None, as_is: bool = False) -> Chosen:
     """Return what to measure of `data`, which was read and split by the model's card.
 
-    `split` None is `test`, or every picture of a folder that the model was not trained on and that
-    has no test/. Where the folder has changed since training, a drawn split is the recorded one, as
-    far as its pictures are still there, and a split with a folder of its own is without the pictures
-    that the model was trained on; `as_is` takes the splits as they are drawn today. Raises DataError
-    where the pictures of the training would be split by another protocol.
+    `split` None is `test`, `val` where the data has none, or every picture of a folder that the model
+    was not trained on and that has no test/. Where the folder has changed since training, a drawn split
+    is the recorded one, as far as its pictures are still there, and a split with a folder of its own is
+    without the pictures that the model was trained on; `as_is` takes the splits as they are drawn today.
+    Raises DataError where the pictures of the training would be split by another protocol.
     """
     if card.data is not None and card.data.sha256 == data.sha256:
         trained = card.data.counts.get("train", 0)
         note = f"the model was trained on {trained:,} of these pictures, so the accuracy is too high"
-        return Chosen(data, _or_test(split), (note,) if split == "all" else ())
+        return _measured(data, split, *((note,) if split == "all" else ()))
     if any(part.content_ids is None for part in data.splits.values()):  # CIFAR, whose test is its own
-        return Chosen(data, _or_test(split))
+        return _measured(data, split)
     if recorded is None:
         return _unknown(data, card, split, as_is)
     if not np.isin(_ids(data), recorded.everything).any():
@@ -145,7 +151,7 @@ def choose(data: Dataset, card: Card, recorded: Recorded | None, split: str | No
     if still_there.sum() < _SAME_FOLDER_SHARE * len(still_there):
         return _overlapping(data, recorded, split, as_is)
     if as_is:
-        return Chosen(data, _or_test(split), (f"{_changed(data, recorded)}; the splits are today's (--as-is)",))
+        return _measured(data, split, f"{_changed(data, recorded)}; the splits are today's (--as-is)")
     return _recorded_splits(data, recorded, split)
 
 
@@ -163,14 +169,14 @@ def _unknown(data: Dataset, card: Card, split: str | None, as_is: bool) -> Chose
         return _other(data, split, as_is)
     text = f"{data.name} has changed since training, or is another folder of that name (its sha256 differs)"
     mend = "pictures of the training may be in it; --split all measures every picture"
-    return Chosen(data, _or_test(split), (f"{text}: {mend}",))
+    return _measured(data, split, f"{text}: {mend}")
 
 
 def _other(data: Dataset, split: str | None, as_is: bool) -> Chosen:
     """Choose from a folder that the model was not trained on."""
     count = len(_unique(data))
     if split is not None or as_is:
-        return Chosen(data, _or_test(split))
+        return _measured(data, split)
     text = f"{data.name} is not the data that the model was trained on"
     if "test" in data.splits and "test" not in data.drawn:
         n = len(data.splits["test"])
@@ -186,7 +192,7 @@ def _overlapping(data: Dataset, recorded: Recorded, split: str | None, as_is: bo
     count = int(np.isin(ids, trained).sum())
     text = f"the model was trained on {count:,} of the {len(ids):,} pictures of {data.name}"
     if as_is or split == "train":
-        return Chosen(data, _or_test(split), (f"{text}: they are measured too",) if count else ())
+        return _measured(data, split, *((f"{text}: they are measured too",) if count else ()))
     if count == len(ids):
         raise DataError(f"{text}, so nothing is left to measure; --split all --as-is measures them all the same")
     clean = replace(data, splits={name: _without(part, trained) for name, part in data.splits.items()})
@@ -197,8 +203,8 @@ def _overlapping(data: Dataset, recorded: Recorded, split: str | None, as_is: bo
 
 def _recorded_splits(data: Dataset, recorded: Recorded, split: str | None) -> Chosen:
     """Choose from the training's folder, which has changed since."""
-    split = _or_test(split)
-    note = _changed(data, recorded)
+    chosen = _measured(data, split)
+    split, note = chosen.split, _changed(data, recorded)
     if split == "all":
         trained = int(np.isin(_unique(data), recorded.splits["train"]).sum())
         return Chosen(data, split, (f"{note}; the model was trained on {trained:,} of all {len(_unique(data)):,}",))
@@ -216,7 +222,7 @@ def _recorded_splits(data: Dataset, recorded: Recorded, split: str | None) -> Ch
         note += f"; {split} is the recorded one, {len(measured):,} pictures of {then:,} (--as-is takes today's)"
     elif measured is not None:
         note += f"; {split} is measured without those (--as-is keeps them)"
-    return Chosen(replace(data, splits=splits), split, (note,))
+    return replace(chosen, data=replace(data, splits=splits), notes=(note, *chosen.notes))
 
 
 def _met_before(recorded: Recorded, split: str) -> Ids:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import stat
 import threading
 from collections.abc import Generator, Iterator
@@ -27,23 +26,17 @@ from quicknet.core.settings import Settings
 from quicknet.image.formats import MAX_PIXELS
 from quicknet.image.preprocess import load_image
 from quicknet.image.sources import is_web_address
-from quicknet.inference.address import is_picture_address
 from quicknet.inference.classifier import Classifier
+from quicknet.inference.names import CAMERA_SCHEMES, is_camera_address, is_live
 from quicknet.inference.predict import Prediction, PredictSettings, classify_images
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"}
-    | {".ogv", ".flv", ".wmv", ".mjpeg", ".mjpg"}
-)
 # FFmpeg's names for the formats of those suffixes. It knows more formats, such as playlists (HLS,
 # concat), which make it open files and addresses that were not named.
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,ogg,flv,live_flv,asf,mjpeg,mpjpeg,h264,hevc"
     ",rtsp,rtp,sdp,video4linux2,v4l2"
 )
-_SCHEMES = ("rtsp", "rtsps", "rtp", "rtmp", "rtmps", "srt", "udp", "tcp", "http", "https")
-_PROTOCOLS = ",".join((*_SCHEMES, "tls", "rtcp", "httpproxy"))
-_VIDEO_DEVICES = 81  # major number, Linux's Documentation/admin-guide/devices.txt: video4linux
+_PROTOCOLS = ",".join((*CAMERA_SCHEMES, "tls", "rtcp", "httpproxy"))
 _SILENCE_S = 10.0  # a camera that sends nothing for so long is lost
 _SHORT_S, _SHORT_SHARE = 0.5, 0.02  # a whole file may end so much before its stated length: seconds, share
 _STOP_S = 2.0
@@ -101,26 +94,6 @@ class Frame(NamedTuple):
     number: int
     time_s: float
     picture: Any  # av.VideoFrame
-
-
-def is_video(name: str) -> bool:
-    """Return whether a name is a video's: by its suffix, a camera's device or address; not a picture's address."""
-    return not is_picture_address(name) and (Path(name).suffix.lower() in VIDEO_SUFFIXES or is_live(name))
-
-
-def is_live(name: str) -> bool:
-    """Return whether a name is a camera's: an address (rtsp://…) or a device (/dev/video0)."""
-    if _is_address(name) or name.startswith("/dev/video"):
-        return True
-    with contextlib.suppress(OSError, ValueError):
-        status = Path(name).stat()
-        return stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) == _VIDEO_DEVICES
-    return False
-
-
-def _is_address(name: str) -> bool:
-    scheme, separator, _ = name.partition("://")
-    return bool(separator) and scheme.lower() in _SCHEMES
 
 
 def classify_video(
@@ -216,10 +189,10 @@ def _read(name: str, settings: VideoSettings, counts: FrameCounts, clock: Clock)
 
 def _open(av: Any, name: str, live: bool) -> Any:
     """Return the opened container. Raises DataError for a file that is missing or is not a video."""
-    device = live and not _is_address(name)
+    device = live and not is_camera_address(name)
     options = {
         "format_whitelist": _FORMATS,
-        "protocol_whitelist": _PROTOCOLS if _is_address(name) else "file",
+        "protocol_whitelist": _PROTOCOLS if is_camera_address(name) else "file",
         "max_pixels": str(MAX_PIXELS),  # for the frames that are decoded while opening
     }
     if not live:
