@@ -227,7 +227,8 @@ def check_names(words: list[str], parsed: dict[str, Any]) -> None:
     if words[0] == "train":
         recipe = parsed["recipe"] if parsed["recipe"] in list_recipes() else None
         assert recipe or parsed["recipe"] in (None, "runs/NAME/recipe.toml"), words
-        load_recipe(recipe or "fast", parsed["changes"])
+        teacher = {"distill.teacher": parsed["teacher"]} if parsed["teacher"] else None
+        load_recipe(recipe or "fast", parsed["changes"], teacher)
         assert parsed["model"] in (None, *quicknet.list_models()), words
     for word in words:
         if re.fullmatch(r"quicknet\w*\.\w+", word):
