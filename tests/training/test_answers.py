@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ import torch
 
 from helpers import TINY, same_tensors
 from quicknet import training
+from quicknet.cli.live import Rate
 from quicknet.cli.main import run as command
+from quicknet.cli.train import _asking_line
 from quicknet.core.errors import CheckpointError
 from quicknet.training.answers import AnswerFile
 from quicknet.training.ask import ask_ahead
@@ -292,3 +296,30 @@ def test_answers_that_are_cut_while_a_run_reads_them(student, cache, tmp_path):
         next(epochs)
     fit(training.resume(tmp_path / "cut", CPU))
     assert same_tensors(tmp_path / "whole" / "last.safetensors", tmp_path / "cut" / "last.safetensors")
+
+
+# --- beside other work ----------------------------------------------------------------------
+
+
+def test_the_live_line_says_how_far_the_teacher_is(student):
+    run, rate = student("run"), Rate(iter(range(100)).__next__)
+    lines = [_asking_line(run, rate) for _ in ask_ahead(run)]
+    assert lines == ["teacher's answers 1/2  image 180/360", "teacher's answers 2/2  image 360/360  0 s left"]
+    assert _asking_line(run, rate) == ""
+
+
+def test_two_processes_read_what_they_have_asked_for_in_turns(tiny_cifar, teacher, tmp_path, cache):
+    changes = [*TINY, f"data.source={json.dumps(str(tiny_cifar))}", f"distill.teacher={json.dumps(str(teacher))}"]
+    changes += ["distill.kept=2", "optim.momentum=0.0"]
+    single = fit(training.start(training.load_recipe("fast", changes), tmp_path / "one", CPU))
+    (file,) = cache.glob("*.f16")
+    before = file.read_bytes()
+    shutil.rmtree(cache)
+    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    words += ["-m", "--", "quicknet", "train", "--recipe", "fast", "--run", str(tmp_path / "two"), "--threads", "1"]
+    words += [word for change in changes for word in ("--set", change)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert file.read_bytes() == before
+    log = [json.loads(line) for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
+    assert [entry["train_loss"] for entry in log] == pytest.approx([record.train_loss for record in single], rel=1e-3)
