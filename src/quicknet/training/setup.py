@@ -204,8 +204,11 @@ def _require_other_folder(recipe: Recipe, folder: Path) -> None:
     """Raise ConfigError where the teacher lies in the folder of the run that would learn from it."""
     if recipe.distill.teacher is None:
         return
-    teacher = Path(recipe.distill.teacher).resolve()
-    if folder.resolve() in (teacher, *teacher.parents):
+    try:
+        teacher, own = Path(recipe.distill.teacher).resolve(), folder.resolve()
+    except (OSError, RuntimeError, ValueError):  # a circle of links, a NUL: whoever opens it says so
+        return
+    if own in (teacher, *teacher.parents):
         raise ConfigError(
             f"the teacher {recipe.distill.teacher} lies in the folder that this run writes ({folder}); "
             "name another with --teacher, or another folder with --run"
