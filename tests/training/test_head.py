@@ -82,6 +82,23 @@ def test_a_run_stopped_after_the_head_goes_on_to_the_same_weights(parent, shades
     assert whole == stopped
 
 
+def test_the_report_says_how_the_first_classifier_did_after_a_resume_too(parent, shades, tmp_path):
+    run = training.start(child(parent, shades), tmp_path / "run", CPU)
+    records = training.fit(run)
+    next(records)
+    first = run.head
+    assert first is not None
+    next(records)  # an epoch: the fit is not made again
+    run = training.resume(tmp_path / "run", CPU)
+    assert run.head == first
+    list(training.fit(run))
+    training.finish(run)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"was right on {first.describe()}" in page
+    assert "predict --unknown answers" in page
+    assert "images of val are still answered" in page
+
+
 def test_classes_of_the_parent_keep_its_classifier(parent, tiny_cifar, tmp_path):
     run = training.start(child(parent, tiny_cifar), tmp_path / "run", CPU)
     assert next(iter(training.fit(run))).epoch == 1

@@ -295,9 +295,8 @@ def _epoch_line(record: EpochRecord, run: Run, unbalanced: bool) -> str:
     epochs = run.recipe.train.epochs
     width = len(str(epochs))
     if record.epoch == 0 and run.head is not None:
-        folds = f"{100 * run.head.accuracy:.1f} ± {100 * run.head.spread:.1f}% over {run.head.folds} folds of train"
         return (
-            f"head     val {100 * (record.val_accuracy or 0):.2f}%, {folds}, {duration(record.seconds)}: "
+            f"head     val {100 * (record.val_accuracy or 0):.2f}%, {run.head.describe()}, {duration(record.seconds)}: "
             f"{run.folder.path} answers from now on, and training goes on"
         )
     text = f"epoch {record.epoch:{width}d}/{epochs}  loss {record.train_loss:.3f}"

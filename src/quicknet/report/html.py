@@ -218,8 +218,8 @@ def _calibration(evaluation: Evaluation) -> str:
     if evaluation.unknown is not None:
         unknown = evaluation.unknown
         text += (
-            f" Below {_percent(unknown.min_confidence)} predict --unknown says so: {_percent(unknown.kept)} of "
-            f"{unknown.n:,} images of {_text(unknown.split)} are still answered"
+            f" Below {_percent(unknown.min_confidence)} predict --unknown answers “unknown”: "
+            f"{_percent(unknown.kept)} of {unknown.n:,} images of {_text(unknown.split)} are still answered"
         )
         others = f", {_percent(unknown.refused)} of {unknown.others_n or 0:,} pictures of no class are refused"
         text += "." if unknown.refused is None else f"{others}."

@@ -44,6 +44,7 @@ from quicknet.inference.shipped import did_you_mean, names_with_run, or_names_wi
 from quicknet.models.network import Network
 from quicknet.models.registry import model_from_record
 from quicknet.training.recipe import Recipe, load_recipe
+from quicknet.training.state import HeadFit
 
 _LIMIT_BYTES = 4 << 30
 
@@ -91,6 +92,7 @@ class Counters(Settings, frozen=True, kw_only=True):
     best_accuracy: float
     best_epoch: _Count
     history: tuple[EpochRecord, ...]
+    head: HeadFit | None = None
 
 
 class RunFolder:

@@ -346,6 +346,7 @@ class Run:
         counters: dict[str, Any] = {name: getattr(state, name) for name in _COUNTERS}
         counters |= {
             "history": state.history,
+            "head": None if self.head is None else dataclasses.asdict(self.head),
             "format": 1,
             "data_sha256": self.data.sha256,
             "threads": torch.get_num_threads(),
@@ -393,6 +394,7 @@ class Run:
         for name in _COUNTERS:
             setattr(self.state, name, getattr(counters, name))
         self.state.history = [record.to_dict() for record in counters.history]
+        self.head = counters.head
         if self.world.main:
             self.folder.write_split(self.data)  # run folders of older versions have no record
             self.folder.write_log(self.state.history)

@@ -46,6 +46,14 @@ class HeadFit:
     spread: float
     folds: int
 
+    def describe(self) -> str:
+        """Return accuracy and spread in words.
+
+        >>> HeadFit(loss=0.9, accuracy=0.685, spread=0.035, folds=5).describe()
+        '68.5 ± 3.5% over 5 folds of train'
+        """
+        return f"{100 * self.accuracy:.1f} ± {100 * self.spread:.1f}% over {self.folds} folds of train"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Asked:
