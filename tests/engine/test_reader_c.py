@@ -21,8 +21,8 @@ from quicknet.qnz.container import pack_sections, read_sections
 from quicknet.qnz.encoding import decode_network, encode_network
 from quicknet.qnz.network import IntegerNetwork
 
-READER = ("read.c", "container.c", "shape.c", "bounds.c", "sha256.c")
-CODES = ("OK", "MAGIC", "VERSION", "LENGTH", "TABLE", "HASH", "SHAPE", "BOUNDS", "MEMORY", "ISA")
+READER = ("read.c", "container.c", "shape.c", "bounds.c", "coding.c", "sha256.c")
+CODES = ("OK", "MAGIC", "VERSION", "LENGTH", "TABLE", "HASH", "SHAPE", "BOUNDS", "MEMORY", "ISA", "THREADS", "CODE")
 SMALL: dict[str, Any] = {
     "side": 16,
     "stem": 3,
@@ -128,7 +128,8 @@ def test_every_byte_flipped_is_noticed_and_its_section_named(reader: Reader, net
 
 
 TABLE_LIES: dict[str, tuple[Callable[[bytearray], None], str]] = {
-    "major version": (lambda b: struct.pack_into("<H", b, 8, 2), "VERSION"),
+    "major version": (lambda b: struct.pack_into("<H", b, 8, 3), "VERSION"),
+    "major version of coded numbers": (lambda b: struct.pack_into("<H", b, 8, 2), "TABLE TENS"),
     "no section": (lambda b: struct.pack_into("<I", b, 12, 0), "TABLE"),
     "4 billion sections": (lambda b: struct.pack_into("<I", b, 12, 2**32 - 1), "TABLE"),
     "more sections than bytes": (lambda b: struct.pack_into("<I", b, 12, 64), "LENGTH"),

@@ -46,7 +46,7 @@ WASM_CLANG ?= clang
 WASM_LD ?= wasm-ld
 WASM_COMPILE := $(WASM_CLANG) --target=wasm32 -std=c11 $(ENGINE_WARNINGS) -msimd128 -mbulk-memory -nostdlib \
 	-I $(ENGINE_DIR)/js/include -I $(ENGINE_DIR)/csrc -DQN_NO_THREADS
-WASM_SMALL := bounds container engine isa plan read shape threads
+WASM_SMALL := bounds coding container engine isa plan read shape threads
 WASM_FAST := sha256 wasm
 WASM_OBJECTS := $(WASM_SMALL:%=$(ENGINE_OUT)/wasm/%.o) $(WASM_FAST:%=$(ENGINE_OUT)/wasm/%.o) $(ENGINE_OUT)/wasm/module.o
 WASM_EXPORTS := qn_check qn_read_to qn_strerror qn_memory qn_open qn_run
