@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,9 @@ from quicknet.qnz.network import (
     NetworkShape,
     Requantization,
 )
+
+if TYPE_CHECKING:
+    from quicknet.qnz.coding.decode import Parts
 
 _ADVICE = "export the model again"
 
@@ -70,19 +73,19 @@ def decode_network(netw: memoryview, tens: memoryview, where: str, bounds: bool 
     return network
 
 
-def decode_coded(netw: memoryview, code: memoryview, where: str) -> IntegerNetwork:
+def decode_coded(netw: memoryview, code: memoryview, where: str) -> tuple[IntegerNetwork, Parts]:
     """Return the network of the bytes of NETW and CODE, checked against all of FORMAT.md, without the engine.
 
-    Raises FormatError naming the section and `where`.
+    Also returns what CODE's bits are for. Raises FormatError naming the section and `where`.
     """
     from quicknet.qnz.coding.decode import decode_arrays  # files of version 1 start without it
 
     shape = decode_shape(netw, where)
     check_code(shape, code, where)
-    arrays = decode_arrays(code, shape, f"{where}, section {CODE}")
+    arrays, parts = decode_arrays(code, shape, f"{where}, section {CODE}")
     network = _network(shape, iter(arrays))
     check_numbers(network, shape, f"{where}, section {CODE}")
-    return network
+    return network, parts
 
 
 def decode_shape(netw: memoryview, where: str) -> NetworkShape:

@@ -55,30 +55,39 @@ class QnzFile:
     blob: bytes
     sections: tuple[Section, ...]
 
-    @cached_property
+    @property
     def network(self) -> IntegerNetwork:
         """The integer network, decoded when it is first asked for: the engine decodes for itself.
 
         Raises FormatError for coded numbers that are damaged or outside FORMAT.md's bounds.
         """
+        return self._decoded[0]
+
+    @property
+    def coding_bits(self) -> tuple[int, ...]:
+        """How many bits of CODE are tables, places of blocks, values of blocks, and other numbers; () without CODE."""
+        return self._decoded[1]
+
+    @cached_property
+    def _decoded(self) -> tuple[IntegerNetwork, tuple[int, ...]]:
         if TENS in self._data:
-            return network_of(self.shape, self._data[TENS])
+            return network_of(self.shape, self._data[TENS]), ()
         from quicknet import engine
 
         if not engine.available():
-            return self.plain_network()
+            return decode_coded(self._data[NETW], self._data[CODE], str(self.path))
         try:
-            tens = engine.decode(self.blob, tensor_bytes(self.shape))
+            tens, bits = engine.decode(self.blob, tensor_bytes(self.shape))
         except FormatError as error:
             what = str(error).partition(";")[0]
             raise FormatError(f"{what} ({self.path}, section {CODE}); export the model again") from error
-        return network_of(self.shape, memoryview(tens))
+        return network_of(self.shape, memoryview(tens)), bits
 
     def plain_network(self) -> IntegerNetwork:
         """Return the network, its coded numbers decoded in Python whatever there is: seconds for a large one."""
         if TENS in self._data:
             return self.network
-        return decode_coded(self._data[NETW], self._data[CODE], str(self.path))
+        return decode_coded(self._data[NETW], self._data[CODE], str(self.path))[0]
 
     @property
     def _data(self) -> dict[str, memoryview]:

@@ -165,3 +165,18 @@ int qn_take_classifier(qn_numbers *numbers, qn_classifier *classifier) {
     }
     return QN_OK;
 }
+
+int qn_take_numbers(const qn_net *net, qn_decoder *decoder, uint8_t *decoded) {
+    qn_numbers numbers;
+    qn_classifier classifier = net->classifier;
+    qn_layer layer = {0};
+    qn_layer before;
+    int error = qn_begin_numbers(&numbers, net, decoder, decoded);
+    for (int32_t i = 0; error == QN_OK && i < net->layers; i++) {
+        before = layer;
+        error = qn_read_layer(net, i, &before, &layer);
+        if (error == QN_OK) error = qn_take_layer(&numbers, &layer);
+        if (error == QN_OK && decoded) numbers.decoded += numbers.next - numbers.decoded;
+    }
+    return error == QN_OK ? qn_take_classifier(&numbers, &classifier) : error;
+}

@@ -113,6 +113,13 @@ static void forget(const qn_decoder *d, qn_chance *chance, size_t count) {
     for (size_t i = 0; d->contexts && i < count; i++) chance[i] = even;
 }
 
+/* Counts the bits since the last call for a part of the section. */
+static void count_bits(qn_decoder *d, int part) {
+    uint64_t now = 8 * (uint64_t)(d->next - d->begin) - (d->contexts ? 0 : d->state);
+    d->bits[part] += now - d->counted;
+    d->counted = now;
+}
+
 /* ---- tables ------------------------------------------------------------------------------------- */
 
 /* The canonical code of these lengths; 0 where there is none. */
@@ -167,6 +174,7 @@ static void take_values_table(qn_decoder *d) {
 int qn_decode_begin(qn_decoder *d, const qn_net *net) {
     memset(d, 0, sizeof *d);
     d->next = net->code + QNZ_CODE_HEADER_BYTES;
+    d->begin = d->next;
     d->end = net->code + net->code_bytes;
     d->contexts = net->code[QNZ_CODE_HEADER_CODING] == QNZ_CONTEXTS;
     for (int n = 0; n <= QNZ_LAST_COUNT; n++) d->rate[n] = (uint16_t)((2u << QNZ_CHANCE_BITS) / (2u * (unsigned)n + 3));
@@ -190,6 +198,7 @@ int qn_decode_begin(qn_decoder *d, const qn_net *net) {
     forget(d, d->sign, QN_KINDS);
     forget(d, d->below, QN_BELOW);
     for (int kind = 0; kind < QN_KINDS; kind++) take_table(d, bits_of[kind] + 1, d->numbers[kind]);
+    count_bits(d, QN_TABLES);
     return d->error;
 }
 
@@ -285,7 +294,9 @@ static void take_values(qn_decoder *d, size_t channels, size_t count, uint8_t *r
 
 /* What a layer has before its first row. */
 static void begin_pointwise(qn_decoder *d, size_t outs, size_t channels) {
+    count_bits(d, QN_OTHERS);
     take_values_table(d);
+    count_bits(d, QN_TABLES);
     if (d->contexts) {
         memset(d->kept, 0, sizeof d->kept);
         for (size_t c = 0; c < channels; c++) d->average[c] = (uint16_t)(d->largest << (QNZ_MAGNITUDE_SHIFT - 2));
@@ -295,14 +306,18 @@ static void begin_pointwise(qn_decoder *d, size_t outs, size_t channels) {
     d->blocks_left = take_plain(d, QNZ_COUNT_BITS);
     d->gap = NO_GAP;
     take_table(d, QNZ_GAP + 1, d->gaps);
+    count_bits(d, QN_PLACES);
     if (d->blocks_left > d->positions_left) fail(d);
 }
 
 static void take_row(qn_decoder *d, size_t channels, uint32_t row, uint8_t *weights) {
     uint32_t blocks = (uint32_t)((channels + QNZ_CODED_BLOCK - 1) / QNZ_CODED_BLOCK);
     memset(weights, 0, channels);
+    count_bits(d, QN_OTHERS);
     size_t count = d->contexts ? take_mask(d, blocks, row) : take_gaps(d, blocks);
+    count_bits(d, QN_PLACES);
     take_values(d, channels, count, weights);
+    count_bits(d, QN_VALUES);
 }
 
 /* ---- layers ------------------------------------------------------------------------------------- */
@@ -364,7 +379,15 @@ int qn_decode_classifier(qn_decoder *d, qn_classifier *classifier, uint8_t *to) 
         if (to) memcpy(to + 2 * features * classes + 4 * k, bias, 4);
     }
     if (d->error != QN_OK) return d->error;
+    count_bits(d, QN_OTHERS);
     if (d->next != d->end) return QN_CODE;
     if (d->contexts) return d->state == QNZ_STATE_LOW ? QN_OK : QN_CODE;
     return (d->next[-1] & ((1 << d->state) - 1)) == 0 ? QN_OK : QN_CODE;
+}
+
+int qn_take_coded(const qn_net *net, uint8_t *decoded, uint64_t bits[QN_PARTS]) {
+    qn_decoder decoder;
+    int error = qn_take_numbers(net, &decoder, decoded);
+    if (bits) memcpy(bits, decoder.bits, sizeof decoder.bits);
+    return error;
 }

@@ -7,6 +7,9 @@
 
 enum { QN_KINDS = 8, QN_MOST_SYMBOLS = 2 * QNZ_MAX_WEIGHT + 1, QN_MOST_NODES = QN_MOST_SYMBOLS - 1 };
 
+/* What the section's bits are for. */
+enum { QN_TABLES, QN_PLACES, QN_VALUES, QN_OTHERS, QN_PARTS };
+
 /* That a decision is 0, in 2^-16, and of how many decisions it knows. */
 typedef struct {
     uint16_t value, count;
@@ -20,6 +23,8 @@ typedef struct qn_decoder {
     const uint8_t *next, *end;
     uint32_t state;      /* contexts: of the coder; huffman: bits of a byte that are left */
     int error, contexts; /* error: QN_OK as long as nothing is wrong; nothing after it is believed */
+    const uint8_t *begin;
+    uint64_t counted, bits[QN_PARTS]; /* counted: bits of the section, each of which is in one of the parts */
     uint16_t rate[QNZ_LAST_COUNT + 1];
     uint8_t magnitude_class[(QNZ_MAX_WEIGHT << 2) + 1];
     /* Prefix codes: of the kinds of numbers' lengths, of values, of gaps. Of each, [0] is the root, and the children of

@@ -3,30 +3,7 @@
 
 #include <string.h>
 
-#include "coding.h"
 #include "format.h"
-
-/* All numbers, after qn_read_shape; of CODE to where `decoded` is, one layer after the other, if anywhere. */
-static int take_numbers(const qn_net *net, qn_decoder *decoder, uint8_t *decoded) {
-    qn_numbers numbers;
-    qn_classifier classifier = net->classifier;
-    qn_layer layer = {0};
-    qn_layer before;
-    int error = qn_begin_numbers(&numbers, net, decoder, decoded);
-    for (int32_t i = 0; error == QN_OK && i < net->layers; i++) {
-        before = layer;
-        error = qn_read_layer(net, i, &before, &layer);
-        if (error == QN_OK) error = qn_take_layer(&numbers, &layer);
-        if (error == QN_OK && decoded) numbers.decoded += numbers.next - numbers.decoded;
-    }
-    return error == QN_OK ? qn_take_classifier(&numbers, &classifier) : error;
-}
-
-/* Apart, so that other files do without the decoder's stack. */
-int qn_take_coded(const qn_net *net, uint8_t *decoded) {
-    qn_decoder decoder;
-    return take_numbers(net, &decoder, decoded);
-}
 
 static int check_code(qn_section code, uint64_t tensor_bytes) {
     if (code.size < QNZ_CODE_HEADER_BYTES) return QN_CODE;
@@ -72,7 +49,7 @@ int qn_read_to(const void *file, size_t size, qn_net *net, qn_info *info, int de
     if (error == QN_OK && depth != QN_READ_SHAPE) error = qn_check_hashes(file, size, info->section);
     if (error == QN_OK) error = read_network(section, net, info);
     if (error == QN_OK && depth == QN_READ_ALL) {
-        error = net->code ? qn_take_coded(net, NULL) : take_numbers(net, NULL, NULL);
+        error = net->code ? qn_take_coded(net, NULL, NULL) : qn_take_numbers(net, NULL, NULL);
         if (error != QN_OK) memcpy(info->section, qn_kind[net->code ? QN_CODED : QN_TENS], sizeof info->section);
     }
     return error;
@@ -80,12 +57,12 @@ int qn_read_to(const void *file, size_t size, qn_net *net, qn_info *info, int de
 
 int qn_check(const void *file, size_t size, qn_info *info) { return qn_read_to(file, size, NULL, info, QN_READ_ALL); }
 
-int qn_decode(const void *file, size_t size, void *numbers, size_t numbers_size) {
+int qn_decode(const void *file, size_t size, void *numbers, size_t numbers_size, uint64_t bits[4]) {
     qn_net net;
     int error = qn_read_to(file, size, &net, NULL, QN_READ_HASHES);
     if (error != QN_OK) return error;
     if (net.code == NULL || numbers_size != net.tensor_bytes) return QN_LENGTH;
-    return qn_take_coded(&net, numbers);
+    return qn_take_coded(&net, numbers, bits);
 }
 
 const char *qn_strerror(int error) {

@@ -19,11 +19,9 @@ enum {
  * section in which it is wrong, if one, is then in info->section. */
 int qn_read_to(const void *file, size_t size, qn_net *net, qn_info *info, int depth);
 
-/* All numbers of a file with CODE, checked and in the order of TENS: for a binding that wants them. QN_LENGTH where the
- * file has none or they have another size. */
-int qn_decode(const void *file, size_t size, void *numbers, size_t numbers_size);
-/* The same of a network, for `decoded` NULL only checked. */
-int qn_take_coded(const qn_net *net, uint8_t *decoded);
+/* All numbers of a file with CODE, checked and in the order of TENS, and how many bits of it are tables, places of
+ * blocks, their values, and other numbers: for a binding. QN_LENGTH where the file has none or they have another size. */
+int qn_decode(const void *file, size_t size, void *numbers, size_t numbers_size, uint64_t bits[4]);
 
 /* ---- container.c -------------------------------------------------------------------------------- */
 
@@ -69,6 +67,12 @@ int qn_begin_numbers(qn_numbers *numbers, const qn_net *net, struct qn_decoder *
  * stay until the next call. */
 int qn_take_layer(qn_numbers *numbers, qn_layer *layer);
 int qn_take_classifier(qn_numbers *numbers, qn_classifier *classifier);
+
+/* All of them; of CODE to `decoded`, one layer after the other, or NULL. */
+int qn_take_numbers(const qn_net *net, struct qn_decoder *decoder, uint8_t *decoded);
+/* The same of CODE with a decoder on the stack, which other files' readers do without; `bits` as in qn_decode, or
+ * NULL. */
+int qn_take_coded(const qn_net *net, uint8_t *decoded, uint64_t bits[4]);
 
 /* The bounds of one input channel's depthwise weights, `step` bytes from each other; of one output channel; of one
  * class. */

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +45,16 @@ _DAMAGED = "it is damaged or was not written by QuickNet: export it again"
 Array = NDArray[Any]
 
 
-def decode_arrays(code: memoryview, shape: NetworkShape, where: str) -> list[Array]:
+class Parts(NamedTuple):
+    """What the bits of CODE are for."""
+
+    tables: int
+    places: int
+    values: int
+    others: int
+
+
+def decode_arrays(code: memoryview, shape: NetworkShape, where: str) -> tuple[list[Array], Parts]:
     """Return the arrays of TENS in its order, of a network of `shape`; CODE's header was checked.
 
     Raises FormatError with `where` for anything that no writer writes.
@@ -53,9 +62,10 @@ def decode_arrays(code: memoryview, shape: NetworkShape, where: str) -> list[Arr
     coding = CODE_HEADER.unpack_from(code)[0]
     data = code[CODE_HEADER.size :]
     source = AdaptiveSource(data, where) if coding == CONTEXTS else PlainSource(data, where)
-    arrays = list(_Reader(coding, source).arrays(shape))
+    reader = _Reader(coding, source)
+    arrays = list(reader.arrays(shape))
     source.check_end()
-    return arrays
+    return arrays, Parts(**reader.bits)
 
 
 class _Reader:
@@ -63,7 +73,10 @@ class _Reader:
         self.coding = coding
         self.source = source
         self.where = source.where
+        self.bits = dict.fromkeys(Parts._fields, 0)
+        self._counted = 0
         self.codes = [self._table(bits + 1) for bits in BITS]
+        self._count("tables")
         self.values: PrefixCode | None = None
         self.largest = 0  # magnitude of a value
 
@@ -96,8 +109,15 @@ class _Reader:
         for row in range(shape.classes):
             head[row] = self._numbers(Kind.CLASSIFIER, inputs)
             bias[row] = self._number(Kind.CLASSIFIER_BIAS)
+        self._count("others")
         yield head
         yield bias
+
+    def _count(self, part: str) -> None:
+        """Count the bits since the last call for a part of the section."""
+        now = self.source.bits_read
+        self.bits[part] += now - self._counted
+        self._counted = now
 
     # --- numbers -----------------------------------------------------------------------------
 
@@ -137,17 +157,23 @@ class _Reader:
 
     def _pointwise(self, outputs: _Outputs, inputs: int) -> Array:
         rows, blocks = len(outputs.arrays[0]), -(-inputs // CODED_BLOCK)
+        self._count("others")
         self._values_table()
+        self._count("tables")
         gaps = _Gaps(self, rows * blocks) if self.coding == HUFFMAN else None
+        self._count("places")
         weight = np.zeros((rows, blocks * CODED_BLOCK), np.int8)
         kept = np.zeros(blocks, np.int64)  # rows so far that keep a column's block
         averages = [self.largest << MAGNITUDE_SHIFT - 2] * inputs  # magnitude of each column's values
         for row in range(rows):
             self._output(outputs, row)
+            self._count("others")
             places = gaps.row(blocks) if gaps else self._mask(kept, row)
+            self._count("places")
             if places:
                 kept[places] += 1
                 self._row_values(weight[row], places, averages)
+            self._count("values")
         return np.ascontiguousarray(weight[:, :inputs])
 
     def _values_table(self) -> None:
