@@ -266,7 +266,7 @@ def test_numbers_outside_their_bounds(coding: int, monkeypatch: pytest.MonkeyPat
         "layer 1's positive weights": with_block(weight=np.full_like(first.weight, 127)),
         "layer 1's sums": with_block(bias=np.full_like(first.bias, 2**31 - 1), weight=np.full_like(first.weight, 1)),
         "classifier's sums": replace(
-            NETWORK, weight=np.full_like(NETWORK.weight, 32767), bias=NETWORK.bias * 0 + 2**31 - 1
+            NETWORK, weight=np.full_like(NETWORK.weight, 32767), bias=np.full_like(NETWORK.bias, 2**31 - 1)
         ),
     }
     for text, network in bad.items():

@@ -15,8 +15,8 @@ from quicknet.core import card
 from quicknet.engine import binding
 from quicknet.qnz import format as numbers
 from quicknet.qnz import reference
-from quicknet.qnz.container import pack_sections
 from quicknet.qnz.coding.model import BITS
+from quicknet.qnz.container import pack_sections
 from quicknet.qnz.encoding import decode_coded, decode_network, encode_coded, encode_network
 from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
 
@@ -92,7 +92,7 @@ SENTENCES = [
     f"p = p + ((({(1 << numbers.CHANCE_BITS) - 1} − p) · R) >> {numbers.CHANCE_BITS})",
     f"state < {numbers.STATE_LOW}:  state",
     f"with R = {2 << numbers.CHANCE_BITS} div (2n + 3)",
-    f"it grows by one, to at most {numbers.LAST_COUNT}.".replace("it grows", "n grows"),
+    f"n grows by one, to at most {numbers.LAST_COUNT}.",
     f"an alphabet a length, 0..{numbers.MAX_CODE_BITS};",
     f"{numbers.COUNT_BITS} even decisions from the highest bit, and a table of gaps",
     f"lie in blocks of {numbers.CODED_BLOCK} neighbouring input channels",
@@ -148,7 +148,7 @@ def test_records_lie_as_the_page_says(record: str, text: str) -> None:
 def test_kinds_of_sections() -> None:
     rows = re.findall(r"^\| `(\w{4})` \|", PAGE[: PAGE.index("### `NETW`")], re.MULTILINE)
     assert tuple(rows) == (*numbers.REQUIRED, numbers.CODE, *numbers.RESERVED)
-    assert numbers.CODED_REQUIRED == tuple(numbers.CODE if kind == numbers.TENS else kind for kind in numbers.REQUIRED)
+    assert tuple(numbers.CODE if kind == numbers.TENS else kind for kind in numbers.REQUIRED) == numbers.CODED_REQUIRED
     assert all(kind.isupper() for kind in rows)
     assert numbers.SKIPPABLE == 1 << 0 and "flags: bit 0 set" in PAGE
 
@@ -209,7 +209,8 @@ def test_the_c_header_has_the_same_numbers_and_no_others() -> None:
     same = ("MAJOR", "CODED_MAJOR", "HUFFMAN", "CONTEXTS", "CODED_BLOCK", "EXPANSION", "EXPANSION_FREE",
             "MAX_CODE_BITS", "MAGNITUDE_BITS", "COUNT_BITS", "GAP", "STATE_LOW", "CHANCE_BITS", "CODED_CHANCE_BITS",
             "FIRST_COUNT", "LAST_COUNT", "CLASSES_OF_DENSITY", "CLASSES_OF_MAGNITUDE", "DENSITY_SCALE",
-            "DENSITY_PRIOR", "MAGNITUDE_SHIFT", "MAGNITUDE_RATE", "MAX_SECTIONS", "MAX_FILE_BYTES", "SKIPPABLE", "DIGEST_BYTES", "STEM", "SEPARABLE", "IMAGE_TOP",
+            "DENSITY_PRIOR", "MAGNITUDE_SHIFT", "MAGNITUDE_RATE",
+            "MAX_SECTIONS", "MAX_FILE_BYTES", "SKIPPABLE", "DIGEST_BYTES", "STEM", "SEPARABLE", "IMAGE_TOP",
             "MAX_WEIGHTS", "MAX_MAP", "BLOCK", "MAX_WEIGHT")  # fmt: skip
     expected = {
         **{name: getattr(numbers, name) for name in same},

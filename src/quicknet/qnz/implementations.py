@@ -14,7 +14,8 @@ from quicknet.qnz.file import IntegerLogits, QnzFile
 def implementations(file: QnzFile, threads: int) -> Mapping[str, Callable[[Images], IntegerLogits]]:
     """Return functions from images (N, size, size, channels) to integer logits (N, classes), by name, fastest first.
 
-    The reference decodes coded numbers in Python: it shares nothing with the engine. Each raises DataError for images of another shape or type.
+    The reference decodes coded numbers in Python: it shares nothing with the engine. Each raises DataError for images
+    of another shape or type.
     """
     from quicknet import engine
 
