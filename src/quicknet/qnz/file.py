@@ -42,7 +42,7 @@ IntegerLogits = NDArray[np.int32]
 
 
 Coding = Literal["none", "huffman", "contexts"]
-_CODINGS: dict[Coding, int] = {"huffman": HUFFMAN, "contexts": CONTEXTS}
+CODINGS: dict[Coding, int] = {"huffman": HUFFMAN, "contexts": CONTEXTS}
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class QnzFile:
         if CODE not in self._data:
             return "none"
         number = coding_number(self._data[CODE], str(self.path))
-        return next(name for name, value in _CODINGS.items() if value == number)
+        return next(name for name, value in CODINGS.items() if value == number)
 
     @property
     def sha256(self) -> str:
@@ -140,7 +140,7 @@ def assemble_qnz(network: IntegerNetwork, card: Card, coding: Coding = "none") -
     sections = {CARD: card.to_json().encode(), NETW: netw}
     if coding == "none":
         return pack_sections({**sections, TENS: tens})
-    return pack_sections({**sections, CODE: encode_coded(network, _CODINGS[coding])[1]})
+    return pack_sections({**sections, CODE: encode_coded(network, CODINGS[coding])[1]})
 
 
 def read_qnz(path: Path, bounds: bool = True) -> QnzFile:

@@ -10,7 +10,7 @@
  * magnitudes of the negative. */
 typedef struct {
     uint32_t total[QNZ_BLOCK];
-    uint16_t lane[QNZ_BLOCK];     /* the largest sums of a lane */
+    uint16_t lane[QNZ_BLOCK]; /* the largest sums of a lane */
     uint8_t magnitude[QNZ_BLOCK]; /* of the negative weights, or-ed: 128 is in it where one is -128 */
 } channel_sums;
 

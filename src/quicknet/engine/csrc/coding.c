@@ -9,8 +9,16 @@
 
 _Static_assert(2 * QNZ_MAX_CODE_BITS + 2 <= QNZ_DIGEST_BYTES, "words that are read ahead lie in the file");
 
-enum { KIND_STEM, KIND_DEPTHWISE, KIND_MULTIPLIER, KIND_BIAS, KIND_POSITIVE, KIND_NEGATIVE, KIND_CLASSIFIER,
-       KIND_CLASSIFIER_BIAS };
+enum {
+    KIND_STEM,
+    KIND_DEPTHWISE,
+    KIND_MULTIPLIER,
+    KIND_BIAS,
+    KIND_POSITIVE,
+    KIND_NEGATIVE,
+    KIND_CLASSIFIER,
+    KIND_CLASSIFIER_BIAS
+};
 static const uint8_t bits_of[QN_KINDS] = {8, 8, 16, 32, 16, 16, 16, 32};
 
 static const uint16_t below_of[QN_KINDS] = {0,
