@@ -186,7 +186,8 @@ class _Reader:
 
     def _mask(self, kept: Array, row: int) -> list[int]:
         """Return the places of a row's blocks, by the density of its column so far and of the row so far."""
-        decide, places = self.source.decide, []
+        decide = self.source.decide
+        places: list[int] = []
         most = CLASSES_OF_DENSITY - 1
         columns = np.minimum((DENSITY_SCALE * kept + DENSITY_PRIOR) // (row + 1), most) * CLASSES_OF_DENSITY + MASK
         for place, column in enumerate(columns.tolist()):
@@ -211,7 +212,11 @@ class _Outputs:
     """What a layer has for each output channel."""
 
     def __init__(self, channels: int) -> None:
-        self.arrays = (np.empty(channels, np.int32), np.empty(channels, np.int16), np.empty(channels, np.int16))
+        self.arrays: tuple[Array, ...] = (
+            np.empty(channels, np.int32),
+            np.empty(channels, np.int16),
+            np.empty(channels, np.int16),
+        )
 
 
 class _Gaps:

@@ -169,7 +169,7 @@ class _Writer:
     def _new_table_pays(self, counts: Array) -> bool:
         lengths = np.array(code_lengths(counts.tolist()))
         bits = np.array([len(self.values.get(symbol - MAX_WEIGHT, ())) for symbol in range(len(counts))])
-        return int(((bits - lengths) * counts).sum()) > _TABLE_BITS * (lengths > 0).sum()
+        return int(((bits - lengths) * counts).sum()) > _TABLE_BITS * np.count_nonzero(lengths)
 
     def _mask(self, kept: Array, columns: Array, row: int) -> None:
         most, so_far = CLASSES_OF_DENSITY - 1, 0
@@ -211,7 +211,8 @@ def _gaps(kept: NDArray[np.bool_]) -> Iterator[list[int]]:
 def kept_blocks(weight: Array) -> NDArray[np.bool_]:
     """Return which blocks of a pointwise's weights (O, C) have a weight that is not 0: (O, C / 4 rounded up)."""
     missing = -weight.shape[1] % CODED_BLOCK
-    return np.pad(weight, ((0, 0), (0, missing))).reshape(len(weight), -1, CODED_BLOCK).any(2)
+    blocks = np.pad(weight, ((0, 0), (0, missing))).reshape(len(weight), -1, CODED_BLOCK)
+    return np.any(blocks, axis=2)
 
 
 def _numbers(network: IntegerNetwork, kind: Kind) -> Iterable[Array]:
