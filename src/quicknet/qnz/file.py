@@ -81,7 +81,7 @@ class QnzFile:
         except FormatError as error:
             what = str(error).partition(";")[0]
             raise FormatError(f"{what} ({self.path}, section {CODE}); export the model again") from error
-        return network_of(self.shape, memoryview(tens)), bits
+        return network_of(self.shape, tens.data), bits
 
     def plain_network(self) -> IntegerNetwork:
         """Return the network, its coded numbers decoded in Python whatever there is: seconds for a large one."""

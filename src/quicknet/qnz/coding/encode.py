@@ -169,7 +169,7 @@ class _Writer:
     def _new_table_pays(self, counts: Array) -> bool:
         lengths = np.array(code_lengths(counts.tolist()))
         bits = np.array([len(self.values.get(symbol - MAX_WEIGHT, ())) for symbol in range(len(counts))])
-        return int(((bits - lengths) * counts).sum()) > _TABLE_BITS * np.count_nonzero(lengths)
+        return int(((bits - lengths) * counts).sum()) > _TABLE_BITS * int(np.count_nonzero(lengths))
 
     def _mask(self, kept: Array, columns: Array, row: int) -> None:
         most, so_far = CLASSES_OF_DENSITY - 1, 0
@@ -212,7 +212,8 @@ def kept_blocks(weight: Array) -> NDArray[np.bool_]:
     """Return which blocks of a pointwise's weights (O, C) have a weight that is not 0: (O, C / 4 rounded up)."""
     missing = -weight.shape[1] % CODED_BLOCK
     blocks = np.pad(weight, ((0, 0), (0, missing))).reshape(len(weight), -1, CODED_BLOCK)
-    return np.any(blocks, axis=2)
+    kept: NDArray[np.bool_] = np.any(blocks, axis=2)
+    return kept
 
 
 def _numbers(network: IntegerNetwork, kind: Kind) -> Iterable[Array]:
