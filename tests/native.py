@@ -12,7 +12,7 @@ import pytest
 from networks import random_images, random_network
 from quicknet.qnz import reference
 from quicknet.qnz.container import pack_sections
-from quicknet.qnz.encoding import encode_network
+from quicknet.qnz.encoding import encode_coded, encode_network
 from quicknet.qnz.network import IntegerNetwork
 
 ENGINE = Path(__file__).resolve().parent.parent / "src" / "quicknet" / "engine"
@@ -45,8 +45,11 @@ def compile_c(target: Path, sources: Sequence[str | Path], *flags: str, compiler
     return target
 
 
-def bare_file(network: IntegerNetwork) -> bytes:
-    """Return a `.qnz` of any network, also of those that no card describes (2 channels)."""
+def bare_file(network: IntegerNetwork, coding: int = 0) -> bytes:
+    """Return a `.qnz` of any network, also of those that no card describes (2 channels); `coding` as in CODE."""
+    if coding:
+        netw, code = encode_coded(network, coding)
+        return pack_sections({"CARD": b"{}", "NETW": netw, "CODE": code})
     netw, tens = encode_network(network)
     return pack_sections({"CARD": b"{}", "NETW": netw, "TENS": tens})
 
@@ -57,14 +60,16 @@ def engine_sources() -> list[Path]:
 
 
 def write_cases(folder: Path, seeds: Iterable[int], images: int = 2) -> tuple[list[Path], list[list[int]]]:
-    """Write random networks, every second an extreme one, and images; return the files and the reference's logits."""
+    """Write random networks, every second an extreme one, two of three coded, and images; return the files and the
+    reference's logits.
+    """
     files, logits = [], []
     for seed in seeds:
         rng = np.random.default_rng(seed)
         network = random_network(rng, extreme=seed % 2 == 1)
         pictures = random_images(rng, network, images)
         model, raw = folder / f"{seed}.qnz", folder / f"{seed}.raw"
-        model.write_bytes(bare_file(network))
+        model.write_bytes(bare_file(network, coding=seed % 3))
         raw.write_bytes(pictures.tobytes())
         files += [model, raw]
         logits.append(reference.run(network, pictures).ravel().tolist())

@@ -4,7 +4,7 @@ The groups of a lane are spelled out here as FORMAT.md has them, apart from the 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -321,3 +321,23 @@ def network_card(network: IntegerNetwork, **fields: Any) -> Card:
         integer=IntegerRecord(bits="mixed", logit_scale=scale),
         **fields,
     )
+
+
+def pruned(network: IntegerNetwork, rng: np.random.Generator, density: float | None = None) -> IntegerNetwork:
+    """Return the network with blocks of its pointwise weights absent.
+
+    About `density` of each layer's blocks are kept; by default each layer has all, none, one, a few, or some of
+    its rows empty or full. Bounds hold as before: no weight grows.
+    """
+    blocks = []
+    for block in network.blocks:
+        rows, places = len(block.weight), -(-block.weight.shape[1] // 4)
+        kept = rng.random((rows, places)) < (rng.choice((0.0, 0.05, 0.3, 1.0)) if density is None else density)
+        if density is None and rng.random() < 0.5:
+            kept[rng.random(rows) < 0.3] = rng.random() < 0.3
+        if density is None and rng.random() < 0.2:
+            kept[:] = False
+            kept[rng.integers(rows), rng.integers(places)] = True
+        mask = np.repeat(kept, 4, axis=1)[:, : block.weight.shape[1]]
+        blocks.append(replace(block, weight=np.where(mask, block.weight, 0).astype(np.int8)))
+    return replace(network, blocks=tuple(blocks))

@@ -162,6 +162,7 @@ def parts() -> list[tuple[dict, str]]:
     return [
         (inspection["layers"]["items"], "quicknet.measure.layers:IntegerLayerFacts"),
         (inspection["sections"]["items"], "quicknet.measure.facts:SectionFacts"),
+        ({**inspection["coding"], "type": "object"}, "quicknet.measure.facts:CodingFacts"),
         (realtime["rows"]["items"], "quicknet.measure.frames:FrameRow"),
         (realtime["smallest"]["items"], "quicknet.measure.realtime:SmallestShare"),
         (SCHEMAS["doctor"]["properties"]["findings"]["items"], "quicknet.data.doctor:Finding"),

@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from native import bare_file, compile_c, engine_sources, run, tool
-from networks import Block, networks, random_network
+from networks import Block, networks, pruned, random_network
 from quicknet.core.errors import FormatError
 from quicknet.qnz.container import pack_sections, read_sections
-from quicknet.qnz.encoding import decode_network, encode_network
+from quicknet.qnz.encoding import check_code, decode_coded, decode_network, decode_shape, encode_coded, encode_network
 from quicknet.qnz.network import IntegerNetwork
 
-READER = ("read.c", "container.c", "shape.c", "bounds.c", "sha256.c")
-CODES = ("OK", "MAGIC", "VERSION", "LENGTH", "TABLE", "HASH", "SHAPE", "BOUNDS", "MEMORY", "ISA")
+READER = ("read.c", "container.c", "shape.c", "bounds.c", "coding.c", "sha256.c")
+CODES = ("OK", "MAGIC", "VERSION", "LENGTH", "TABLE", "HASH", "SHAPE", "BOUNDS", "MEMORY", "ISA", "THREADS", "CODE")
 SMALL: dict[str, Any] = {
     "side": 16,
     "stem": 3,
@@ -73,7 +73,11 @@ def network() -> IntegerNetwork:
 def python_takes(blob: bytes) -> bool:
     try:
         sections = read_sections(blob, "a file")
-        decode_network(sections["NETW"].data, sections["TENS"].data, "a file")
+        if "CODE" in sections:
+            check_code(decode_shape(sections["NETW"].data, "a file"), sections["CODE"].data, "a file")
+            decode_coded(sections["NETW"].data, sections["CODE"].data, "a file")
+        else:
+            decode_network(sections["NETW"].data, sections["TENS"].data, "a file")
     except FormatError:
         return False
     return True
@@ -90,6 +94,26 @@ def test_every_network_within_the_bounds_is_taken(reader: Reader, network: Integ
     info = reader.info
     assert (info.side, info.channels, info.classes) == (network.side, network.channels, len(network.bias))
     assert info.layers == 1 + len(network.blocks)
+
+
+@settings(max_examples=30, deadline=None)
+@given(networks(), st.integers(0, 2**32 - 1), st.sampled_from([1, 2]))
+def test_every_network_is_taken_coded(reader: Reader, network: IntegerNetwork, seed: int, coding: int) -> None:
+    assert reader(bare_file(pruned(network, np.random.default_rng(seed)), coding)) == "OK"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_changed_codes_with_right_hashes(reader: Reader, network: IntegerNetwork, data: st.DataObject) -> None:
+    coding = data.draw(st.sampled_from([1, 2]))
+    netw, code = encode_coded(pruned(network, np.random.default_rng(0), 0.4), coding)
+    changed = bytearray(code)
+    for _ in range(data.draw(st.integers(1, 2))):
+        changed[data.draw(st.integers(0, len(code) - 1))] = data.draw(st.integers(0, 255))
+    blob = pack_sections({"CARD": b"{}", "NETW": netw, "CODE": bytes(changed)})
+    result = reader(blob)
+    assert (result == "OK") == python_takes(blob)
+    assert result in ("OK", "CODE CODE", "BOUNDS CODE")
 
 
 def test_multiply_adds_are_those_of_the_design(reader: Reader) -> None:
@@ -128,7 +152,8 @@ def test_every_byte_flipped_is_noticed_and_its_section_named(reader: Reader, net
 
 
 TABLE_LIES: dict[str, tuple[Callable[[bytearray], None], str]] = {
-    "major version": (lambda b: struct.pack_into("<H", b, 8, 2), "VERSION"),
+    "major version": (lambda b: struct.pack_into("<H", b, 8, 3), "VERSION"),
+    "major version of coded numbers": (lambda b: struct.pack_into("<H", b, 8, 2), "TABLE TENS"),
     "no section": (lambda b: struct.pack_into("<I", b, 12, 0), "TABLE"),
     "4 billion sections": (lambda b: struct.pack_into("<I", b, 12, 2**32 - 1), "TABLE"),
     "more sections than bytes": (lambda b: struct.pack_into("<I", b, 12, 64), "LENGTH"),
@@ -243,13 +268,14 @@ SANITIZE = ("-g", "-O1", "-fno-sanitize-recover=all")
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> list[Path]:
-    """Small files of several shapes, usual and extreme."""
+    """Small files of several shapes, usual and extreme, plain and coded."""
     (tmp_path / "corpus").mkdir()
     paths = []
     for seed in range(6):
-        network = random_network(np.random.default_rng(seed), extreme=seed % 2 == 1, **SMALL)
+        rng = np.random.default_rng(seed)
+        network = pruned(random_network(rng, extreme=seed % 2 == 1, **SMALL), rng)
         paths.append(tmp_path / "corpus" / f"{seed}.qnz")
-        paths[-1].write_bytes(bare_file(network))
+        paths[-1].write_bytes(bare_file(network, coding=seed % 3))
     return paths
 
 

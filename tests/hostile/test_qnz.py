@@ -248,7 +248,7 @@ def test_other_files_are_not_taken_for_one(tmp_path: Path) -> None:
 DAMAGES = {
     "its header says": BLOB[:-40],
     "section TENS": put(BLOB, len(BLOB) - 60, "<B", BLOB[len(BLOB) - 60] ^ 4),
-    "version 2": put(BLOB, 8, "<H", 2),
+    "version 3": put(BLOB, 8, "<H", 3),
     "weights reach -128": whole(tens=put(TENS, 0, "<b", -128)),
 }
 

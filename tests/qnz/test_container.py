@@ -44,8 +44,8 @@ def test_the_bytes_are_those_of_the_format() -> None:
 
 def test_a_newer_minor_version_is_read_and_a_newer_major_one_named() -> None:
     assert list(read_sections(changed(lambda b: struct.pack_into("<H", b, 10, 9)), "here")) == list(PARTS)
-    with pytest.raises(FormatError, match=r"version 2 is newer than this QuickNet reads, 1 \(here\); update"):
-        read_sections(changed(lambda b: struct.pack_into("<H", b, 8, 2))[:40], "here")  # even cut short
+    with pytest.raises(FormatError, match=r"version 3 is newer than this QuickNet reads, 2 \(here\); update"):
+        read_sections(changed(lambda b: struct.pack_into("<H", b, 8, 3))[:40], "here")  # even cut short
 
 
 def test_only_what_a_reader_takes_is_written() -> None:

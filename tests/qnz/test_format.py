@@ -15,8 +15,9 @@ from quicknet.core import card
 from quicknet.engine import binding
 from quicknet.qnz import format as numbers
 from quicknet.qnz import reference
+from quicknet.qnz.coding.model import BITS
 from quicknet.qnz.container import pack_sections
-from quicknet.qnz.encoding import decode_network, encode_network
+from quicknet.qnz.encoding import decode_coded, decode_network, encode_coded, encode_network
 from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -28,6 +29,7 @@ FIELDS = {
     "SHAPE": ("SIDE", "CHANNELS", "ZERO1", "LAYERS", "ZERO2", "CLASSES", "ZERO3"),
     "LAYER": ("KIND", "KERNEL", "STRIDE", "POOL", "CHANNELS", "SUMS", "SHIFT", "ZERO", "TOP", "MIDDLE_ZERO",
               "MIDDLE_TOP", "ZEROS"),
+    "CODE_HEADER": ("CODING", "ZEROS"),
 }  # fmt: skip
 
 
@@ -55,7 +57,7 @@ def listed(values: tuple[int, ...], last: str = "or") -> str:
 
 SENTENCES = [
     f"magic: {numbers.MAGIC.hex(' ').upper()}",
-    f"u16 major version: {numbers.MAJOR}\n",
+    f"u16 major version: {numbers.MAJOR}; {numbers.CODED_MAJOR} with CODE\n",
     f"u16 minor version: {numbers.MINOR}\n",
     f"u32 number of sections, 1..{numbers.MAX_SECTIONS}\n",
     f"a file above {numbers.MAX_FILE_BYTES >> 20} MiB",
@@ -81,6 +83,26 @@ SENTENCES = [
     f"T is the top of the layer's input ({numbers.IMAGE_TOP} for the stem",
     f"In every block of {numbers.BLOCK} of the sequence",
     f"filled up with zeros to a multiple of {numbers.BLOCK}",
+    f"u8 coding: {numbers.HUFFMAN} huffman, {numbers.CONTEXTS} contexts\n",
+    f"at most {numbers.EXPANSION} bytes for each byte of `CODE`",
+    f"p = {1 << numbers.CHANCE_BITS - 1}, n = {numbers.FIRST_COUNT}. A decision",
+    f"q = (p >> {numbers.CHANCE_BITS - numbers.CODED_CHANCE_BITS}) | 1 ",
+    f"r = state mod {1 << numbers.CODED_CHANCE_BITS}\n",
+    f"state = ({1 << numbers.CODED_CHANCE_BITS} − q) · (state >> {numbers.CODED_CHANCE_BITS}) + r − q",
+    f"p = p + ((({(1 << numbers.CHANCE_BITS) - 1} − p) · R) >> {numbers.CHANCE_BITS})",
+    f"state < {numbers.STATE_LOW}:  state",
+    f"with R = {2 << numbers.CHANCE_BITS} div (2n + 3)",
+    f"n grows by one, to at most {numbers.LAST_COUNT}.",
+    f"an alphabet a length, 0..{numbers.MAX_CODE_BITS};",
+    f"{numbers.COUNT_BITS} even decisions from the highest bit, and a table of gaps",
+    f"lie in blocks of {numbers.CODED_BLOCK} neighbouring input channels",
+    f"the largest magnitude M, {numbers.MAGNITUDE_BITS} even decisions",
+    f"a chance is one of {numbers.CLASSES_OF_DENSITY}·{numbers.CLASSES_OF_DENSITY} for places, "
+    f"and one of {numbers.CLASSES_OF_MAGNITUDE} for each node",
+    f"(min({numbers.CLASSES_OF_DENSITY - 1}, ({numbers.DENSITY_SCALE}·a + {numbers.DENSITY_PRIOR}) div (o + 1)),",
+    f"symbols 0..{numbers.GAP} of the table of gaps, of which {numbers.GAP} stands for {numbers.GAP} blocks",
+    f"below its highest, at most {numbers.CLASSES_OF_MAGNITUDE - 1}. After a value v, "
+    f"m = m + (({1 << numbers.MAGNITUDE_SHIFT}·|v| − m) >> {numbers.MAGNITUDE_RATE})",
 ]
 
 
@@ -105,6 +127,7 @@ def test_powers_of_two_on_the_page() -> None:
 @pytest.mark.parametrize(
     ("record", "text"),
     [
+        ("CODE_HEADER", PAGE[PAGE.index("\n0   1  u8 coding") : PAGE.index("\n4   …  decisions")]),
         ("HEADER", PAGE[PAGE.index("\n0       8     magic") : PAGE.index("\n32      64×n")]),
         ("ENTRY", PAGE[PAGE.index("\n                 4   kind") : PAGE.index("\n…             the sections")]),
         ("SHAPE", PAGE[PAGE.index("\n0   2  u16 side") : PAGE.index("\n16  16 for each layer")]),
@@ -117,14 +140,15 @@ def test_records_lie_as_the_page_says(record: str, text: str) -> None:
     ends = [*starts[1:], fields[f"{record}_BYTES"]]
     first = [int(number) for number in re.findall(r"^ *(\d+) ", text, re.MULTILINE)]
     assert first == (starts if record != "ENTRY" else [end - start for start, end in zip(starts, ends, strict=True)])
-    if record != "ENTRY" and record != "LAYER":
+    if record not in ("ENTRY", "LAYER"):
         sizes = re.findall(r"^ *\d+ +(\d+) ", text, re.MULTILINE)
         assert [int(size) for size in sizes] == [end - start for start, end in zip(starts, ends, strict=True)]
 
 
 def test_kinds_of_sections() -> None:
     rows = re.findall(r"^\| `(\w{4})` \|", PAGE[: PAGE.index("### `NETW`")], re.MULTILINE)
-    assert tuple(rows) == numbers.REQUIRED + numbers.RESERVED
+    assert tuple(rows) == (*numbers.REQUIRED, numbers.CODE, *numbers.RESERVED)
+    assert tuple(numbers.CODE if kind == numbers.TENS else kind for kind in numbers.REQUIRED) == numbers.CODED_REQUIRED
     assert all(kind.isupper() for kind in rows)
     assert numbers.SKIPPABLE == 1 << 0 and "flags: bit 0 set" in PAGE
 
@@ -141,6 +165,13 @@ def test_lanes() -> None:
     for sums, lanes in numbers.LANES.items():
         assert sorted(index for lane in lanes for index in lane) == list(range(numbers.BLOCK))
         assert {len(lane) for lane in lanes} == {2 * sums}
+
+
+def test_kinds_of_numbers() -> None:
+    rows = re.findall(r"^\| (\d) \| (\d+) \|", PAGE, re.MULTILINE)
+    assert [(int(kind), int(bits)) for kind, bits in rows] == list(enumerate(BITS))
+    assert "beside the first 2²⁰" in PAGE and numbers.EXPANSION_FREE == 1 << 20
+    assert 1 << numbers.LENGTH_BITS == numbers.MAX_CODE_BITS + 1
 
 
 def test_width_classes() -> None:
@@ -175,11 +206,16 @@ def limits(name: str, pair: tuple[int, int]) -> dict[str, int]:
 
 def test_the_c_header_has_the_same_numbers_and_no_others() -> None:
     small, large = numbers.KERNELS
-    same = ("MAJOR", "MAX_SECTIONS", "MAX_FILE_BYTES", "SKIPPABLE", "DIGEST_BYTES", "STEM", "SEPARABLE", "IMAGE_TOP",
+    same = ("MAJOR", "CODED_MAJOR", "HUFFMAN", "CONTEXTS", "CODED_BLOCK", "EXPANSION", "EXPANSION_FREE",
+            "MAX_CODE_BITS", "MAGNITUDE_BITS", "COUNT_BITS", "GAP", "STATE_LOW", "CHANCE_BITS", "CODED_CHANCE_BITS",
+            "FIRST_COUNT", "LAST_COUNT", "CLASSES_OF_DENSITY", "CLASSES_OF_MAGNITUDE", "DENSITY_SCALE",
+            "DENSITY_PRIOR", "MAGNITUDE_SHIFT", "MAGNITUDE_RATE",
+            "MAX_SECTIONS", "MAX_FILE_BYTES", "SKIPPABLE", "DIGEST_BYTES", "STEM", "SEPARABLE", "IMAGE_TOP",
             "MAX_WEIGHTS", "MAX_MAP", "BLOCK", "MAX_WEIGHT")  # fmt: skip
     expected = {
         **{name: getattr(numbers, name) for name in same},
         **offsets("HEADER"), **offsets("ENTRY"), **offsets("SHAPE"), **offsets("LAYER"),
+        **offsets("CODE_HEADER"),
         **limits("SIDE", numbers.SIDES), **limits("IMAGE_CHANNELS", numbers.IMAGE_CHANNELS),
         **limits("LAYERS", numbers.LAYERS), **limits("CLASSES", numbers.CLASSES),
         **limits("CHANNELS", numbers.CHANNELS), **limits("SHIFT", numbers.SHIFTS),
@@ -193,7 +229,7 @@ def test_the_c_header_has_the_same_numbers_and_no_others() -> None:
 def test_the_c_header_has_the_same_texts() -> None:
     text = (CSRC / "format.h").read_text()
     texts = {name: ast.literal_eval(f"b{value}") for name, value in re.findall(r'#define QNZ_(\w+) (".*")', text)}
-    assert texts == {"MAGIC": numbers.MAGIC, **{kind: kind.encode() for kind in numbers.REQUIRED}}
+    assert texts == {"MAGIC": numbers.MAGIC, **{kind: kind.encode() for kind in (*numbers.REQUIRED, numbers.CODE)}}
 
 
 def test_the_binding_counts_as_the_c_headers_do() -> None:
@@ -306,3 +342,39 @@ def test_the_pages_bytes_classify_as_it_says() -> None:
     if engine.available():
         for isa in engine.instruction_sets():
             assert engine.Engine(blob, isa=isa).run(image).tolist() == [[-90, 90]], isa
+
+
+# --- the page's example of CODE ------------------------------------------------------------
+
+
+def sparse_example() -> IntegerNetwork:
+    """Return the network of FORMAT.md, "CODE, byte by byte"."""
+    multipliers = np.full(6, 512, I16), np.full(6, 128, I16)
+    stem = IntegerStem(8, 1, np.full((6, 1, 1, 1), 64, I8), np.ones(6, I32), Requantization(1, *multipliers, 0, 255))
+    depthwise = np.zeros((3, 3, 6), I8)
+    depthwise[1, 1] = 64
+    weight = np.array([[5, -2, 5, 5, 0, 0], [0] * 6, [0, 0, 0, 0, -2, 5]], I8)
+    block = IntegerSeparable(
+        pool=False,
+        depthwise=depthwise,
+        multiplier=np.full(6, 512, I16),
+        middle_zero=10,
+        middle_top=255,
+        sums=1,
+        weight=weight,
+        bias=np.ones(3, I32),
+        output=Requantization(1, multipliers[0][:3], multipliers[1][:3], zero=20, top=255),
+    )
+    return IntegerNetwork(16, 1, stem, (block,), np.array([[3, 0, -3], [-3, 0, 3]], I16), np.array([0, 0], I32))
+
+
+@pytest.mark.parametrize(("name", "coding"), [("huffman", numbers.HUFFMAN), ("contexts", numbers.CONTEXTS)])
+def test_the_pages_code_is_what_is_written(name: str, coding: int) -> None:
+    text = PAGE[PAGE.index("## `CODE`, byte by byte") :]
+    text = text[text.index(f"`{name}`:") :].split("```")[1]
+    page = bytes.fromhex("".join(re.findall(r"^(?:\d+ +)?((?:[0-9A-F]{2} ?)+)", text.strip(), re.MULTILINE)))
+    netw, code = encode_coded(sparse_example(), coding)
+    assert page == code
+    assert f"{name}`: {len(code)} bytes" in PAGE
+    decoded, _ = decode_coded(memoryview(netw), memoryview(page), "the page")
+    assert encode_network(decoded) == encode_network(sparse_example())

@@ -14,7 +14,7 @@ from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 
 if TYPE_CHECKING:
     from quicknet.core.card import Card, LayerCosts, Metric
-    from quicknet.measure.facts import ModelFacts, SectionFacts
+    from quicknet.measure.facts import CodingFacts, ModelFacts, SectionFacts
     from quicknet.measure.layers import IntegerLayerFacts
 
 _NOTES = """
@@ -41,19 +41,22 @@ its largest weight.
 def inspect(model: str, as_json: bool) -> int:
     """Carry out `quicknet inspect`; returns the exit code."""
     from quicknet.inference.artifact import open_artifact
-    from quicknet.measure.facts import model_facts, model_files, model_layers, model_sections
+    from quicknet.measure.facts import model_coding, model_facts, model_files, model_layers, model_sections
 
     artifact = open_artifact(model)
     card, intact = artifact.card, artifact.intact
     facts, layers, files = model_facts(model, artifact), model_layers(artifact), model_files(artifact.path)
-    sections, receipt = model_sections(artifact), _receipt(card)
+    sections, coding, receipt = model_sections(artifact), model_coding(artifact), _receipt(card)
     if as_json:
         fields = {"format": 1, **facts.to_dict(), "layers": [layer.to_dict() for layer in layers]}
         fields |= {"sections": [section.to_dict() for section in sections], "receipt": receipt}
+        fields |= {"coding": coding.to_dict() if coding else None}
         click.echo(json.dumps({**fields, "intact": intact, "files": files, "card": card.to_dict()}))
     else:
         for line in (*_card_lines(card, facts), _receipt_line(receipt), _weights_line(card, intact)):
             click.echo(shown(line))
+        if coding:
+            click.echo(_coding_line(coding))
         _print_tables(card, layers, sections, files)
     return 0
 
@@ -164,6 +167,13 @@ def _integer_table(layers: Sequence[IntegerLayerFacts]) -> Any:
         numbers = (sums, top + middle, str(layer.bits), f"{layer.size_bytes:,}", f"{layer.macs:,}")
         table.add_row(name, *shapes, f"{layer.side}x{layer.side}", *numbers)
     return table
+
+
+def _coding_line(coding: CodingFacts) -> str:
+    return (
+        f"coding: {coding.name}; places of kept blocks {coding.places_bytes:,} bytes, their values "
+        f"{coding.values_bytes:,}, other numbers {coding.others_bytes:,}, tables {coding.tables_bytes:,}"
+    )
 
 
 def _section_table(sections: Sequence[SectionFacts]) -> Any:

@@ -375,6 +375,14 @@ _SECTION = _record(
     size_bytes=_integer("Its size in bytes."),
     sha256=_text("Its sha256."),
 )
+_CODING = _record(
+    "How the numbers of a coded .qnz are coded; null for other models.",
+    name=_text("The coding.", "huffman", "contexts"),
+    tables_bytes=_integer("Bytes of prefix codes."),
+    places_bytes=_integer("Bytes that say which blocks of weights are kept."),
+    values_bytes=_integer("Bytes of the weights in kept blocks."),
+    others_bytes=_integer("Bytes of all other numbers."),
+)
 _RECEIPT = _record(
     "What the file was measured on when it was exported; null where it was not measured.",
     data=_text("The name of the data."),
@@ -390,6 +398,7 @@ _INSPECTION = _record(
     layers=_list("The layers in order; empty where neither the card nor the network tells.", _LAYER),
     sections=_list("The sections of a .qnz in order; empty for other models.", _SECTION),
     receipt=_or_null(_RECEIPT),
+    coding=_or_null(_CODING),
     intact=_flag("Whether the weights have the sha256 that the card names."),
     files=_map("Each file of the model and its size in bytes.", _integer("Bytes.")),
     card=_any_object("The whole card; docs/files.md describes it."),

@@ -4,6 +4,6 @@ The C sources (`csrc/`) stand alone, so that other programs can embed them; this
 brings the compiled library; in a source tree it is compiled at first use, where a C compiler is there.
 """
 
-from quicknet.engine.binding import Engine, available, instruction_sets, peak_rate, status
+from quicknet.engine.binding import Engine, available, decode, instruction_sets, peak_rate, status
 
-__all__ = ["Engine", "available", "instruction_sets", "peak_rate", "status"]
+__all__ = ["Engine", "available", "decode", "instruction_sets", "peak_rate", "status"]

@@ -42,6 +42,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "qn_check": (number, [*file, ctypes.POINTER(_Info)]),
         "qn_strerror": (ctypes.c_char_p, [number]),
+        "qn_decode": (number, [*file, pointer, size, ctypes.POINTER(ctypes.c_uint64)]),
         "qn_memory": (size, [*file, number]),
         "qn_open": (number, [ctypes.POINTER(pointer), *file, pointer, size, number, number]),
         "qn_run": (None, [pointer, pointer, size, pointer]),
@@ -110,6 +111,19 @@ def peak_rate(isa: str, sums: int, samples: int = 50) -> float:
         done = library.qn_peak(code, sums, rounds)
         rates.append(done / (time.perf_counter() - start))
     return float(np.median(rates))
+
+
+def decode(blob: bytes, size_bytes: int) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
+    """Return the numbers of a file that has them coded, the `size_bytes` of TENS, within FORMAT.md's bounds.
+
+    Also returns how many bits of CODE are tables, places of blocks, values of blocks, and other numbers.
+    Raises FormatError for a file that is foreign, damaged or out of bounds, ToolError without an engine.
+    """
+    library, numbers, bits = _library(), np.empty(size_bytes, np.uint8), (ctypes.c_uint64 * 4)()
+    error = library.qn_decode(blob, len(blob), numbers.ctypes.data, size_bytes, bits)
+    if error:
+        raise FormatError(library.qn_strerror(error).decode())
+    return numbers, tuple(bits)
 
 
 def _code(isa: str) -> int:

@@ -7,8 +7,9 @@ from pathlib import Path
 from quicknet.core.card import LayerCosts
 from quicknet.core.errors import CheckpointError
 from quicknet.core.settings import Settings
-from quicknet.inference.artifact import Artifact
+from quicknet.inference.artifact import Artifact, QnzArtifact
 from quicknet.measure.layers import integer_layers, layer_facts
+from quicknet.qnz.format import CODE
 
 
 class ModelFacts(Settings, frozen=True, kw_only=True):
@@ -66,6 +67,31 @@ class SectionFacts(Settings, frozen=True, kw_only=True):
     offset: int
     size_bytes: int
     sha256: str
+
+
+class CodingFacts(Settings, frozen=True, kw_only=True):
+    """How the numbers of a coded `.qnz` are coded, and what the bytes of its section CODE are for."""
+
+    name: str
+    tables_bytes: int
+    places_bytes: int
+    values_bytes: int
+    others_bytes: int
+
+
+def model_coding(artifact: Artifact) -> CodingFacts | None:
+    """Return the coding of a coded `.qnz`; None for other models."""
+    if not isinstance(artifact, QnzArtifact) or artifact.file.coding == "none":
+        return None
+    tables, places, values, _ = (bits // 8 for bits in artifact.file.coding_bits)
+    size = next(part.size_bytes for part in artifact.sections if part.kind == CODE)
+    return CodingFacts(
+        name=artifact.file.coding,
+        tables_bytes=tables,
+        places_bytes=places,
+        values_bytes=values,
+        others_bytes=size - tables - places - values,
+    )
 
 
 def model_sections(artifact: Artifact) -> tuple[SectionFacts, ...]:

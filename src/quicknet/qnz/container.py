@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from quicknet.core.errors import FormatError
 from quicknet.qnz.format import (
+    CODE,
+    CODED_MAJOR,
+    CODED_REQUIRED,
     DIGEST_BYTES,
     ENTRY,
     HEADER,
@@ -21,6 +24,7 @@ from quicknet.qnz.format import (
     MINOR,
     REQUIRED,
     SKIPPABLE,
+    TENS,
 )
 
 _DAMAGED = "it is damaged or was not written by QuickNet: export it again"
@@ -41,7 +45,8 @@ class Section:
 def pack_sections(sections: Mapping[str, bytes], skippable: Collection[str] = ()) -> bytes:
     """Return the file that holds `sections`, kind (four letters) → bytes, in their order.
 
-    A reader may skip those named in `skippable` if it does not know them. Raises FormatError for
+    A reader may skip those named in `skippable` if it does not know them. A file with CODE is of major version 2,
+    without it of version 1. Raises FormatError for
     sections that every reader refuses: by count, kind or size.
     """
     offset = HEADER.size + ENTRY.size * len(sections)
@@ -51,7 +56,8 @@ def pack_sections(sections: Mapping[str, bytes], skippable: Collection[str] = ()
             f"{len(sections)} sections of {length:,} bytes do not fit a .qnz file: at most {MAX_SECTIONS} of "
             f"{MAX_FILE_BYTES:,} bytes; use a smaller network"
         )
-    head = [HEADER.pack(MAGIC, MAJOR, MINOR, len(sections), length, b"")]
+    major = CODED_MAJOR if CODE in sections else MAJOR
+    head = [HEADER.pack(MAGIC, major, MINOR, len(sections), length, b"")]
     for kind, data in sections.items():
         letters = kind.encode("ascii", "replace")
         if not _is_kind(letters):
@@ -63,22 +69,27 @@ def pack_sections(sections: Mapping[str, bytes], skippable: Collection[str] = ()
     return body + hashlib.sha256(body).digest()
 
 
-def read_sections(blob: bytes, where: str, known: Collection[str] = REQUIRED) -> dict[str, Section]:
+def read_sections(blob: bytes, where: str) -> dict[str, Section]:
     """Return a file's sections by kind, in order, after every check of FORMAT.md's "A reader refuses".
 
-    Nothing is copied, and no number from the file decides how much is allocated. `known` are the
-    kinds that are taken without the flag that lets a reader skip them. Raises FormatError naming
-    what is wrong and `where`, the file.
+    Nothing is copied, and no number from the file decides how much is allocated. Of TENS and CODE
+    there is the one that belongs to the file's major version. Raises FormatError naming what is
+    wrong and `where`, the file.
     """
-    count = _check_header(blob, where)
+    major, count = _check_header(blob, where)
+    required = CODED_REQUIRED if major == CODED_MAJOR else REQUIRED
     sections = {}
     for section in _entries(blob, count, where):
         if section.kind in sections:
             raise FormatError(f"two sections are called {section.kind} ({where}); {_DAMAGED}")
-        if section.kind not in known and not section.skippable:
+        if major == CODED_MAJOR and section.kind == TENS:
+            raise FormatError(
+                f"a file of version {major} has its numbers in {CODE}, not in {TENS} ({where}); {_DAMAGED}"
+            )
+        if section.kind not in required and not section.skippable:
             raise FormatError(f"this QuickNet does not know the section {section.kind!r} ({where}); update QuickNet")
         sections[section.kind] = section
-    for kind in REQUIRED:
+    for kind in required:
         if kind not in sections:
             raise FormatError(f"the section {kind} is missing ({where}); {_DAMAGED}")
     for section in sections.values():
@@ -89,16 +100,18 @@ def read_sections(blob: bytes, where: str, known: Collection[str] = REQUIRED) ->
     return sections
 
 
-def _check_header(blob: bytes, where: str) -> int:
-    """Return the number of sections of a file whose table and digest fit into it."""
+def _check_header(blob: bytes, where: str) -> tuple[int, int]:
+    """Return the major version, and the number of sections of a file whose table and digest fit into it."""
     if not blob.startswith(MAGIC):
         raise FormatError(f"the file does not begin as a .qnz file ({where}); use one that `quicknet export` wrote")
     if len(blob) < HEADER.size:
         raise FormatError(f"the file is cut short after {len(blob)} bytes ({where}); copy or export it again")
     _, major, _, count, length, zeros = HEADER.unpack_from(blob)
-    if major > MAJOR:
-        raise FormatError(f".qnz version {major} is newer than this QuickNet reads, {MAJOR} ({where}); update QuickNet")
-    if major != MAJOR:
+    if major > CODED_MAJOR:
+        raise FormatError(
+            f".qnz version {major} is newer than this QuickNet reads, {CODED_MAJOR} ({where}); update QuickNet"
+        )
+    if major < MAJOR:
         raise FormatError(f".qnz version {major} does not exist ({where}); {_DAMAGED}")
     if len(blob) > MAX_FILE_BYTES:
         raise FormatError(
@@ -110,7 +123,7 @@ def _check_header(blob: bytes, where: str) -> int:
         raise FormatError(f"the file cannot hold the {count:,} sections that its header says ({where}); {_DAMAGED}")
     if any(zeros):
         raise FormatError(f"the header has bytes set that must be zero ({where}); {_DAMAGED}")
-    return int(count)
+    return int(major), int(count)
 
 
 def _entries(blob: bytes, count: int, where: str) -> Iterator[Section]:

@@ -1,17 +1,31 @@
-"""A network as the bytes of NETW and TENS, and back: FORMAT.md, "NETW" and "TENS"."""
+"""A network as the bytes of NETW and of TENS or CODE, and back: FORMAT.md, "NETW", "TENS" and "CODE"."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quicknet.core.errors import FormatError
 from quicknet.qnz.bounds import check_numbers, check_shape, shape_of
-from quicknet.qnz.format import LAYER, LAYERS, SEPARABLE, SHAPE, STEM
+from quicknet.qnz.format import (
+    CODE,
+    CODE_HEADER,
+    CONTEXTS,
+    EXPANSION,
+    EXPANSION_FREE,
+    HUFFMAN,
+    LAYER,
+    LAYERS,
+    NETW,
+    SEPARABLE,
+    SHAPE,
+    STEM,
+    TENS,
+)
 from quicknet.qnz.network import (
     IntegerNetwork,
     IntegerSeparable,
@@ -20,6 +34,9 @@ from quicknet.qnz.network import (
     NetworkShape,
     Requantization,
 )
+
+if TYPE_CHECKING:
+    from quicknet.qnz.coding.decode import Parts
 
 _ADVICE = "export the model again"
 
@@ -31,25 +48,90 @@ def encode_network(network: IntegerNetwork) -> tuple[bytes, bytes]:
     return _encode_shape(shape_of(network)), b"".join(array.tobytes() for array in _arrays(network))
 
 
+def encode_coded(network: IntegerNetwork, coding: int) -> tuple[bytes, bytes]:
+    """Return the bytes of NETW and of CODE for a network that `bounds.check_network` takes.
+
+    Raises FormatError for one of which so little is left that readers refuse it.
+    """
+    from quicknet.qnz.coding.encode import encode_numbers  # only writers of version 2 need it
+
+    shape = shape_of(network)
+    return _encode_shape(shape), encode_numbers(network, coding, tensor_bytes(shape))
+
+
 def decode_network(netw: memoryview, tens: memoryview, where: str, bounds: bool = True) -> IntegerNetwork:
     """Return the network of the bytes of NETW and TENS, checked against all of FORMAT.md.
 
     Arrays look into `tens` where they can, and are read-only. `bounds` False leaves the check of
     the numbers to an engine that does it. Raises FormatError naming the section and `where`.
     """
-    shape = _decode_shape(netw, f"{where}, section NETW")
-    check_shape(shape, f"{where}, section NETW")
-    layout = list(_layout(shape))
-    expected = sum(dtype.itemsize * math.prod(size) for dtype, size in layout)
+    shape = decode_shape(netw, where)
+    check_tensor_bytes(shape, tens, where)
+    network = network_of(shape, tens)
+    if bounds:
+        check_numbers(network, shape, f"{where}, section {TENS}")
+    return network
+
+
+def decode_coded(netw: memoryview, code: memoryview, where: str) -> tuple[IntegerNetwork, Parts]:
+    """Return the network of the bytes of NETW and CODE, checked against all of FORMAT.md, without the engine.
+
+    Also returns what CODE's bits are for. Raises FormatError naming the section and `where`.
+    """
+    from quicknet.qnz.coding.decode import decode_arrays  # files of version 1 start without it
+
+    shape = decode_shape(netw, where)
+    check_code(shape, code, where)
+    arrays, parts = decode_arrays(code, shape, f"{where}, section {CODE}")
+    network = _network(shape, iter(arrays))
+    check_numbers(network, shape, f"{where}, section {CODE}")
+    return network, parts
+
+
+def decode_shape(netw: memoryview, where: str) -> NetworkShape:
+    """Return the checked shape in the bytes of NETW. Raises FormatError naming the section and `where`."""
+    shape = _decode_shape(netw, f"{where}, section {NETW}")
+    check_shape(shape, f"{where}, section {NETW}")
+    return shape
+
+
+def tensor_bytes(shape: NetworkShape) -> int:
+    """Return the length of TENS, which a network's shape determines."""
+    return sum(dtype.itemsize * math.prod(size) for dtype, size in _layout(shape))
+
+
+def check_tensor_bytes(shape: NetworkShape, tens: memoryview, where: str) -> None:
+    """Raise FormatError for a TENS of another length."""
+    expected = tensor_bytes(shape)
     if expected != len(tens):
         raise FormatError(
             f"the tensors have {len(tens):,} bytes where the network's shape needs {expected:,} "
-            f"({where}, section TENS); {_ADVICE}"
+            f"({where}, section {TENS}); {_ADVICE}"
         )
-    network = _network(shape, _take(tens, layout))
-    if bounds:
-        check_numbers(network, shape, f"{where}, section TENS")
-    return network
+
+
+def check_code(shape: NetworkShape, code: memoryview, where: str) -> None:
+    """Raise FormatError for a CODE of another header, or too short for the network; its numbers are not looked at."""
+    where = f"{where}, section {CODE}"
+    coding_number(code, where)
+    expected = tensor_bytes(shape)
+    if expected > EXPANSION_FREE + EXPANSION * len(code):
+        raise FormatError(f"{len(code):,} bytes cannot hold {expected:,} bytes of numbers ({where}); {_ADVICE}")
+
+
+def coding_number(code: memoryview, where: str) -> int:
+    """Return the coding that CODE's header names. Raises FormatError where it names none."""
+    if len(code) < CODE_HEADER.size:
+        raise FormatError(f"the coded numbers are cut short ({where}); {_ADVICE}")
+    coding, zeros = CODE_HEADER.unpack_from(code)
+    if coding not in (HUFFMAN, CONTEXTS) or any(zeros):
+        raise FormatError(f"the coding {coding} is not known ({where}); {_ADVICE}")
+    return int(coding)
+
+
+def network_of(shape: NetworkShape, tens: memoryview) -> IntegerNetwork:
+    """Return the network of a TENS of the right length; its numbers are not checked."""
+    return _network(shape, _take(tens, list(_layout(shape))))
 
 
 # --- NETW ----------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,25 +21,85 @@ from quicknet.core.files import read_bounded, sha256_bytes
 from quicknet.core.options import QnzRuntime, checked_threads, environment_runtime
 from quicknet.image.preprocess import check_images
 from quicknet.qnz import reference
-from quicknet.qnz.bounds import check_network
+from quicknet.qnz.bounds import check_network, check_numbers, shape_of
 from quicknet.qnz.container import Section, pack_sections, read_sections
-from quicknet.qnz.encoding import decode_network, encode_network
-from quicknet.qnz.format import CARD, MAGIC, MAX_FILE_BYTES, NETW, TENS
-from quicknet.qnz.network import IntegerNetwork
+from quicknet.qnz.encoding import (
+    check_code,
+    check_tensor_bytes,
+    coding_number,
+    decode_coded,
+    decode_shape,
+    encode_coded,
+    encode_network,
+    network_of,
+    tensor_bytes,
+)
+from quicknet.qnz.format import CARD, CODE, CONTEXTS, HUFFMAN, MAGIC, MAX_FILE_BYTES, NETW, TENS
+from quicknet.qnz.network import IntegerNetwork, NetworkShape
 
 Images = NDArray[np.uint8]
 IntegerLogits = NDArray[np.int32]
 
 
-@dataclass(frozen=True, slots=True)
+Coding = Literal["none", "huffman", "contexts"]
+CODINGS: dict[Coding, int] = {"huffman": HUFFMAN, "contexts": CONTEXTS}
+
+
+@dataclass(frozen=True)
 class QnzFile:
     """A checked file: `blob` holds its bytes, `sections` are in the file's order."""
 
     path: Path
     card: Card
-    network: IntegerNetwork
+    shape: NetworkShape
     blob: bytes
     sections: tuple[Section, ...]
+
+    @property
+    def network(self) -> IntegerNetwork:
+        """The integer network, decoded when it is first asked for: the engine decodes for itself.
+
+        Raises FormatError for coded numbers that are damaged or outside FORMAT.md's bounds.
+        """
+        return self._decoded[0]
+
+    @property
+    def coding_bits(self) -> tuple[int, ...]:
+        """How many bits of CODE are tables, places of blocks, values of blocks, and other numbers; () without CODE."""
+        return self._decoded[1]
+
+    @cached_property
+    def _decoded(self) -> tuple[IntegerNetwork, tuple[int, ...]]:
+        if TENS in self._data:
+            return network_of(self.shape, self._data[TENS]), ()
+        from quicknet import engine
+
+        if not engine.available():
+            return decode_coded(self._data[NETW], self._data[CODE], str(self.path))
+        try:
+            tens, bits = engine.decode(self.blob, tensor_bytes(self.shape))
+        except FormatError as error:
+            what = str(error).partition(";")[0]
+            raise FormatError(f"{what} ({self.path}, section {CODE}); export the model again") from error
+        return network_of(self.shape, tens.data), bits
+
+    def plain_network(self) -> IntegerNetwork:
+        """Return the network, its coded numbers decoded in Python whatever there is: seconds for a large one."""
+        if TENS in self._data:
+            return self.network
+        return decode_coded(self._data[NETW], self._data[CODE], str(self.path))[0]
+
+    @property
+    def _data(self) -> dict[str, memoryview]:
+        return {section.kind: section.data for section in self.sections}
+
+    @property
+    def coding(self) -> Coding:
+        """How the numbers are coded."""
+        if CODE not in self._data:
+            return "none"
+        number = coding_number(self._data[CODE], str(self.path))
+        return next(name for name, value in CODINGS.items() if value == number)
 
     @property
     def sha256(self) -> str:
@@ -47,8 +108,10 @@ class QnzFile:
 
     @property
     def weights_sha256(self) -> str:
-        """Return the digest over NETW and TENS: of the network without its card."""
-        return _weights_sha256(*(section.data for section in self.sections if section.kind in (NETW, TENS)))
+        """Return the digest over NETW and TENS, as they are without coding: of the network without its card."""
+        if TENS in self._data:
+            return _weights_sha256(self._data[NETW], self._data[TENS])
+        return _weights_sha256(*encode_network(self.network))
 
     @property
     def record(self) -> IntegerRecord:
@@ -62,17 +125,22 @@ def looks_like_qnz(head: bytes) -> bool:
     return head.startswith(MAGIC)
 
 
-def assemble_qnz(network: IntegerNetwork, card: Card) -> bytes:
+def assemble_qnz(network: IntegerNetwork, card: Card, coding: Coding = "none") -> bytes:
     """Return the file of a network and its card; equal arguments give equal bytes.
 
-    The card's `weights_sha256` becomes that of the network. Raises FormatError for a network
-    outside FORMAT.md's bounds, and for a card without `integer` or of another network.
+    `coding` "huffman" or "contexts" makes a smaller file of version 2, with the same network. The card's
+    `weights_sha256` becomes that of the network. Raises FormatError for a network outside FORMAT.md's bounds, and for
+    a card without `integer` or of another network.
     """
     check_network(network, "the network to write")
     netw, tens = encode_network(network)
     card = card.replace(weights_sha256=_weights_sha256(netw, tens))
-    _check_card(card_from_dict(card.to_dict(), "the card to write"), network, "the card to write")
-    return pack_sections({CARD: card.to_json().encode(), NETW: netw, TENS: tens})
+    shape = shape_of(network, "the network to write")
+    _check_card(card_from_dict(card.to_dict(), "the card to write"), shape, "the card to write")
+    sections = {CARD: card.to_json().encode(), NETW: netw}
+    if coding == "none":
+        return pack_sections({**sections, TENS: tens})
+    return pack_sections({**sections, CODE: encode_coded(network, CODINGS[coding])[1]})
 
 
 def read_qnz(path: Path, bounds: bool = True) -> QnzFile:
@@ -86,20 +154,29 @@ def read_qnz(path: Path, bounds: bool = True) -> QnzFile:
 def parse_qnz(blob: bytes, path: Path, bounds: bool = True) -> QnzFile:
     """Check a file's bytes; `path` is for messages. Raises FormatError as `read_qnz` does."""
     sections = read_sections(blob, str(path))
-    network = decode_network(sections[NETW].data, sections[TENS].data, str(path), bounds)
+    shape = decode_shape(sections[NETW].data, str(path))
+    if CODE in sections:
+        check_code(shape, sections[CODE].data, str(path))
+    else:
+        check_tensor_bytes(shape, sections[TENS].data, str(path))
+        if bounds:
+            check_numbers(network_of(shape, sections[TENS].data), shape, f"{path}, section {TENS}")
     where = f"{path}, section CARD"
     card = parse_card(sections[CARD].data, where)
-    _check_card(card, network, where)
-    return QnzFile(path, card, network, blob, tuple(sections.values()))
+    _check_card(card, shape, where)
+    file = QnzFile(path, card, shape, blob, tuple(sections.values()))
+    if bounds and CODE in sections:
+        _ = file.network  # decoding checks
+    return file
 
 
-def _check_card(card: Card, network: IntegerNetwork, where: str) -> None:
+def _check_card(card: Card, shape: NetworkShape, where: str) -> None:
     """Refuse the card of another network."""
     if card.integer is None:
         raise FormatError(f"the card does not describe an integer network ({where}); export the model again")
     spec = card.preprocess
     stated = (len(card.classes), spec.size, spec.channels)
-    actual = (len(network.weight), network.side, network.channels)
+    actual = (shape.classes, shape.side, shape.channels)
     if stated != actual:
         raise FormatError(
             f"the card names {stated[0]} classes and images of {stated[1]} pixels and {stated[2]} channels, "

@@ -12,10 +12,10 @@ from typing import Literal
 # --- bytes: the header, the table, the digest at the end -------------------------------------
 
 MAGIC = b"\x89QNZ\r\n\x1a\n"
-MAJOR, MINOR = 1, 0
-CARD, NETW, TENS = "CARD", "NETW", "TENS"
-REQUIRED = (CARD, NETW, TENS)
-RESERVED = ("CODE", "SIGN")  # for later versions
+MAJOR, CODED_MAJOR, MINOR = 1, 2, 0  # CODED_MAJOR: of a file with CODE
+CARD, NETW, TENS, CODE = "CARD", "NETW", "TENS", "CODE"
+REQUIRED, CODED_REQUIRED = (CARD, NETW, TENS), (CARD, NETW, CODE)
+RESERVED = ("SIGN",)  # for later versions
 SKIPPABLE = 1  # the flag of a section that a reader need not know
 
 HEADER = struct.Struct("<8sHHIQ8s")  # magic, major, minor, sections, length of the file, zeros
@@ -46,6 +46,27 @@ MAX_MAP = 1 << 26  # values of a feature map
 KERNELS = (3, 5)  # of a separable layer
 SUMS = (1, 2, 4)  # N: a lane is 2 N weights
 TOPS = (127, 255)
+
+# --- CODE: the numbers, coded ------------------------------------------------------------------
+
+CODE_HEADER = struct.Struct("<B3s")  # coding, zeros
+HUFFMAN, CONTEXTS = 1, 2  # codings
+CODED_BLOCK = 4  # weights that are kept or absent together
+# TENS has at most EXPANSION bytes for each byte of CODE, beside the first EXPANSION_FREE
+EXPANSION, EXPANSION_FREE = 256, 1 << 20
+
+MAX_CODE_BITS = 15  # of a symbol of a prefix code
+LENGTH_BITS = 4  # of the length of a symbol's code
+MAGNITUDE_BITS = 7  # of a layer's largest magnitude
+COUNT_BITS = 32  # of a layer's number of kept blocks
+GAP = 63  # the largest; no block comes after it
+
+STATE_LOW = 1 << 16  # the state's least, and at the end
+CHANCE_BITS, CODED_CHANCE_BITS = 16, 12  # of a chance as it is kept, and as it is coded with
+FIRST_COUNT, LAST_COUNT = 8, 255  # decisions that a chance stands for
+CLASSES_OF_DENSITY, CLASSES_OF_MAGNITUDE = 16, 16
+DENSITY_SCALE, DENSITY_PRIOR = 24, 8
+MAGNITUDE_SHIFT, MAGNITUDE_RATE = 4, 3
 
 # --- arithmetic and bounds -------------------------------------------------------------------
 

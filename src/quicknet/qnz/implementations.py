@@ -14,7 +14,8 @@ from quicknet.qnz.file import IntegerLogits, QnzFile
 def implementations(file: QnzFile, threads: int) -> Mapping[str, Callable[[Images], IntegerLogits]]:
     """Return functions from images (N, size, size, channels) to integer logits (N, classes), by name, fastest first.
 
-    Each raises DataError for images of another shape or type.
+    The reference decodes coded numbers in Python: it shares nothing with the engine. Each raises DataError for images
+    of another shape or type.
     """
     from quicknet import engine
 
@@ -22,7 +23,7 @@ def implementations(file: QnzFile, threads: int) -> Mapping[str, Callable[[Image
     if engine.available():
         for name in dict.fromkeys((engine.Engine(file.blob, 1).isa, *engine.instruction_sets())):
             functions[f"engine ({name})"] = engine.Engine(file.blob, threads, name).run
-    functions["reference"] = functools.partial(reference.run, file.network)
+    functions["reference"] = functools.partial(reference.run, file.plain_network())
     return {name: functools.partial(_checked, run, file) for name, run in functions.items()}
 
 

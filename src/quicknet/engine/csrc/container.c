@@ -4,7 +4,7 @@
 #include "format.h"
 #include "reading.h"
 
-const char qn_kind[QN_SECTIONS][5] = {QNZ_CARD, QNZ_NETW, QNZ_TENS};
+const char qn_kind[QN_SECTIONS][5] = {QNZ_CARD, QNZ_NETW, QNZ_TENS, QNZ_CODE};
 
 static const uint8_t *entry_at(const uint8_t *file, size_t index) {
     return file + QNZ_HEADER_BYTES + index * QNZ_ENTRY_BYTES;
@@ -12,11 +12,16 @@ static const uint8_t *entry_at(const uint8_t *file, size_t index) {
 
 static int same_kind(const void *a, const void *b) { return memcmp(a, b, QNZ_KIND_BYTES) == 0; }
 
+static int version(const uint8_t *file) { return qn_u16(file + QNZ_HEADER_MAJOR); }
+
+/* The one of TENS and CODE that a file of this version does not have. */
+static int other_numbers(const uint8_t *file) { return version(file) == QNZ_CODED_MAJOR ? QN_TENS : QN_CODED; }
+
 static int check_header(const uint8_t *file, size_t size) {
     const size_t magic = sizeof QNZ_MAGIC - 1;
     if (size < magic || memcmp(file, QNZ_MAGIC, magic) != 0) return QN_MAGIC;
     if (size < QNZ_HEADER_BYTES + QNZ_DIGEST_BYTES || size > QNZ_MAX_FILE_BYTES) return QN_LENGTH;
-    if (qn_u16(file + QNZ_HEADER_MAJOR) != QNZ_MAJOR) return QN_VERSION;
+    if (version(file) != QNZ_MAJOR && version(file) != QNZ_CODED_MAJOR) return QN_VERSION;
     if (qn_u64(file + QNZ_HEADER_LENGTH) != size) return QN_LENGTH;
     uint32_t sections = qn_u32(file + QNZ_HEADER_SECTIONS);
     if (sections < 1 || sections > QNZ_MAX_SECTIONS) return QN_TABLE;
@@ -43,8 +48,9 @@ static int check_entry(const uint8_t *file, size_t index, uint64_t begin, uint64
     name_section(name, entry + QNZ_ENTRY_KIND);
     if (name[0] == 0 || flags > QNZ_SKIPPABLE) return QN_TABLE;
     if (!qn_all_zero(entry + QNZ_ENTRY_ZEROS, QNZ_ENTRY_BYTES - QNZ_ENTRY_ZEROS)) return QN_TABLE;
-    for (int kind = 0; kind < QN_SECTIONS; kind++) known |= same_kind(name, qn_kind[kind]);
-    if (!known && flags == 0) return QN_TABLE;
+    for (int kind = 0; kind < QN_SECTIONS; kind++)
+        known |= kind != other_numbers(file) && same_kind(name, qn_kind[kind]);
+    if (!known && (flags == 0 || same_kind(name, QNZ_TENS))) return QN_TABLE;
     for (size_t other = 0; other < index; other++) {
         if (same_kind(name, entry_at(file, other) + QNZ_ENTRY_KIND)) return QN_TABLE;
     }
@@ -64,11 +70,12 @@ int qn_find_sections(const uint8_t *file, size_t size, qn_section section[QN_SEC
         if (error != QN_OK) return error;
         qn_section present = {file + begin, qn_u64(entry_at(file, i) + QNZ_ENTRY_LENGTH)};
         for (int kind = 0; kind < QN_SECTIONS; kind++) {
-            if (same_kind(name, qn_kind[kind])) section[kind] = present;
+            if (kind != other_numbers(file) && same_kind(name, qn_kind[kind])) section[kind] = present;
         }
         begin += present.size;
     }
     for (int kind = 0; kind < QN_SECTIONS; kind++) {
+        if (kind == other_numbers(file)) continue;
         memcpy(name, qn_kind[kind], 5);
         if (section[kind].bytes == NULL) return QN_TABLE;
     }

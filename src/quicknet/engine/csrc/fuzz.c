@@ -2,10 +2,11 @@
  * mutations get past SHA-256 to the shapes and numbers. What the reader accepts is read to its end.
  *
  * With -DQN_FUZZ_ENGINE and all other sources the engine then runs it, by every instruction set.
- * With clang: cc -fsanitize=fuzzer,address,undefined fuzz.c read.c container.c shape.c bounds.c sha256.c
+ * With clang: cc -fsanitize=fuzzer,address,undefined fuzz.c read.c container.c shape.c bounds.c coding.c sha256.c
  *     && ./a.out CORPUS
  * Without libFuzzer, with a mutator of its own: cc -DQN_FUZZ_MAIN -fsanitize=address,undefined ...
  *     && ./a.out SECONDS SEED FILE.qnz... */
+#include "coding.h"
 #include "format.h"
 #include "reading.h"
 #include <stdio.h>
@@ -49,10 +50,14 @@ static uint64_t sum_layer(const qn_layer *layer) {
 
 /* Touches every array that the reader hands out: AddressSanitizer sees one that passes the file's end. */
 static uint64_t read_everything(const qn_net *net) {
-    qn_numbers numbers = {net->numbers};
+    qn_numbers numbers;
+    qn_decoder *decoder = malloc(sizeof *decoder);
+    uint8_t *decoded = net->largest_bytes < 1 << 26 ? malloc((size_t)net->largest_bytes) : NULL;
     qn_classifier classifier = net->classifier;
     qn_layer layer = {0}, before;
     uint64_t sum = 0;
+    if (decoder == NULL || decoded == NULL) exit(2);
+    if (qn_begin_numbers(&numbers, net, decoder, decoded) != QN_OK) abort();
     for (int32_t i = 0; i < net->layers; i++) {
         before = layer;
         if (qn_read_layer(net, i, &before, &layer) != QN_OK || qn_take_layer(&numbers, &layer) != QN_OK) abort();
@@ -60,7 +65,10 @@ static uint64_t read_everything(const qn_net *net) {
     }
     if (qn_take_classifier(&numbers, &classifier) != QN_OK) abort();
     size_t classes = (size_t)classifier.classes, features = (size_t)classifier.features;
-    return sum + sum_bytes(classifier.weight, 2 * classes * features) + sum_bytes(classifier.bias, 4 * classes);
+    sum += sum_bytes(classifier.weight, 2 * classes * features) + sum_bytes(classifier.bias, 4 * classes);
+    free(decoded);
+    free(decoder);
+    return sum;
 }
 
 #ifdef QN_FUZZ_ENGINE

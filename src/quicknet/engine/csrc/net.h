@@ -32,7 +32,10 @@ typedef struct {
 typedef struct {
     int32_t side, channels, layers;
     qn_classifier classifier;
-    const uint8_t *shapes, *numbers;        /* NETW's layers; TENS */
+    const uint8_t *shapes, *numbers;        /* NETW's layers; TENS, or NULL: */
+    const uint8_t *code;                    /* CODE in its place */
+    uint64_t code_bytes, tensor_bytes;      /* of TENS, also where it is coded, ... */
+    uint64_t largest_bytes;                 /* ... and of its largest layer, or classifier */
 } qn_net;
 
 static inline int16_t qn_i16(const uint8_t *p) { return (int16_t)(uint16_t)(p[0] | p[1] << 8); }

@@ -2,6 +2,7 @@
  * count, then to place and pack; so the two never differ. */
 #include <string.h>
 
+#include "coding.h"
 #include "engine.h"
 #include "reading.h"
 
@@ -13,7 +14,7 @@ enum { PARTS_OF_ROWS = 4 };
 
 typedef struct {
     uint8_t *base; /* NULL: only count */
-    uint64_t used;
+    uint64_t used, packed; /* packed: of it, what the layers take: the workspaces come after it */
 } arena;
 
 static void *take(arena *memory, uint64_t bytes) {
@@ -179,12 +180,20 @@ static void place_stage(arena *memory, qn_engine *engine, int32_t i, const qn_la
     if (memory->base) engine->stages[i] = stage;
 }
 
-/* One layer's arrays at a time: each is checked and packed before the next is taken. */
+/* What decoding a network takes: a decoder, and a layer. */
+static uint64_t decoding_bytes(const qn_net *net) {
+    return net->code ? (sizeof(qn_decoder) + net->largest_bytes + QN_ALIGN - 1) / QN_ALIGN * QN_ALIGN : 0;
+}
+
+/* One layer's arrays at a time: each is checked and packed before the next is taken. Decoding takes the memory of the
+ * workspaces, before there is anything in them. */
 static int place_layers(arena *memory, qn_engine *engine, const qn_net *net, needs *all) {
-    qn_numbers numbers = {net->numbers};
+    qn_numbers numbers = {0};
     qn_classifier classifier = net->classifier;
     qn_layer layer, next;
+    qn_decoder *decoder = memory->base ? (qn_decoder *)(void *)(memory->base + memory->packed) : NULL;
     int error = qn_read_layer(net, 0, NULL, &next);
+    if (error == QN_OK && decoder) error = qn_begin_numbers(&numbers, net, decoder, (uint8_t *)(decoder + 1));
     for (int32_t i = 0; error == QN_OK && i < net->layers; i++) {
         int last = i + 1 == net->layers;
         layer = next;
@@ -196,6 +205,7 @@ static int place_layers(arena *memory, qn_engine *engine, const qn_net *net, nee
     if (error != QN_OK) return error;
     engine->items++; /* the head */
     place_head(memory, &engine->head, &classifier);
+    memory->packed = memory->used;
     return QN_OK;
 }
 
@@ -212,17 +222,21 @@ static int place(arena *memory, qn_engine *engine, const qn_net *net, const qn_k
     engine->stages = take(memory, (uint64_t)net->layers * sizeof *engine->stages);
     int error = place_layers(memory, engine, net, &need);
     if (error == QN_OK) place_workspaces(memory, engine, &need);
+    if (memory->used < memory->packed + decoding_bytes(net)) memory->used = memory->packed + decoding_bytes(net);
     return error;
 }
 
 size_t qn_plan_bytes(const qn_net *net, const qn_kernels *kernels, int threads) {
     qn_engine engine;
-    arena counted = {NULL, 0};
+    arena counted = {NULL, 0, 0};
     if (place(&counted, &engine, net, kernels, threads) != QN_OK) return 0;
     return counted.used <= SIZE_MAX ? (size_t)counted.used : 0;
 }
 
 int qn_plan(qn_engine *engine, const qn_net *net, const qn_kernels *kernels, int threads, uint8_t *memory) {
-    arena all = {memory, 0};
-    return place(&all, engine, net, kernels, threads);
+    arena all = {NULL, 0, 0};
+    int error = place(&all, engine, net, kernels, threads);
+    all.base = memory;
+    all.used = 0;
+    return error == QN_OK ? place(&all, engine, net, kernels, threads) : error;
 }

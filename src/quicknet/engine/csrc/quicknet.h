@@ -27,22 +27,24 @@ enum {
     QN_TABLE,     /* sections: overlapping, doubled, missing, unknown and not skippable */
     QN_HASH,      /* bytes differ from what was written */
     QN_SHAPE,     /* NETW: shapes or sizes that no network has */
-    QN_BOUNDS,    /* TENS: numbers outside their class's bounds */
+    QN_BOUNDS,    /* TENS, CODE: numbers outside their class's bounds */
     QN_MEMORY,    /* too little memory given, or not aligned to 64 */
     QN_ISA,       /* the instruction set asked for is not compiled in or not on this CPU */
-    QN_THREADS    /* the system gives no more threads, or threads are not compiled in */
+    QN_THREADS,   /* the system gives no more threads, or threads are not compiled in */
+    QN_CODE       /* CODE: damaged, or not what a writer writes */
 };
 
 typedef struct {
     uint32_t side, channels, classes, layers;
     uint64_t multiply_adds;
-    char section[5];                        /* "CARD", "NETW", "TENS" or "" */
+    char section[5];                        /* "CARD", "NETW", "TENS", "CODE" or "" */
 } qn_info;
 
 enum { QN_BEST = 0, QN_PORTABLE = 1, QN_AVX2 = 2, QN_AVX512VNNI = 3, QN_NEON = 4, QN_NEON_DOT = 5, QN_WASM = 6 };
 
 typedef struct qn_engine qn_engine;
 
+/* Files with CODE take 80 KB of stack, here and in qn_open where it fails. */
 int qn_check(const void *file, size_t size, qn_info *info);
 const char *qn_strerror(int error);
 size_t qn_memory(const void *file, size_t size, int threads); /* bytes that qn_open needs; 0: bad file */

@@ -19,6 +19,10 @@ enum {
  * section in which it is wrong, if one, is then in info->section. */
 int qn_read_to(const void *file, size_t size, qn_net *net, qn_info *info, int depth);
 
+/* All numbers of a file with CODE, checked and in the order of TENS, and how many bits of it are tables, places of
+ * blocks, their values, and other numbers: for a binding. QN_LENGTH where the file has none or they have another size. */
+int qn_decode(const void *file, size_t size, void *numbers, size_t numbers_size, uint64_t bits[4]);
+
 /* ---- container.c -------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -26,8 +30,8 @@ typedef struct {
     uint64_t size;
 } qn_section;
 
-/* The sections that every file has. */
-enum { QN_CARD, QN_NETW, QN_TENS, QN_SECTIONS };
+/* The sections of a network: every file has the first two, and the one of the others that is its version's. */
+enum { QN_CARD, QN_NETW, QN_TENS, QN_CODED, QN_SECTIONS };
 extern const char qn_kind[QN_SECTIONS][5];
 
 /* Header and table. Where one section is wrong, `name` is its own. */
@@ -38,7 +42,7 @@ int qn_check_hashes(const uint8_t *file, size_t size, char name[5]);
 /* ---- shape.c ------------------------------------------------------------------------------------ */
 
 typedef struct {
-    uint64_t weights, tensor_bytes, multiply_adds;
+    uint64_t weights, tensor_bytes, largest_bytes, multiply_adds;
 } qn_totals;
 
 /* All of NETW: the sizes of `net`, and what the whole network comes to. */
@@ -48,15 +52,34 @@ int qn_read_layer(const qn_net *net, int32_t i, const qn_layer *before, qn_layer
 
 /* ---- bounds.c ----------------------------------------------------------------------------------- */
 
-/* Where the next layer's numbers are. All layers are taken in order, each once, and the classifier last. */
+/* Where the next layer's numbers are: in TENS, or in CODE by a decoder (else NULL), which puts them to `decoded`, of
+ * net->largest_bytes (NULL: they are only checked). All layers are taken in order, each once, and the classifier
+ * last. */
 typedef struct {
     const uint8_t *next;
+    struct qn_decoder *decoder;
+    uint8_t *decoded;
 } qn_numbers;
+
+int qn_begin_numbers(qn_numbers *numbers, const qn_net *net, struct qn_decoder *decoder, uint8_t *decoded);
 
 /* The arrays of a layer whose sizes qn_read_layer gave; QN_BOUNDS where its numbers are outside FORMAT.md's. They
  * stay until the next call. */
 int qn_take_layer(qn_numbers *numbers, qn_layer *layer);
 int qn_take_classifier(qn_numbers *numbers, qn_classifier *classifier);
+
+/* All of them; of CODE to `decoded`, one layer after the other, or NULL. */
+int qn_take_numbers(const qn_net *net, struct qn_decoder *decoder, uint8_t *decoded);
+/* The same of CODE with a decoder on the stack, which other files' readers do without; `bits` as in qn_decode, or
+ * NULL. */
+int qn_take_coded(const qn_net *net, uint8_t *decoded, uint64_t bits[4]);
+
+/* The bounds of one input channel's depthwise weights, `step` bytes from each other; of one output channel; of one
+ * class. */
+int qn_check_taps(const qn_layer *layer, const int8_t *weight, size_t step, const uint8_t *multiplier);
+int qn_check_output(const qn_layer *layer, const int8_t *weight, const uint8_t *bias, const uint8_t *positive,
+                    const uint8_t *negative);
+int qn_check_class(const qn_classifier *classifier, const uint8_t *weight, const uint8_t *bias);
 
 /* ---- sha256.c ----------------------------------------------------------------------------------- */
 

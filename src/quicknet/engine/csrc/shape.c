@@ -67,6 +67,12 @@ int qn_read_layer(const qn_net *net, int32_t i, const qn_layer *before, qn_layer
     return i == 0 ? read_stem(net, p, layer) : read_separable(p, before, layer);
 }
 
+/* Of one layer, or the classifier. */
+static void add_bytes(qn_totals *totals, uint64_t bytes) {
+    totals->tensor_bytes += bytes;
+    if (bytes > totals->largest_bytes) totals->largest_bytes = bytes;
+}
+
 static void add_layer(qn_totals *totals, const qn_layer *layer) {
     uint64_t in = (uint64_t)layer->in_channels;
     uint64_t out = (uint64_t)layer->out_channels;
@@ -74,8 +80,8 @@ static void add_layer(qn_totals *totals, const qn_layer *layer) {
     uint64_t pixels = (uint64_t)layer->side * (uint64_t)layer->side;
     uint64_t weights = layer->is_stem ? taps * in * out : (taps + out) * in;
     totals->weights += weights;
-    totals->tensor_bytes += weights + (4 + 2 + 2) * out + (layer->is_stem ? 0 : 2 * in);
     totals->multiply_adds += weights * pixels;
+    add_bytes(totals, weights + (4 + 2 + 2) * out + (layer->is_stem ? 0 : 2 * in));
 }
 
 /* What stands before the layers. */
@@ -119,7 +125,8 @@ int qn_read_shape(qn_section netw, qn_net *net, qn_totals *totals) {
     net->classifier.features = layer.out_channels;
     net->classifier.most = (int64_t)layer.side * layer.side * layer.top;
     totals->weights += classes * features;
-    totals->tensor_bytes += 2 * classes * features + 4 * classes;
+    add_bytes(totals, 2 * classes * features + 4 * classes);
     totals->multiply_adds += classes * features;
+    net->largest_bytes = totals->largest_bytes;
     return totals->weights > QNZ_MAX_WEIGHTS ? QN_SHAPE : QN_OK;
 }

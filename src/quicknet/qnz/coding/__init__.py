@@ -1,0 +1,1 @@
+"""The section CODE: the numbers of TENS, entropy-coded. FORMAT.md, "`CODE`"."""
