@@ -4,7 +4,7 @@ The groups of a lane are spelled out here as FORMAT.md has them, apart from the 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -248,6 +248,23 @@ class _Draw:
         if self.odd():
             zero = self.one(0, top)
         return Requantization(shift, positive, negative, zero, top)
+
+
+def masked(rng: np.random.Generator, network: IntegerNetwork) -> IntegerNetwork:
+    """Return the network without some blocks of its pointwise layers, one output channel by four inputs: within the
+    bounds, since sums shrink."""
+    blocks = tuple(replace(block, weight=_without_blocks(rng, block.weight)) for block in network.blocks)
+    return replace(network, blocks=blocks)
+
+
+def _without_blocks(rng: np.random.Generator, weight: np.ndarray) -> np.ndarray:
+    """Return weights (O, C) with a random mask: none left, one, some, or rows that are empty, full and mixed."""
+    outs, quads = len(weight), -(-weight.shape[1] // 4)
+    density = rng.choice((0.0, 0.05, 0.2, 0.4, 0.7, 1.0), outs) if rng.random() < 0.4 else rng.choice((0.0, 0.1, 0.3))
+    keep = rng.random((outs, quads)) < np.reshape(density, (-1, 1))
+    if rng.random() < 0.3:
+        keep[rng.integers(outs), rng.integers(quads)] = True
+    return np.where(np.repeat(keep, 4, 1)[:, : weight.shape[1]], weight, 0).astype(np.int8)
 
 
 def _within(weight: np.ndarray, limit: int) -> np.ndarray:
