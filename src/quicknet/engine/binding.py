@@ -154,9 +154,9 @@ class Engine:
     `blob` is the file; `threads` share a batch's images, or a single image; `isa` is "best" or a
     name that `instruction_sets` gives. `pointwise` is for tests and measuring: "faster" runs each
     layer by dense or sparse kernels as its share of zeros says, "dense" none by sparse ones,
-    "sparse" every one whose packed weights take no more memory than dense. Raises FormatError for a file that is foreign, damaged or
-    out of bounds, ConfigError for settings that nothing has, ToolError where this machine lacks
-    the engine, the instruction set, or the threads.
+    "sparse" every one whose packed weights take no more memory than dense. Raises FormatError for
+    a file that is foreign, damaged or out of bounds, ConfigError for settings that nothing has,
+    ToolError where this machine lacks the engine, the instruction set, or the threads.
     """
 
     def __init__(self, blob: bytes, threads: int = 1, isa: str = "best", pointwise: str = "faster") -> None:

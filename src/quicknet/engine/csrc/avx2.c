@@ -167,11 +167,8 @@ enum { VECTORS = 8 };
 
 static size_t quad_stride(int32_t pixels) { return (size_t)qn_round_up(pixels, 8) * 4; }
 
-/* Of an output channel's bytes: a pass writes vectors of 32 whole, and up to 24 past its end. */
-static size_t row_stride(int32_t pixels) { return (size_t)qn_round_up(qn_round_up(pixels, 8) + 24, 32); }
-
 static size_t sparse_scratch(int32_t channels, int32_t pixels) {
-    return quad_stride(pixels) * (size_t)(channels / 4) + row_stride(pixels) * QN_CHANNELS;
+    return quad_stride(pixels) * (size_t)(channels / 4) + x86_row_stride(pixels) * QN_CHANNELS;
 }
 
 static int pack_sparse(qn_matrix *to, const qn_layer *layer, int64_t most) {
@@ -239,37 +236,35 @@ static inline QN_INLINE void row(const qn_matrix *m, int32_t o, const uint8_t *q
         _mm256_storeu_si256((void *)(to + 8 * v), row_bytes(c + v, &n, vectors - v < 4 ? vectors - v : 4));
 }
 
-static inline QN_INLINE void rows_of(const qn_matrix *m, int32_t o, const uint8_t *quads, size_t stride, uint8_t *to,
-                                     size_t to_stride, const int vectors) {
-    for (int32_t i = 0; i < QN_CHANNELS; i++) row(m, o + i, quads, stride, to + (size_t)i * to_stride, vectors);
+static inline QN_INLINE void rows_of(const qn_matrix *m, int32_t o, const x86_rows *rows, const int vectors) {
+    for (int32_t i = 0; i < QN_CHANNELS; i++)
+        row(m, o + i, rows->quads, rows->stride, rows->to + (size_t)i * rows->to_stride, vectors);
 }
 
 /* QN_CHANNELS output channels from o on. */
-static QN_NOINLINE void some_rows(const qn_matrix *m, int32_t o, const uint8_t *quads, size_t stride, uint8_t *to,
-                                  size_t to_stride, int32_t vectors) {
+static QN_NOINLINE void some_rows(const qn_matrix *m, int32_t o, const x86_rows *rows, int32_t vectors) {
     switch (vectors) {
-    case 1: rows_of(m, o, quads, stride, to, to_stride, 1); break;
-    case 2: rows_of(m, o, quads, stride, to, to_stride, 2); break;
-    case 3: rows_of(m, o, quads, stride, to, to_stride, 3); break;
-    case 4: rows_of(m, o, quads, stride, to, to_stride, 4); break;
-    case 5: rows_of(m, o, quads, stride, to, to_stride, 5); break;
-    case 6: rows_of(m, o, quads, stride, to, to_stride, 6); break;
-    case 7: rows_of(m, o, quads, stride, to, to_stride, 7); break;
-    default: rows_of(m, o, quads, stride, to, to_stride, 8); break;
+    case 1: rows_of(m, o, rows, 1); break;
+    case 2: rows_of(m, o, rows, 2); break;
+    case 3: rows_of(m, o, rows, 3); break;
+    case 4: rows_of(m, o, rows, 4); break;
+    case 5: rows_of(m, o, rows, 5); break;
+    case 6: rows_of(m, o, rows, 6); break;
+    case 7: rows_of(m, o, rows, 7); break;
+    default: rows_of(m, o, rows, 8); break;
     }
 }
 
 static void sparse(const qn_matrix *m, const qn_span *span, int32_t first, int32_t last, void *scratch) {
-    const size_t stride = quad_stride(span->pixels), to_stride = row_stride(span->pixels);
-    const int32_t vectors = (int32_t)(stride / 32), passes = (vectors + VECTORS - 1) / VECTORS;
-    uint8_t *quads = scratch, *bytes = quads + stride * (size_t)(span->in_stride / 4);
-    x86_spread(span, span->in_stride, quads, stride);
+    const int32_t vectors = qn_round_up(span->pixels, 8) / 8, passes = (vectors + VECTORS - 1) / VECTORS;
+    const x86_rows rows = x86_begin(span, quad_stride(span->pixels), scratch);
     for (int32_t o = first; o < last; o += QN_CHANNELS) {
         for (int32_t i = 0; i < passes; i++) {
             int32_t v = vectors * i / passes, count = vectors * (i + 1) / passes - v;
-            some_rows(m, o, quads + 32 * v, stride, bytes + 8 * v, to_stride, count);
+            const x86_rows from = x86_rows_at(&rows, 8 * v);
+            some_rows(m, o, &from, count);
         }
-        x86_gather(span, bytes, to_stride, o);
+        x86_gather(span, rows.to, rows.to_stride, o);
     }
 }
 

@@ -2,6 +2,19 @@
  * back to pixels, by vectors of 256 bits (sparse.h). */
 #include "sparse.h"
 
+/* Where a row kernel reads quads of pixels, `stride` bytes apart, and writes bytes of output channels. */
+typedef struct {
+    const uint8_t *quads;
+    size_t stride;
+    uint8_t *to;
+    size_t to_stride;
+} x86_rows;
+
+/* Of an output channel's bytes: a pass over pixels writes vectors of 32 whole, and up to 24 past its end. */
+static inline size_t x86_row_stride(int32_t pixels) { return (size_t)qn_round_up(qn_round_up(pixels, 8) + 24, 32); }
+
+static inline QN_INLINE __m256i x86_load(const void *p) { return _mm256_load_si256(p); }
+
 /* Two vectors of 16 bytes, the first in the low half. */
 static inline QN_INLINE __m256i x86_halves(const uint8_t *low, const uint8_t *high) {
     return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_load_si128((const void *)low)),
@@ -27,6 +40,18 @@ static void x86_spread(const qn_span *span, int32_t channels, uint8_t *to, size_
         for (int32_t i = 0; i < 8; i++) from[i] = span->in + (size_t)qn_pixel(span, p + i) * (size_t)span->in_stride;
         for (int32_t c = 0; c < channels; c += 16) x86_spread_eight(from, c, to + (size_t)(c / 4) * stride, stride);
     }
+}
+
+/* The span's pixels as quads in scratch, and after them the place of the bytes. */
+static inline x86_rows x86_begin(const qn_span *span, size_t stride, uint8_t *scratch) {
+    x86_spread(span, span->in_stride, scratch, stride);
+    x86_rows rows = {scratch, stride, scratch + stride * (size_t)(span->in_stride / 4), x86_row_stride(span->pixels)};
+    return rows;
+}
+
+static inline x86_rows x86_rows_at(const x86_rows *all, int32_t pixel) {
+    x86_rows rows = {all->quads + 4 * pixel, all->stride, all->to + pixel, all->to_stride};
+    return rows;
 }
 
 /* Interleaves the bytes of vectors i and i + 8: four times, and 16 vectors of 16 bytes are turned over. */
