@@ -1,5 +1,5 @@
-/* run_all MODEL.qnz IMAGES.raw [MODEL.qnz IMAGES.raw ...]: for every instruction set that is here, a line with
- * its name, and one with all logits for each pair of files. */
+/* run_all MODEL.qnz IMAGES.raw [MODEL.qnz IMAGES.raw ...]: for every instruction set that is here, first as it is, then
+ * by sparse kernels: a line with all logits for each pair of files, and one with its name. */
 #include "quicknet.h"
 #include "aligned.h"
 #include <stdio.h>
@@ -46,12 +46,13 @@ static int run(const char *model_path, const char *images_path, int isa) {
 
 int main(int argc, char **argv) {
     static const char *const name[] = {"best", "portable", "avx2", "avx512vnni", "neon", "neon-dot", "wasm"};
-    for (int isa = QN_PORTABLE; isa <= QN_WASM; isa++) {
+    for (int all = 2 * QN_PORTABLE; all <= 2 * QN_WASM + 1; all++) {
+        int isa = all / 2, sparse = all % 2;
         for (int i = 1; i + 1 < argc; i += 2) {
-            int error = run(argv[i], argv[i + 1], isa);
+            int error = run(argv[i], argv[i + 1], sparse ? isa | QN_SPARSE : isa);
             if (error == QN_ISA) break;
             if (error != QN_OK) return fprintf(stderr, "%s: %s\n", argv[i], qn_strerror(error)), 1;
-            if (i + 3 >= argc) printf("%s\n", name[isa]);
+            if (i + 3 >= argc) printf("%s%s\n", name[isa], sparse ? " sparse" : "");
         }
     }
     return 0;

@@ -1,6 +1,7 @@
 """The engine is the reference bit for bit, by every instruction set of this CPU; and refuses what it cannot run."""
 
 import ctypes
+import itertools
 import subprocess
 import sys
 import time
@@ -30,28 +31,30 @@ CLASSES = {"w7a8": (1, 255, 1), "w7a7": (2, 127, 1), "w6a7": (4, 127, 2), "w5a8"
 
 
 def check_equal(network: IntegerNetwork, images: np.ndarray) -> None:
-    """Compare the logits of all instruction sets with the reference's."""
+    """Compare the logits of all instruction sets, by dense and by sparse kernels, with the reference's."""
     expected, blob = reference.run(network, images), network_blob(network)
     for isa in engine.instruction_sets():
-        actual = Engine(blob, isa=isa).run(images)
-        assert actual.dtype == np.int32
-        assert np.array_equal(actual, expected), isa
+        for pointwise in ("faster", "sparse"):
+            actual = Engine(blob, isa=isa, pointwise=pointwise).run(images)
+            assert actual.dtype == np.int32
+            assert np.array_equal(actual, expected), (isa, pointwise)
 
 
 def check_tensors(network: IntegerNetwork, image: np.ndarray) -> None:
     """Compare every tensor on the way with the reference's."""
     blob = network_blob(network)
-    opened = {isa: Engine(blob, isa=isa) for isa in engine.instruction_sets()}
+    kinds = itertools.product(engine.instruction_sets(), ("faster", "sparse"))
+    opened = {kind: Engine(blob, isa=kind[0], pointwise=kind[1]) for kind in kinds}
     for name, tensor in reference.trace(network, image[None]):
         if name == "logits":
             continue
         layer, _, part = name.partition(".")
         index = int(layer) if part else 0
-        for isa, one in opened.items():
+        for kind, one in opened.items():
             actual = one.trace(
                 image, index, {"": "output", "pointwise": "output"}.get(part, part) if name != "sums" else name
             )
-            assert np.array_equal(actual, tensor[0]), (name, isa)
+            assert np.array_equal(actual, tensor[0]), (name, kind)
 
 
 def quicknet_like(rng: np.random.Generator, stem: int, widths: tuple[int, ...], bits: str) -> IntegerNetwork:
@@ -67,7 +70,9 @@ def quicknet_like(rng: np.random.Generator, stem: int, widths: tuple[int, ...], 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(networks(), st.integers(0, 2**32 - 1))
 def test_logits_are_the_references(network: IntegerNetwork, seed: int) -> None:
-    check_equal(network, random_images(np.random.default_rng(seed), network, 3))
+    rng = np.random.default_rng(seed)
+    check_equal(network, random_images(rng, network, 3))
+    check_equal(pruned(network, rng), random_images(rng, network, 3))
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -84,7 +89,9 @@ def test_coded_networks_give_the_same_logits(network: IntegerNetwork, seed: int,
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(networks(), st.integers(0, 2**32 - 1))
 def test_every_tensor_is_the_references(network: IntegerNetwork, seed: int) -> None:
-    check_tensors(network, random_images(np.random.default_rng(seed), network, 1)[0])
+    rng = np.random.default_rng(seed)
+    check_tensors(network, random_images(rng, network, 1)[0])
+    check_tensors(pruned(network, rng), random_images(rng, network, 1)[0])
 
 
 @pytest.mark.slow
@@ -93,6 +100,7 @@ def test_ten_thousand_networks() -> None:
     for seed in range(10_000):
         rng = np.random.default_rng(seed)
         network = random_network(rng, extreme=seed % 2 == 1)
+        network = pruned(network, rng) if seed % 3 == 0 else network
         images = random_images(rng, network, 2)
         check_equal(network, images)
         if seed % 10 == 0:
@@ -105,6 +113,7 @@ def test_whole_networks_of_the_family(bits: str, stem: int, widths: tuple[int, .
     rng = np.random.default_rng(stem)
     network = quicknet_like(rng, stem, widths, bits)
     check_equal(network, random_images(rng, network, 4))
+    check_equal(pruned(network, rng), random_images(rng, network, 4))
 
 
 # Beyond what random networks reach in the time: long runs of steps, maps wider than a tile, a stem's every shape.
@@ -125,6 +134,7 @@ def test_unusual_shapes(shape: Shape) -> None:
     rng = np.random.default_rng(7)
     network = random_network(rng, shape)
     check_equal(network, random_images(rng, network, 2))
+    check_equal(pruned(network, rng), random_images(rng, network, 2))
 
 
 def test_images_of_any_number_and_layout() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from native import compile_c, engine_sources, run
-from networks import Block, Shape, network_blob, random_images, random_network
+from networks import Block, Shape, network_blob, pruned, random_images, random_network
 from quicknet import engine
 from quicknet.engine import Engine
 from quicknet.qnz import reference
@@ -47,10 +47,12 @@ def test_logits_of_random_networks_by_three_threads() -> None:
     for seed in range(60):
         rng = np.random.default_rng(seed)
         network = random_network(rng, extreme=seed % 2 == 1)
+        network = pruned(network, rng) if seed % 3 == 0 else network
         images = random_images(rng, network, 4)
         expected, blob = reference.run(network, images), network_blob(network)
         for isa in engine.instruction_sets():
             assert np.array_equal(Engine(blob, 3, isa).run(images), expected), (seed, isa)
+            assert np.array_equal(Engine(blob, 3, isa, "sparse").run(images), expected), (seed, isa)
 
 
 def test_many_more_threads_than_cores_or_work() -> None:

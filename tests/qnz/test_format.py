@@ -235,7 +235,8 @@ def test_the_c_header_has_the_same_texts() -> None:
 def test_the_binding_counts_as_the_c_headers_do() -> None:
     codes = enumerators(CSRC / "quicknet.h")
     names = {f"QN_{name.upper().replace('-', '_')}": code for name, code in binding._ISAS.items()}
-    assert names == {name: codes[name] for name in list(codes)[list(codes).index("QN_BEST") :]}
+    pointwise = {f"QN_{name.upper()}": code for name, code in binding._POINTWISE.items() if code}
+    assert names | pointwise == {name: codes[name] for name in list(codes)[list(codes).index("QN_BEST") :]}
     named = {name: codes[name] for name in ("QN_MEMORY", "QN_ISA", "QN_THREADS")}
     assert named == {"QN_MEMORY": binding._MEMORY, "QN_ISA": binding._ISA, "QN_THREADS": binding._THREADS}
     align = re.search(r"#define QN_ALIGN (\d+)", (CSRC / "kernels.h").read_text())

@@ -20,6 +20,7 @@ from quicknet.engine.build import ensure_built
 # As quicknet.h numbers them.
 _ISAS = {"best": 0, "portable": 1, "avx2": 2, "avx512vnni": 3, "neon": 4, "neon-dot": 5, "wasm": 6}
 _MEMORY, _ISA, _THREADS = 8, 9, 10
+_POINTWISE = {"faster": 0, "dense": 0x100, "sparse": 0x200}  # added to an instruction set
 _PARTS = {"depthwise": 0, "output": 1, "sums": 2}  # of qn_trace
 _ALIGN = 64
 _MOST_THREADS = 256
@@ -50,6 +51,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "qn_trace_shape": (number, [pointer, number32, number32, ctypes.POINTER(number32)]),
         "qn_describe": (None, [pointer, ctypes.POINTER(_Info)]),
         "qn_isa_name": (ctypes.c_char_p, [pointer]),
+        "qn_is_sparse": (number, [pointer, number32]),
         "qn_has": (number, [number]),
         "qn_peak": (ctypes.c_uint64, [number, number32, ctypes.c_uint64]),
         "qn_close": (None, [pointer]),
@@ -164,15 +166,19 @@ class Engine:
     """A `.qnz` file's network, ready to run; several Python threads may share one.
 
     `blob` is the file; `threads` share a batch's images, or a single image; `isa` is "best" or a
-    name that `instruction_sets` gives. Raises FormatError for a file that is foreign, damaged or
-    out of bounds, ConfigError for settings that nothing has, ToolError where this machine lacks
-    the engine, the instruction set, or the threads.
+    name that `instruction_sets` gives. `pointwise` is for tests and measuring: "faster" runs each
+    layer by dense or sparse kernels as its share of zeros says, "dense" none by sparse ones,
+    "sparse" every one whose packed weights take no more memory than dense. Raises FormatError for
+    a file that is foreign, damaged or out of bounds, ConfigError for settings that nothing has,
+    ToolError where this machine lacks the engine, the instruction set, or the threads.
     """
 
-    def __init__(self, blob: bytes, threads: int = 1, isa: str = "best") -> None:
+    def __init__(self, blob: bytes, threads: int = 1, isa: str = "best", pointwise: str = "faster") -> None:
+        if pointwise not in _POINTWISE:
+            raise ConfigError(f"no pointwise kernels called {pointwise!r}{nearest(pointwise, _POINTWISE)}")
         if not 1 <= threads <= _MOST_THREADS:
             raise ConfigError(f"the engine runs on 1 to {_MOST_THREADS} threads, not {threads}")
-        self._arguments = (blob, threads, _code(isa))
+        self._arguments = (blob, threads, _code(isa) | _POINTWISE[pointwise])
         self._lock = threading.Lock()
         self._opened: _Opened | None = _Opened(*self._arguments)
         info = self._opened.info
@@ -217,6 +223,13 @@ class Engine:
             out = np.empty(tuple(shape), np.uint8) if part != "sums" else np.empty(shape[2], np.int32)
             opened.library.qn_trace(opened.handle, image.ctypes.data, layer, code, out.ctypes.data)
         return out
+
+    def sparse_layers(self) -> tuple[bool, ...]:
+        """Return for each layer, the stem first, whether its pointwise runs by the sparse kernels."""
+        with self._lock:
+            opened = self._reopened()
+            layers = range(opened.info.layers)
+            return tuple(bool(opened.library.qn_is_sparse(opened.handle, layer)) for layer in layers)
 
     def _reopened(self) -> _Opened:
         """Return the engine in memory, opening it again in a forked child; the lock is held."""

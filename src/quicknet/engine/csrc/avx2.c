@@ -14,6 +14,7 @@
 #include "quicknet.h"
 
 #include "x86_256.h"
+#include "x86_sparse.h"
 
 /* ---- matrix -------------------------------------------------------------------------------------- */
 
@@ -158,6 +159,115 @@ static void matrix(const qn_matrix *m, const qn_span *span, int32_t first, int32
         matrix_of(m, span, first, last, scratch, 4);
 }
 
+/* ---- sparse -------------------------------------------------------------------------------------- */
+
+/* One output channel x 8 `vectors` of pixels: as many accumulators, the weights of up to four blocks, and two sums.
+ * A block takes one multiplication for 8 pixels; what a group adds up in 16 bits is widened by one more. */
+enum { VECTORS = 8 };
+
+static size_t quad_stride(int32_t pixels) { return (size_t)qn_round_up(pixels, 8) * 4; }
+
+static size_t sparse_scratch(int32_t channels, int32_t pixels) {
+    return quad_stride(pixels) * (size_t)(channels / 4) + x86_row_stride(pixels) * QN_CHANNELS;
+}
+
+static int pack_sparse(qn_matrix *to, const qn_layer *layer, int64_t most) {
+    return qn_pack_sparse(to, layer, most, INT16_MAX / layer->middle_top);
+}
+
+/* A group of `size` blocks onto the accumulators of `vectors` x 8 pixels. */
+static inline QN_INLINE const int8_t *group(__m256i c[VECTORS], const int8_t *at, const uint8_t *quads, size_t stride,
+                                            const int size, const int vectors) {
+    const uint8_t *data[4];
+    __m256i w[4];
+    QN_UNROLL
+    for (int i = 0; i < size; i++) {
+        data[i] = quads + qn_group_quad(at, size, i) * stride;
+        w[i] = _mm256_set1_epi32(qn_group_weights(at, i));
+    }
+    QN_UNROLL
+    for (int v = 0; v < vectors; v++) {
+        __m256i sum = _mm256_maddubs_epi16(load(data[0] + 32 * v), w[0]);
+        QN_UNROLL
+        for (int i = 1; i < size; i++) sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(load(data[i] + 32 * v), w[i]));
+        c[v] = widened(sum, c[v]);
+    }
+    return at + 6 * size;
+}
+
+/* What requantization takes of an output channel. */
+typedef struct {
+    __m256i positive, negative, zero, top;
+    __m128i shift;
+} row_numbers;
+
+/* 32 pixels in bytes, of which the accumulators from `vectors` on are not there. */
+static inline QN_INLINE __m256i row_bytes(const __m256i *c, const row_numbers *n, const int vectors) {
+    __m256i half[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    QN_UNROLL
+    for (int i = 0; i < 2; i++) {
+        if (2 * i >= vectors) continue;
+        __m256i low = _mm256_sra_epi32(c[2 * i], n->shift);
+        __m256i high = 2 * i + 1 < vectors ? _mm256_sra_epi32(c[2 * i + 1], n->shift) : low;
+        __m256i t = _mm256_packs_epi32(low, high);
+        __m256i multiplier = _mm256_blendv_epi8(n->positive, n->negative, _mm256_srai_epi16(t, 15));
+        half[i] = _mm256_adds_epi16(_mm256_mulhrs_epi16(t, multiplier), n->zero);
+    }
+    __m256i bytes = _mm256_min_epu8(_mm256_packus_epi16(half[0], half[1]), n->top);
+    return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+/* Output channel o of `vectors` x 8 pixels, whose quads begin at `quads`. */
+static inline QN_INLINE void row(const qn_matrix *m, int32_t o, const uint8_t *quads, size_t stride, uint8_t *to,
+                                 const int vectors) {
+    const qn_row *r = &m->rows[o];
+    const int8_t *at = m->weight + r->at;
+    __m256i c[VECTORS];
+    QN_UNROLL
+    for (int v = 0; v < vectors; v++) c[v] = _mm256_set1_epi32(m->bias[o]);
+    for (int32_t i = r->fours; i > 0; i--) at = group(c, at, quads, stride, 4, vectors);
+    for (int32_t i = r->twos; i > 0; i--) at = group(c, at, quads, stride, 2, vectors);
+    for (int32_t i = r->ones; i > 0; i--) at = group(c, at, quads, stride, 1, vectors);
+    const row_numbers n = {_mm256_set1_epi16(m->positive[o]), _mm256_set1_epi16(m->negative[o]),
+                           _mm256_set1_epi16((int16_t)m->zero), _mm256_set1_epi8((char)m->top),
+                           _mm_cvtsi32_si128(m->shift)};
+    QN_UNROLL
+    for (int v = 0; v < vectors; v += 4)
+        _mm256_storeu_si256((void *)(to + 8 * v), row_bytes(c + v, &n, vectors - v < 4 ? vectors - v : 4));
+}
+
+static inline QN_INLINE void rows_of(const qn_matrix *m, int32_t o, const x86_rows *rows, const int vectors) {
+    for (int32_t i = 0; i < QN_CHANNELS; i++)
+        row(m, o + i, rows->quads, rows->stride, rows->to + (size_t)i * rows->to_stride, vectors);
+}
+
+/* QN_CHANNELS output channels from o on. */
+static QN_NOINLINE void some_rows(const qn_matrix *m, int32_t o, const x86_rows *rows, int32_t vectors) {
+    switch (vectors) {
+    case 1: rows_of(m, o, rows, 1); break;
+    case 2: rows_of(m, o, rows, 2); break;
+    case 3: rows_of(m, o, rows, 3); break;
+    case 4: rows_of(m, o, rows, 4); break;
+    case 5: rows_of(m, o, rows, 5); break;
+    case 6: rows_of(m, o, rows, 6); break;
+    case 7: rows_of(m, o, rows, 7); break;
+    default: rows_of(m, o, rows, 8); break;
+    }
+}
+
+static void sparse(const qn_matrix *m, const qn_span *span, int32_t first, int32_t last, void *scratch) {
+    const int32_t vectors = qn_round_up(span->pixels, 8) / 8, passes = (vectors + VECTORS - 1) / VECTORS;
+    const x86_rows rows = x86_begin(span, quad_stride(span->pixels), scratch);
+    for (int32_t o = first; o < last; o += QN_CHANNELS) {
+        for (int32_t i = 0; i < passes; i++) {
+            int32_t v = vectors * i / passes, count = vectors * (i + 1) / passes - v;
+            const x86_rows from = x86_rows_at(&rows, 8 * v);
+            some_rows(m, o, &from, count);
+        }
+        x86_gather(span, rows.to, rows.to_stride, o);
+    }
+}
+
 /* ---- depthwise ----------------------------------------------------------------------------------- */
 
 static inline QN_INLINE void depthwise_of(const qn_depthwise *d, const uint8_t *in, size_t row_stride,
@@ -217,7 +327,12 @@ const qn_kernels qn_avx2 = {
     .depthwise_bytes = depthwise_bytes,
     .pack_matrix = pack_matrix,
     .pack_depthwise = pack_depthwise,
+    .pack_sparse = pack_sparse,
+    .sparse_below = 400,
+    .sparse_pixels = 8,
+    .sparse_scratch = sparse_scratch,
     .matrix = matrix,
+    .sparse = sparse,
     .depthwise = depthwise,
     .pool = qn_plain_pool,
     .sum = qn_plain_sum,

@@ -30,6 +30,7 @@
 #define D_SET16 _mm512_set1_epi16
 #include "x86_depthwise.h"
 #include "x86_256.h"
+#include "x86_sparse.h"
 
 /* ---- matrix -------------------------------------------------------------------------------------- */
 
@@ -197,6 +198,139 @@ static void matrix(const qn_matrix *m, const qn_span *span, int32_t first, int32
     }
 }
 
+/* ---- sparse -------------------------------------------------------------------------------------- */
+
+/* One output channel x up to 96 pixels: vectors of 16, and at the end one of 8, which is half the work for a CPU that
+ * divides 512 bits (Zen 4). Of few pixels a row has several sets of accumulators, one for each block of a group:
+ * vpdpbusd takes 4-5 cycles. */
+enum { HALVES = 12, CHAINS = 4 };
+
+/* Whole cache lines: else every second load would touch two. */
+static size_t quad_stride(int32_t pixels) { return (size_t)qn_round_up(pixels, 16) * 4; }
+
+static size_t sparse_scratch(int32_t channels, int32_t pixels) {
+    return quad_stride(pixels) * (size_t)(channels / 4) + x86_row_stride(pixels) * QN_CHANNELS;
+}
+
+static int pack_sparse(qn_matrix *to, const qn_layer *layer, int64_t most) {
+    return qn_pack_sparse(to, layer, most, QN_NO_LIMIT);
+}
+
+static inline QN_INLINE __m256i half_product(__m256i acc, __m256i data, __m256i weight) {
+#if defined(__GNUC__)
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(data), "v"(weight));
+    return acc;
+#else
+    return _mm256_dpbusd_epi32(acc, data, weight);
+#endif
+}
+
+/* The last accumulator of an odd number of halves is used as one of 256 bits. */
+typedef struct {
+    __m512i c[HALVES / 2];
+} row_sums;
+
+/* A group of `size` blocks onto the sums of `halves` x 8 pixels, block i onto set i % chains. */
+static inline QN_INLINE const int8_t *group(row_sums sums[CHAINS], const int8_t *at, const uint8_t *quads,
+                                            size_t stride, const int size, const int halves, const int chains) {
+    QN_UNROLL
+    for (int i = 0; i < size; i++) {
+        const uint8_t *data = quads + qn_group_quad(at, size, i) * stride;
+        const __m512i w = _mm512_set1_epi32(qn_group_weights(at, i));
+        __m512i *c = sums[i % chains].c;
+        QN_UNROLL
+        for (int v = 0; v < halves / 2; v++) c[v] = product(c[v], _mm512_load_si512(data + 64 * v), w);
+        if (halves % 2) {
+            __m256i acc = _mm512_castsi512_si256(c[halves / 2]), last = x86_load(data + 32 * (halves - 1));
+            c[halves / 2] = _mm512_castsi256_si512(half_product(acc, last, _mm512_castsi512_si256(w)));
+        }
+    }
+    return at + 6 * size;
+}
+
+/* What requantization takes of an output channel. */
+typedef struct {
+    __m512i positive, negative, shift, zero;
+    __m256i top;
+} row_numbers;
+
+static inline QN_INLINE __m256i row_bytes(__m512i c0, __m512i c1, const row_numbers *n) {
+    __m512i t = _mm512_packs_epi32(_mm512_srav_epi32(c0, n->shift), _mm512_srav_epi32(c1, n->shift));
+    __m512i multiplier = _mm512_mask_mov_epi16(n->positive, _mm512_movepi16_mask(t), n->negative);
+    __m512i v = _mm512_adds_epi16(_mm512_mulhrs_epi16(t, multiplier), n->zero);
+    __m256i bytes = _mm512_cvtusepi16_epi8(_mm512_max_epi16(v, _mm512_setzero_si512()));
+    return _mm256_permutevar8x32_epi32(_mm256_min_epu8(bytes, n->top), _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
+}
+
+/* Output channel o of `halves` x 8 pixels, whose quads begin at `quads`. */
+static inline QN_INLINE void row(const qn_matrix *m, int32_t o, const uint8_t *quads, size_t stride, uint8_t *to,
+                                 const int halves, const int chains) {
+    const qn_row *r = &m->rows[o];
+    const int vectors = (halves + 1) / 2;
+    const int8_t *at = m->weight + r->at;
+    row_sums sums[CHAINS];
+    QN_UNROLL
+    for (int v = 0; v < vectors; v++) {
+        sums[0].c[v] = _mm512_set1_epi32(m->bias[o]);
+        QN_UNROLL
+        for (int i = 1; i < chains; i++) sums[i].c[v] = _mm512_setzero_si512();
+    }
+    for (int32_t i = r->fours; i > 0; i--) at = group(sums, at, quads, stride, 4, halves, chains);
+    for (int32_t i = r->twos; i > 0; i--) at = group(sums, at, quads, stride, 2, halves, chains);
+    for (int32_t i = r->ones; i > 0; i--) at = group(sums, at, quads, stride, 1, halves, chains);
+    const row_numbers n = {_mm512_set1_epi16(m->positive[o]), _mm512_set1_epi16(m->negative[o]),
+                           _mm512_set1_epi32(m->shift), _mm512_set1_epi16((int16_t)m->zero),
+                           _mm256_set1_epi8((char)m->top)};
+    QN_UNROLL
+    for (int v = 0; v < vectors; v++) {
+        QN_UNROLL
+        for (int i = 1; i < chains; i++) sums[0].c[v] = _mm512_add_epi32(sums[0].c[v], sums[i].c[v]);
+    }
+    QN_UNROLL
+    for (int v = 0; v < vectors; v += 2) {
+        __m512i next = v + 1 < vectors ? sums[0].c[v + 1] : sums[0].c[v];
+        _mm256_storeu_si256((void *)(to + 16 * v), row_bytes(sums[0].c[v], next, &n));
+    }
+}
+
+static inline QN_INLINE void rows_of(const qn_matrix *m, int32_t o, const x86_rows *rows, const int halves,
+                                     const int chains) {
+    for (int32_t i = 0; i < QN_CHANNELS; i++)
+        row(m, o + i, rows->quads, rows->stride, rows->to + (size_t)i * rows->to_stride, halves, chains);
+}
+
+/* QN_CHANNELS output channels from o on. */
+static QN_NOINLINE void some_rows(const qn_matrix *m, int32_t o, const x86_rows *rows, int32_t halves) {
+    switch (halves) {
+    case 1: rows_of(m, o, rows, 1, 4); break;
+    case 2: rows_of(m, o, rows, 2, 4); break;
+    case 3: rows_of(m, o, rows, 3, 2); break;
+    case 4: rows_of(m, o, rows, 4, 2); break;
+    case 5: rows_of(m, o, rows, 5, 2); break;
+    case 6: rows_of(m, o, rows, 6, 2); break;
+    case 7: rows_of(m, o, rows, 7, 1); break;
+    case 8: rows_of(m, o, rows, 8, 1); break;
+    case 9: rows_of(m, o, rows, 9, 1); break;
+    case 10: rows_of(m, o, rows, 10, 1); break;
+    case 11: rows_of(m, o, rows, 11, 1); break;
+    default: rows_of(m, o, rows, 12, 1); break;
+    }
+}
+
+static void sparse(const qn_matrix *m, const qn_span *span, int32_t first, int32_t last, void *scratch) {
+    const int32_t halves = qn_round_up(span->pixels, 8) / 8, vectors = (halves + 1) / 2, most = HALVES / 2;
+    const int32_t passes = (vectors + most - 1) / most;
+    const x86_rows rows = x86_begin(span, quad_stride(span->pixels), scratch);
+    for (int32_t o = first; o < last; o += QN_CHANNELS) {
+        for (int32_t i = 0; i < passes; i++) {
+            int32_t begin = 2 * (vectors * i / passes), end = 2 * (vectors * (i + 1) / passes);
+            const x86_rows from = x86_rows_at(&rows, 8 * begin);
+            some_rows(m, o, &from, (end < halves ? end : halves) - begin);
+        }
+        x86_gather(span, rows.to, rows.to_stride, o);
+    }
+}
+
 /* ---- depthwise ----------------------------------------------------------------------------------- */
 
 static inline QN_INLINE void depthwise_of(const qn_depthwise *d, const uint8_t *in, size_t row_stride,
@@ -245,7 +379,12 @@ const qn_kernels qn_avx512vnni = {
     .depthwise_bytes = depthwise_bytes,
     .pack_matrix = pack_matrix,
     .pack_depthwise = pack_depthwise,
+    .pack_sparse = pack_sparse,
+    .sparse_below = 400,
+    .sparse_pixels = 8,
+    .sparse_scratch = sparse_scratch,
     .matrix = matrix,
+    .sparse = sparse,
     .depthwise = depthwise,
     .pool = qn_plain_pool,
     .sum = qn_plain_sum,

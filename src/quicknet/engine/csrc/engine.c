@@ -65,7 +65,9 @@ static void separable_tile(const qn_engine *engine, const qn_stage *stage, const
     engine->kernels->depthwise(&stage->depthwise, in + (size_t)tile->row * (size_t)stage->in.row_bytes,
                                stage->in.row_bytes, tile->rows, tile->width, workspace->tile);
     qn_span span = {tile->rows * tile->width, workspace->tile, stage->in.channels, out, stage->out_at};
-    engine->kernels->matrix(&stage->matrix, &span, tile->channels.begin, tile->channels.end, workspace->scratch);
+    const qn_matrix *m = &stage->matrix;
+    (m->rows ? engine->kernels->sparse : engine->kernels->matrix)(m, &span, tile->channels.begin, tile->channels.end,
+                                                                  workspace->scratch);
 }
 
 /* The pool of a tile's complete pairs of rows: `from` holds its channels of all its pixels. */
@@ -238,7 +240,7 @@ size_t qn_memory(const void *file, size_t size, int threads) {
 int qn_open(qn_engine **engine, const void *file, size_t size, void *memory, size_t memory_size, int threads, int isa) {
     qn_engine plan;
     qn_net net;
-    const qn_kernels *kernels = qn_find_kernels(isa);
+    const qn_kernels *kernels = qn_find_kernels(isa & ~(QN_DENSE | QN_SPARSE));
     int error = qn_read_to(file, size, &net, NULL, QN_READ_HASHES);
     if (error != QN_OK) return error;
     size_t bytes = kernels && threads >= 1 ? qn_plan_bytes(&net, kernels, threads) : 0;
@@ -246,7 +248,8 @@ int qn_open(qn_engine **engine, const void *file, size_t size, void *memory, siz
         error = qn_check(file, size, NULL); /* what is wrong with the file comes first */
         return error != QN_OK ? error : kernels ? QN_MEMORY : QN_ISA;
     }
-    error = qn_plan(&plan, &net, kernels, threads, memory);
+    int32_t sparse_below = isa & QN_DENSE ? 0 : isa & QN_SPARSE ? 1000 : kernels->sparse_below;
+    error = qn_plan(&plan, &net, kernels, threads, sparse_below, memory);
     if (error != QN_OK) return error;
     *engine = memory;
     **engine = plan;
@@ -256,6 +259,10 @@ int qn_open(qn_engine **engine, const void *file, size_t size, void *memory, siz
 void qn_close(qn_engine *engine) { qn_team_stop(engine->team); }
 
 const char *qn_isa_name(const qn_engine *engine) { return engine->kernels->name; }
+
+int qn_is_sparse(const qn_engine *engine, int32_t layer) {
+    return layer >= 0 && layer < engine->layers && engine->stages[layer].matrix.rows != NULL;
+}
 
 void qn_describe(const qn_engine *engine, qn_info *info) {
     info->side = (uint32_t)engine->image_side;

@@ -47,6 +47,7 @@ typedef struct {
 struct qn_engine {
     const qn_kernels *kernels;
     int32_t threads, layers, image_side, image_channels;
+    int32_t sparse_below; /* of qn_plan */
     qn_stage *stages;
     qn_head head;
     size_t items; /* of an image that a team shares: the stages' parts, and the head */
@@ -59,8 +60,10 @@ struct qn_engine {
 /* How much memory the engine needs: bytes, 0 where they pass this machine's addresses. Looks at no numbers. */
 size_t qn_plan_bytes(const qn_net *net, const qn_kernels *kernels, int threads);
 /* Lays the engine out in `memory`, so many bytes, and packs the network's numbers, a layer at a time; QN_BOUNDS where
- * they are outside FORMAT.md's. */
-int qn_plan(qn_engine *engine, const qn_net *net, const qn_kernels *kernels, int threads, uint8_t *memory);
+ * they are outside FORMAT.md's. A pointwise of which at most `sparse_below` per mille of the blocks are not zero is
+ * packed sparse, in the same place. */
+int qn_plan(qn_engine *engine, const qn_net *net, const qn_kernels *kernels, int threads, int32_t sparse_below,
+            uint8_t *memory);
 
 /* For tests and bindings. */
 
@@ -69,6 +72,9 @@ int qn_plan(qn_engine *engine, const qn_net *net, const qn_kernels *kernels, int
  * Both return QN_SHAPE where that part does not exist. */
 int qn_trace_shape(const qn_engine *engine, int32_t layer, int32_t part, int32_t shape[3]);
 int qn_trace(qn_engine *engine, const uint8_t *image, int32_t layer, int32_t part, void *out);
+
+/* Whether a layer's pointwise runs sparse; 0 where there is no such layer. */
+int qn_is_sparse(const qn_engine *engine, int32_t layer);
 
 /* The engine's own shape; multiply_adds and section are left as they are. */
 void qn_describe(const qn_engine *engine, qn_info *info);

@@ -72,7 +72,7 @@ static uint64_t read_everything(const qn_net *net) {
 }
 
 #ifdef QN_FUZZ_ENGINE
-/* Runs an image through every instruction set that is here: all must give the same logits. */
+/* Runs an image through every instruction set that is here, dense and sparse: all must give the same logits. */
 static void run_engines(const uint8_t *file, size_t size, const qn_info *info) {
     size_t needed = (qn_memory(file, size, 1) + 63) / 64 * 64, classes = info->classes;
     size_t image_bytes = (size_t)info->side * info->side * info->channels;
@@ -83,12 +83,13 @@ static void run_engines(const uint8_t *file, size_t size, const qn_info *info) {
     int32_t *logits = malloc(2 * classes * sizeof *logits);
     if (memory == NULL || image == NULL || logits == NULL) abort();
     for (size_t i = 0; i < image_bytes; i++) image[i] = (uint8_t)(i * 97 ^ i >> 7);
-    for (int isa = QN_PORTABLE; isa <= QN_WASM; isa++) {
+    for (int all = 2 * QN_PORTABLE; all <= 2 * QN_WASM + 1; all++) {
         qn_engine *engine;
+        int isa = all / 2 | (all % 2 ? QN_SPARSE : QN_DENSE);
         int error = qn_open(&engine, file, size, memory, needed, 1, isa);
         if (error == QN_ISA) continue;
         if (error != QN_OK) abort();
-        int32_t *to = isa == QN_PORTABLE ? logits : logits + classes;
+        int32_t *to = all == 2 * QN_PORTABLE ? logits : logits + classes;
         qn_run(engine, image, 1, to);
         qn_close(engine);
         if (memcmp(logits, to, classes * sizeof *to) != 0) abort();

@@ -17,6 +17,14 @@
 
 static inline int32_t qn_round_up(int32_t n, int32_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
+/* A row of a sparse pointwise: an output channel's blocks, each a quad (four neighbouring input channels) and its four
+ * weights. They lie in groups, first those of four blocks, then of two, then single ones:
+ * int8 [blocks][4 weights], then uint16 [blocks] quads. */
+typedef struct {
+    uint32_t at;                 /* of the first group in qn_matrix.weight */
+    uint16_t fours, twos, ones;  /* groups */
+} qn_row;
+
 /* A stem or a pointwise: out[o] = requantize(bias[o] + sum over steps and 16 bytes of data * weight).
  * Step s of a pixel reads 16 bytes at the pixel's address + step_at[s]: FORMAT.md's blocks of 16. */
 typedef struct {
@@ -24,9 +32,10 @@ typedef struct {
     const int32_t *step_at;      /* [steps] */
     int32_t out_channels;        /* a multiple of QN_CHANNELS */
     int32_t sums, shift, zero, top;
-    int8_t *weight;              /* [steps * 16 * out_channels], in the order of pack_matrix */
+    int8_t *weight;              /* [steps * 16 * out_channels], in the order of pack_matrix or pack_sparse */
     int32_t *bias;               /* [out_channels], so too */
     int16_t *positive, *negative;
+    const qn_row *rows;          /* [out_channels], in `weight`; NULL where the matrix is dense */
 } qn_matrix;
 
 /* The pixels that one call of a matrix kernel takes. */
@@ -70,9 +79,19 @@ typedef struct qn_kernels {
      * kernel * in_channels weights are filled up with zeros to whole steps. */
     void (*pack_matrix)(const qn_matrix *to, const qn_layer *layer);
     void (*pack_depthwise)(const qn_depthwise *to, const qn_layer *layer);
+    /* Instead of pack_matrix, for a pointwise of which at most `most` blocks are not all zero; returns 0 and leaves it
+     * dense where there are more, or more than fit its place. */
+    int (*pack_sparse)(qn_matrix *to, const qn_layer *layer, int64_t most);
+    /* Per mille of the blocks, up to which `sparse` is faster than `matrix`, and the pixels of one of its vectors:
+     * the last one costs as much as a full one. */
+    int32_t sparse_below, sparse_pixels;
+    /* Bytes of scratch that `sparse` wants for a span of so many pixels and input channels, filled up. */
+    size_t (*sparse_scratch)(int32_t channels, int32_t pixels);
 
     /* Output channels first..last-1, multiples of matrix_block (last may be out_channels). */
     void (*matrix)(const qn_matrix *m, const qn_span *span, int32_t first, int32_t last, void *scratch);
+    /* The same with rows; the span's pixels lie side by side. */
+    void (*sparse)(const qn_matrix *m, const qn_span *span, int32_t first, int32_t last, void *scratch);
     /* rows x width output pixels, contiguous at `out`; `in` is the window's first pixel in the map with
      * its ring of padding, row_stride the bytes of one of its rows. */
     void (*depthwise)(const qn_depthwise *d, const uint8_t *in, int32_t row_stride, int32_t rows, int32_t width,

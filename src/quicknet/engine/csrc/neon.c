@@ -17,6 +17,7 @@
 
 #include "plain.h"
 #include "quicknet.h"
+#include "sparse.h"
 
 /* GCC allows the intrinsics in functions of this target; so does clang from 16 on. */
 #ifdef __ARM_FEATURE_DOTPROD
@@ -118,6 +119,53 @@ static void matrix(const qn_matrix *m, const qn_span *span, int32_t first, int32
     }
 }
 
+/* ---- sparse -------------------------------------------------------------------------------------- */
+
+/* One output channel x up to 32 pixels, of bytes less 128. With dot product a block takes one instruction for 4 pixels
+ * and a register of sums, without it two blocks take three for 2 pixels, and each pixel's sum stays in two parts. */
+enum { VECTORS = 8 };
+
+#include "neon_sparse.h"
+
+static int pack_sparse(qn_matrix *to, const qn_layer *layer, int64_t most) {
+    if (!qn_pack_sparse(to, layer, most, QN_NO_LIMIT)) return 0;
+    for (int32_t o = 0; o < layer->out_channels; o++) {
+        uint32_t sum = 0;
+        for (int32_t c = 0; c < layer->in_channels; c++) sum += (uint32_t)qn_row_weights(layer, o)[c];
+        to->bias[o] = (int32_t)((uint32_t)to->bias[o] + 128 * sum);
+    }
+    return 1;
+}
+
+/* A group onto `vectors` x 4 pixels, two blocks at a time where there are two. */
+static inline N_INLINE void group(int32x4_t sums[VECTORS][2], const int8_t *at, const neon_rows *rows, const int size,
+                                  const int vectors) {
+    for (int i = 0; i < size; i += 2) {
+        const int8x16_t w0 = group_weights(at, i), w1 = group_weights(at, size > 1 ? i + 1 : i);
+        const int8_t *data0 = group_data(at, size, i, rows), *data1 = group_data(at, size, size > 1 ? i + 1 : i, rows);
+        for (int v = 0; v < vectors; v++) {
+            int8x16_t a = vld1q_s8(data0 + 16 * v);
+            int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(w0)), high = vmull_high_s8(a, w0);
+            if (size > 1) {
+                a = vld1q_s8(data1 + 16 * v);
+                low = vmlal_s8(low, vget_low_s8(a), vget_low_s8(w1));
+                high = vmlal_high_s8(high, a, w1);
+            }
+            sums[v][0] = vpadalq_s16(sums[v][0], low);
+            sums[v][1] = vpadalq_s16(sums[v][1], high);
+        }
+    }
+}
+
+#define N_NAME(name) plain_##name
+#define N_TARGET
+#define N_SUMS 2
+#define N_GROUP group
+#define N_TOTAL(sums) vpaddq_s32((sums)[0], (sums)[1])
+#include "neon_sparse.h"
+
+/* ---- depthwise ----------------------------------------------------------------------------------- */
+
 /* 16 channels of `columns` (1 or 2) neighbours; `kernel` and `columns` are constants of the caller. */
 static inline void depthwise_columns(const qn_depthwise *d, int kernel, int columns, const qn_window *at) {
     const size_t pixel = (size_t)d->channels;
@@ -188,7 +236,12 @@ const qn_kernels qn_neon = {
     .depthwise_bytes = depthwise_bytes,
     .pack_matrix = pack_matrix,
     .pack_depthwise = pack_depthwise,
+    .pack_sparse = pack_sparse,
+    .sparse_below = 300,
+    .sparse_pixels = 4,
+    .sparse_scratch = sparse_scratch,
     .matrix = matrix,
+    .sparse = plain_sparse,
     .depthwise = depthwise,
     .pool = qn_plain_pool,
     .sum = qn_plain_sum,
@@ -231,6 +284,22 @@ QN_NEON_DOT_TARGET static void dot_matrix(const qn_matrix *m, const qn_span *spa
     }
 }
 
+QN_NEON_DOT_TARGET static inline N_INLINE void dot_group(int32x4_t sums[VECTORS][1], const int8_t *at,
+                                                         const neon_rows *rows, const int size, const int vectors) {
+    for (int i = 0; i < size; i++) {
+        const int8x16_t w = group_weights(at, i);
+        const int8_t *data = group_data(at, size, i, rows);
+        for (int v = 0; v < vectors; v++) sums[v][0] = vdotq_s32(sums[v][0], vld1q_s8(data + 16 * v), w);
+    }
+}
+
+#define N_NAME(name) dot_##name
+#define N_TARGET QN_NEON_DOT_TARGET
+#define N_SUMS 1
+#define N_GROUP dot_group
+#define N_TOTAL(sums) (sums)[0]
+#include "neon_sparse.h"
+
 QN_NEON_DOT_TARGET static uint64_t dot_peak(int32_t sums, uint64_t rounds) {
     int32x4_t part[16];
     int8x16_t w = vdupq_n_s8((int8_t)sums), a = vdupq_n_s8(1);
@@ -249,7 +318,12 @@ const qn_kernels qn_neon_dot = {
     .depthwise_bytes = depthwise_bytes,
     .pack_matrix = dot_pack_matrix,
     .pack_depthwise = pack_depthwise,
+    .pack_sparse = pack_sparse,
+    .sparse_below = 300,
+    .sparse_pixels = 4,
+    .sparse_scratch = sparse_scratch,
     .matrix = dot_matrix,
+    .sparse = dot_sparse,
     .depthwise = depthwise,
     .pool = qn_plain_pool,
     .sum = qn_plain_sum,

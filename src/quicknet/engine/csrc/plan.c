@@ -58,7 +58,18 @@ static void describe_stage(qn_stage *stage, const qn_layer *layer, const qn_laye
                               next ? next->kernel / 2 : 0, layer->zero);
 }
 
-static void place_matrix(arena *memory, qn_stage *stage, const qn_layer *layer, const qn_kernels *kernels) {
+/* Packs a pointwise sparse where so few blocks are left that it is faster, counting pixels that only fill up vectors;
+ * 1000 per mille: wherever it fits. */
+static int pack_sparse(qn_stage *stage, const qn_layer *layer, const qn_kernels *kernels, int32_t below) {
+    int64_t pixels = stage->tile_rows * stage->side, quads = (layer->in_channels + 3) / 4;
+    int64_t most = quads * layer->out_channels;
+    if (stage->is_stem || below == 0 || !kernels->pack_sparse) return 0;
+    if (below < 1000) most = most * below / 1000 * pixels / qn_round_up((int32_t)pixels, kernels->sparse_pixels);
+    return kernels->pack_sparse(&stage->matrix, layer, most);
+}
+
+static void place_matrix(arena *memory, qn_stage *stage, const qn_layer *layer, const qn_engine *engine) {
+    const qn_kernels *kernels = engine->kernels;
     qn_matrix *m = &stage->matrix;
     int32_t rows = stage->is_stem ? layer->kernel : 1;
     int32_t row = stage->is_stem ? layer->kernel * layer->in_channels : layer->in_channels;
@@ -78,7 +89,7 @@ static void place_matrix(arena *memory, qn_stage *stage, const qn_layer *layer, 
     m->step_at = step_at;
     if (!memory->base) return;
     for (int32_t s = 0; s < m->steps; s++) step_at[s] = s / steps * row_bytes + s % steps * 16;
-    kernels->pack_matrix(m, layer);
+    if (!pack_sparse(stage, layer, kernels, engine->sparse_below)) kernels->pack_matrix(m, layer);
 }
 
 static void place_depthwise(arena *memory, qn_stage *stage, const qn_layer *layer, const qn_kernels *kernels) {
@@ -147,6 +158,8 @@ static void add_needs(needs *all, const qn_stage *stage, const qn_kernels *kerne
     raise_to(&all->tile, tile + QN_ALIGN);
     if (stage->pool) raise_to(&all->before_pool, pixels * (uint64_t)stage->out.channels);
     raise_to(&all->scratch, kernels->matrix_scratch(stage->matrix.steps, (int32_t)pixels));
+    if (!stage->is_stem && kernels->sparse_scratch)
+        raise_to(&all->scratch, kernels->sparse_scratch(stage->in.channels, (int32_t)pixels));
 }
 
 static void place_workspaces(arena *memory, qn_engine *engine, const needs *all) {
@@ -172,7 +185,7 @@ static void place_stage(arena *memory, qn_engine *engine, int32_t i, const qn_la
     describe_stage(&stage, layer, next, engine->threads);
     stage.first_item = engine->items;
     engine->items += share_stage(&stage, engine->kernels, engine->threads);
-    place_matrix(memory, &stage, layer, engine->kernels);
+    place_matrix(memory, &stage, layer, engine);
     if (!stage.is_stem) place_depthwise(memory, &stage, layer, engine->kernels);
     place_offsets(memory, &stage);
     add_needs(all, &stage, engine->kernels);
@@ -209,9 +222,11 @@ static int place_layers(arena *memory, qn_engine *engine, const qn_net *net, nee
     return QN_OK;
 }
 
-static int place(arena *memory, qn_engine *engine, const qn_net *net, const qn_kernels *kernels, int threads) {
+static int place(arena *memory, qn_engine *engine, const qn_net *net, const qn_kernels *kernels, int threads,
+                 int32_t sparse_below) {
     needs need = {0, 0, 0, 0};
     memset(engine, 0, sizeof *engine);
+    engine->sparse_below = sparse_below;
     engine->kernels = kernels;
     engine->threads = threads;
     engine->layers = net->layers;
@@ -229,14 +244,15 @@ static int place(arena *memory, qn_engine *engine, const qn_net *net, const qn_k
 size_t qn_plan_bytes(const qn_net *net, const qn_kernels *kernels, int threads) {
     qn_engine engine;
     arena counted = {NULL, 0, 0};
-    if (place(&counted, &engine, net, kernels, threads) != QN_OK) return 0;
+    if (place(&counted, &engine, net, kernels, threads, 0) != QN_OK) return 0;
     return counted.used <= SIZE_MAX ? (size_t)counted.used : 0;
 }
 
-int qn_plan(qn_engine *engine, const qn_net *net, const qn_kernels *kernels, int threads, uint8_t *memory) {
+int qn_plan(qn_engine *engine, const qn_net *net, const qn_kernels *kernels, int threads, int32_t sparse_below,
+            uint8_t *memory) {
     arena all = {NULL, 0, 0};
-    int error = place(&all, engine, net, kernels, threads);
+    int error = place(&all, engine, net, kernels, threads, sparse_below);
     all.base = memory;
     all.used = 0;
-    return error == QN_OK ? place(&all, engine, net, kernels, threads) : error;
+    return error == QN_OK ? place(&all, engine, net, kernels, threads, sparse_below) : error;
 }

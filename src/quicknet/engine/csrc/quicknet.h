@@ -42,6 +42,10 @@ typedef struct {
 
 enum { QN_BEST = 0, QN_PORTABLE = 1, QN_AVX2 = 2, QN_AVX512VNNI = 3, QN_NEON = 4, QN_NEON_DOT = 5, QN_WASM = 6 };
 
+/* Added to an instruction set, for tests and measuring: all pointwise layers as if nothing were zero; or by the sparse
+ * kernels wherever the layer's weights fit the dense ones' place, be they slower. Otherwise the faster ones run. */
+enum { QN_DENSE = 0x100, QN_SPARSE = 0x200 };
+
 typedef struct qn_engine qn_engine;
 
 /* Files with CODE take 80 KB of stack, here and in qn_open where it fails. */
