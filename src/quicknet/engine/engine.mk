@@ -41,7 +41,7 @@ $(ENGINE_OUT)/quicknet.h: $(ENGINE_DIR)/csrc/quicknet.h | $(ENGINE_OUT)
 $(ENGINE_OUT)/classify: $(ENGINE_DIR)/example/classify.c $(ENGINE_OUT)/libquicknet.a
 	$(ENGINE_COMPILE) $< $(ENGINE_OUT)/libquicknet.a $(if $(filter 0,$(THREADS)),,-pthread) -o $@
 
-# Speed where time goes, size elsewhere: the whole stays under 28 KB.
+# Speed where time goes, size elsewhere: the whole is 31 KB. -Os and -flto for all make 28.6 KB of it, and cost about 7%.
 WASM_CLANG ?= clang
 WASM_LD ?= wasm-ld
 WASM_COMPILE := $(WASM_CLANG) --target=wasm32 -std=c11 $(ENGINE_WARNINGS) -msimd128 -mbulk-memory -nostdlib \
