@@ -206,6 +206,32 @@ class DistillSettings(Settings, frozen=True, kw_only=True):
             raise ConfigError("distill.on=features needs kept answers, which say how each varies; set distill.kept=1")
 
 
+class PruneSettings(Settings, frozen=True, kw_only=True):
+    """Which share of the pointwise weights is kept, and how the rest goes (`training/prune.py`).
+
+    `density` 1 keeps all. From `start` on it falls along a cubic curve until `ramp` of the run is
+    done (Zhu & Gupta 2017). `pattern`: what is kept or absent together, four neighbouring input
+    channels of one output channel or single weights; `importance` weighs the layers against each
+    other, first to last; every layer keeps `least` at least.
+    """
+
+    density: float = 1.0
+    start: float = 1.0
+    ramp: float = 0.6
+    pattern: Literal["block", "element"] = "block"
+    importance: tuple[float, ...] = ()
+    least: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Refuse shares outside 0..1, and a density that would rise."""
+        if not 0 < self.density <= self.start <= 1:
+            raise ConfigError(f"prune: 0 < density {self.density} <= start {self.start} <= 1 must hold")
+        if not 0 <= self.ramp <= 1 or not 0 <= self.least <= self.density:
+            raise ConfigError("prune.ramp must lie in 0..1, prune.least in 0..density")
+        if not all(value > 0 for value in self.importance):
+            raise ConfigError("prune.importance must be positive, a number for each pointwise layer")
+
+
 class Recipe(Settings, frozen=True, kw_only=True):
     """Every setting of a run."""
 
@@ -217,6 +243,7 @@ class Recipe(Settings, frozen=True, kw_only=True):
     schedule: ScheduleSettings = ScheduleSettings()
     train: TrainSettings = TrainSettings()
     distill: DistillSettings = DistillSettings()
+    prune: PruneSettings = PruneSettings()
 
     def to_toml(self) -> str:
         """Return the recipe with every setting written out (None is left out, since TOML cannot write it)."""

@@ -25,6 +25,7 @@ from quicknet.training.recipe import ScheduleSettings
 Show = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]  # (what, how many, unit) → advance
 
 _SCHEDULE = ScheduleSettings(name="cosine", warmup=0.05)
+_RATE_EVERY = 25  # steps between two counts of the values
 _CHUNK = 32  # images that are differentiated together: their maps stay nearer to the cache
 
 
@@ -33,7 +34,9 @@ class QatSettings(Settings, frozen=True, kw_only=True):
 
     `epochs` may be a part of one; `lr` is the peak step of Adam, in units of a filter's own size;
     `temperature` softens both answers (Hinton et al. 2015, §2); validation comes `checks` times,
-    at equal distances. Raises ConfigError.
+    at equal distances. `rate` is what a bit of a pointwise weight costs, in squared steps of its
+    grid (`rate.py`); with it the last check's network is kept, since those before are larger.
+    Raises ConfigError.
     """
 
     epochs: float = 1.0
@@ -42,11 +45,14 @@ class QatSettings(Settings, frozen=True, kw_only=True):
     temperature: float = 2.0
     checks: int = 2
     seed: int = 0
+    rate: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot descend."""
         if not 0 < self.epochs <= 1000 or self.lr <= 0 or self.temperature <= 0:
             raise ConfigError("qat: epochs in 0..1000, lr and temperature must be positive")
+        if not 0 <= self.rate <= 100:
+            raise ConfigError(f"qat: rate {self.rate} must lie in 0..100")
         if not 1 <= self.batch_size <= 1 << 16 or not 1 <= self.checks <= 10_000 or not 0 <= self.seed < 1 << 63:
             raise ConfigError("qat: batch_size, checks and seed must lie in 1..65536, 1..10000 and 0..2^63-1")
 
@@ -93,15 +99,17 @@ def fine_tune(start: Quantized, lesson: Lesson, settings: QatSettings, show: Sho
     optimizer = torch.optim.AdamW(student.parameters(), lr=settings.lr, weight_decay=0.0, eps=1e-12)
     with show("fine-tune", steps * settings.batch_size, "images") as advance:
         for step, images in enumerate(_batches(lesson, settings, steps), 1):
+            if settings.rate and step % _RATE_EVERY == 1:
+                student.weigh_bits(settings.rate)
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * factor(_SCHEDULE, step / steps)
             _learn(student, lesson, images, settings)
             optimizer.step()
             advance(len(images))
             if step in due:
-                now = Quantized(student.integers(), student.logit_scale)
+                now = student.quantized()
                 checks.append(lesson.accuracy(now))
-                if checks[-1] > kept:
+                if checks[-1] > kept or settings.rate:
                     best, kept = now, checks[-1]
     return best, Tuned(steps=steps, before=before, checks=tuple(checks), kept=kept)
 
