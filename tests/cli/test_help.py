@@ -151,6 +151,7 @@ def records() -> dict[str, tuple[tuple[str, set[str]], ...]]:
         "evaluate": (("quicknet.inference.evaluate:Evaluation", set()),),
         "predict": (("quicknet.inference.video:FramePrediction", set()),),
         "export": (("quicknet.deploy.qnz:ExportedQnz", set()), ("quicknet.deploy.export:Exported", set())),
+        "compress": (("quicknet.deploy.compress.settings:Compressed", set()),),
         "verify": (("quicknet.inference.verify:Verification", {"holds"}),),
         "benchmark": (("quicknet.measure.benchmark:Benchmark", set()),),
     }

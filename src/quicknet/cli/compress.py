@@ -79,10 +79,18 @@ _FIELDS = {"qat": "qat_epochs"}
 @click.option("--step", type=float, metavar="X", help="Set the step of the integers; 0 is the finest.  [default: 0.6]")
 @click.option("--seed", type=int, metavar="N", help="Start random numbers from N.  [default: 0]")
 @click.option("--threads", type=click.IntRange(1, 256), metavar="N", help="Use N CPU threads.  [default: all cores]")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page of size, speed and accuracy on the way.")
 @json_options("Print one JSON object.")
 @click.option("--quiet", is_flag=True, help="Print no progress and no notes.")
 def compress(
-    run: Path, data: str | None, out: Path, threads: int | None, as_json: bool, quiet: bool, **options: Any
+    run: Path,
+    data: str | None,
+    out: Path,
+    threads: int | None,
+    html: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> int:
     """Carry out `quicknet compress`; returns the exit code."""
     import torch
@@ -92,12 +100,10 @@ def compress(
     from quicknet.deploy.compress.settings import CompressSettings
     from quicknet.deploy.export import load_run_data, usual_source
     from quicknet.inference.shipped import locate
+    from quicknet.report.path import write_path
     from quicknet.training import Interrupted
 
-    options["target_size"] = None if options["target_size"] is None else size_bytes(options["target_size"])
-    options["target_speed"] = None if options["target_speed"] is None else _times(options["target_speed"])
-    given = {_FIELDS.get(name, name): value for name, value in options.items() if value is not None}
-    settings = CompressSettings(**given)
+    settings = CompressSettings(**_fields(options))
     if threads is not None:
         torch.set_num_threads(threads)
     run = locate(str(run), "run", quiet)
@@ -109,11 +115,22 @@ def compress(
     except Interrupted:
         click.echo("stopped  saved; the same command goes on", err=True)
         return 130
+    if html is not None:
+        write_path(html, compressed.to_dict())
     if as_json:
         click.echo(json.dumps(compressed.to_dict()))
     else:
         _print(compressed)
     return 0
+
+
+def _fields(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that were given, as CompressSettings has them."""
+    given = {_FIELDS.get(name, name): value for name, value in options.items() if value is not None}
+    for name, parse in (("target_size", size_bytes), ("target_speed", _times)):
+        if name in given:
+            given[name] = parse(given[name])
+    return given
 
 
 def size_bytes(text: str) -> int:

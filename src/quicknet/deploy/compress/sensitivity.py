@@ -10,16 +10,17 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.settings import Settings
 from quicknet.data.augment import normalize
+from quicknet.models.layers import Stem
 from quicknet.models.network import Network
 from quicknet.training.prune import BLOCKS, choose_masks, scores, separable_layers, spread
 
-DENSITIES = (0.5, 0.25, 0.1)
+DENSITIES = (0.5, 0.2)
 _DENSE_AT = 0.5  # of the layers that stay dense
 _CHUNK = 128
 # Training mends most in the large last layers, which alone are sensitive to nothing: with 1 they lose
@@ -61,32 +62,35 @@ def measure(
             with _multiplied(layer.pointwise.weight, filters):
                 moved.append(_divergence(network, chunks, usual))
             removed.append(float(score[~mask].sum() / score.sum()))
-        row = _row(f"blocks.{index}.pointwise", layer.pointwise.weight, DENSITIES, moved)
+        row = _row(f"blocks.{index}.pointwise", [layer.pointwise.weight], DENSITIES, moved)
         found.append(row.replace(importance=_importance(moved, removed) / float(score.sum())))
         advance(1)
-    for name, weight in _dense(network):
-        large = weight.detach().abs() > weight.detach().abs().flatten().median()
-        with _multiplied(weight, large.float()):
-            found.append(_row(name, weight, (_DENSE_AT,), [_divergence(network, chunks, usual)]))
+    for name, weights in _dense(network).items():
+        with contextlib.ExitStack() as halved:
+            for weight in weights:
+                size_of = weight.detach().abs()
+                halved.enter_context(_multiplied(weight, (size_of > size_of.flatten().median()).float()))
+            moved = [_divergence(network, chunks, usual)]
+        found.append(_row(name, weights, (_DENSE_AT,), moved))
         advance(1)
     return found
 
 
 def steps(network: Network) -> int:
     """Return how many layers `measure` tells of."""
-    return len(separable_layers(network)) + len(list(_dense(network)))
+    return len(separable_layers(network)) + len(_dense(network))
 
 
-def _dense(network: Network) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights that stay dense: 2% of all."""
-    yield "stem", cast(nn.Module, network.stem).conv.weight  # type: ignore[union-attr, misc]
-    for index, layer in enumerate(separable_layers(network)):
-        yield f"blocks.{index}.depthwise", layer.depthwise.weight
-    yield "classifier", network.classifier.weight
+def _dense(network: Network) -> dict[str, list[Tensor]]:
+    """Return the weights that stay dense, 2% of all; the depthwise filters together."""
+    depthwise = [layer.depthwise.weight for layer in separable_layers(network)]
+    stem = cast(Stem, network.stem).conv.weight
+    return {"stem": [stem], "depthwise": depthwise, "classifier": [network.classifier.weight]}
 
 
-def _row(name: str, weight: Tensor, densities: tuple[float, ...], moved: list[float]) -> LayerSensitivity:
-    return LayerSensitivity(name=name, weights=weight.numel(), densities=densities, divergence=tuple(moved))
+def _row(name: str, weights: list[Tensor], densities: tuple[float, ...], moved: list[float]) -> LayerSensitivity:
+    count = sum(weight.numel() for weight in weights)
+    return LayerSensitivity(name=name, weights=count, densities=densities, divergence=tuple(moved))
 
 
 def _importance(moved: list[float], removed: list[float]) -> float:

@@ -1,8 +1,8 @@
 """Integers that are near and cheap to code: the squared distance plus what a value costs in bits.
 
 The assignment of entropy-constrained trained quantization (Wiedemann et al. 2020, arXiv:1812.07520, and
-DeepCABAC, arXiv:1907.11900, §3): each weight goes to the nearest value, or to its neighbour towards zero
-where that saves more bits than it costs in distance. How often each value occurs is what the network has now.
+DeepCABAC, arXiv:1907.11900, §3): each weight goes to the nearest value, or to one nearer to zero where
+that saves more bits than it costs in distance. How often each value occurs is what the network has now.
 """
 
 from __future__ import annotations
@@ -24,8 +24,16 @@ def bits_of_values(whole: Tensor, kept: Tensor) -> Tensor:
 
 
 def cheaper(real: Tensor, nearest: Tensor, bits: Tensor, strength: float) -> Tensor:
-    """Return `nearest` (R, K), each value one nearer to zero where distance² + strength · bits is less there."""
-    beside = nearest - nearest.sign()
-    saved = bits[nearest.long() + MAX_WEIGHT] - bits[beside.long() + MAX_WEIGHT]
-    farther = (real - beside).square() - (real - nearest).square()
-    return torch.where(farther < strength * saved.to(real.dtype), beside, nearest)
+    """Return integers (R, K): `nearest`, the one beside it towards zero, or zero: where distance² + strength · bits
+    is least.
+    """
+    table = (strength * bits).to(real.dtype)
+
+    def cost(whole: Tensor) -> Tensor:
+        return (real - whole).square() + table[whole.long() + MAX_WEIGHT]
+
+    best, least = nearest, cost(nearest)
+    for candidate in (nearest - nearest.sign(), torch.zeros_like(nearest)):
+        now = cost(candidate)
+        best, least = torch.where(now < least, candidate, best), torch.minimum(now, least)
+    return best
