@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from quicknet import __version__
@@ -13,7 +14,7 @@ from quicknet.core.errors import CheckFailed
 from quicknet.core.lineage import CompressStep, ExportStep, QatRecord
 from quicknet.data import Dataset
 from quicknet.deploy.compress.path import Trained
-from quicknet.deploy.compress.prepare import network_densities, plan_of
+from quicknet.deploy.compress.prepare import Prepared, network_densities, plan_of
 from quicknet.deploy.compress.sensitivity import LayerSensitivity
 from quicknet.deploy.compress.settings import CompressSettings
 from quicknet.deploy.compress.size import coded_bytes
@@ -48,13 +49,16 @@ def make_integers(
     trained: Trained,
     data: Dataset,
     settings: CompressSettings,
-    sensitivity: Sequence[LayerSensitivity],
-    show: Show,
+    prepared: Prepared,
+    place: tuple[Path, Show],
 ) -> Integers:
     """Return the pruned network in integers, fine-tuned towards what the run `parent` answers.
 
+    `place`: the work folder, where fine-tuning goes on from, and what shows how far it is.
+
     Raises CheckFailed where the file cannot be brought under `target_size`.
     """
+    work, show = place
     net = fold(trained.network, parent.card.preprocess)
     writing = QnzSettings(bits=settings.bits, max_loss=None, seed=settings.seed)
     images = calibration_images(net, data, writing)
@@ -67,14 +71,14 @@ def make_integers(
         **split_settings_of(parent.source),
     )
     card = exported_card(_compressed_card(parent.card, trained, settings), step, parents_vectors(parent))
-    coarse = layer_steps(trained, sensitivity, settings.step)
+    coarse = layer_steps(trained, prepared.sensitivity, settings.step)
     with show("quantize", 1 + len(coarse), "layers") as advance:
         quantized = quantize(net, images, settings.bits, advance, coarse)
     if settings.qat_epochs:
         tuning = QatSettings(epochs=settings.qat_epochs, seed=settings.seed, rate=settings.rate)
         answers = functools.partial(judge, card, settings.bits, parent.source)
         lesson = Lesson(parent.model, data, augmentation_of(parent.source), answers)
-        quantized, tuned = fine_tune(quantized, lesson, tuning, show)
+        quantized, tuned = fine_tune(quantized, lesson, tuning, show, work)
         card = card.with_receipt(qat=QatRecord(**{**tuning.to_dict(), **tuned.to_dict()}))
     if settings.target_size is not None:
         quantized = fitting(quantized, card, settings)

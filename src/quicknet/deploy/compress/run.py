@@ -83,7 +83,7 @@ def compress(
         prepared = prepare(parent, data, settings, work, show)
         recipe = make_recipe(parent, settings, str(source), work)
         trained = _trained(parent, data, prepared, recipe, settings, work, watch)
-        integers = make_integers(parent, trained, data, settings, prepared.sensitivity, show)
+        integers = make_integers(parent, trained, data, settings, prepared, (work, show))
         compressed = _written(parent, integers, trained, prepared, data, out, settings, show)
     shutil.rmtree(work)
     return compressed

@@ -23,14 +23,13 @@ def bits_of_values(whole: Tensor, kept: Tensor) -> Tensor:
     return (counts.sum() / counts).log2()
 
 
-def cheaper(real: Tensor, nearest: Tensor, bits: Tensor, strength: float) -> Tensor:
-    """Return integers (R, K): `nearest`, the one beside it towards zero, or zero: where distance² + strength · bits
-    is least.
+def cheaper(real: Tensor, nearest: Tensor, costs: Tensor) -> Tensor:
+    """Return integers (R, K): `nearest`, the one beside it towards zero, or zero: where squared distance and
+    `costs` (255,), of the values -127..127, are least together.
     """
-    table = (strength * bits).to(real.dtype)
 
     def cost(whole: Tensor) -> Tensor:
-        return (real - whole).square() + table[whole.long() + MAX_WEIGHT]
+        return (real - whole).square() + costs[whole.long() + MAX_WEIGHT]
 
     best, least = nearest, cost(nearest)
     for candidate in (nearest - nearest.sign(), torch.zeros_like(nearest)):

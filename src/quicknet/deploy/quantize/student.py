@@ -18,7 +18,7 @@ from quicknet.deploy.quantize.rounding import project
 from quicknet.deploy.quantize.widths import Lanes, depthwise_lanes, pointwise_lanes, stem_lanes
 from quicknet.image.batches import in_batches
 from quicknet.qnz.bounds import shape_of
-from quicknet.qnz.format import IMAGE_TOP, INT16_MAX, INT32_MAX, INT32_MIN
+from quicknet.qnz.format import IMAGE_TOP, INT16_MAX, INT32_MAX, INT32_MIN, MAX_WEIGHT
 from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
 
 _MULTIPLIER_UNIT = 0.3  # of a multiplier
@@ -31,7 +31,6 @@ class _Number(nn.Module):
 
     start: Tensor
     unit: Tensor
-    kept: Tensor | None
 
     def __init__(self, start: NDArray[np.generic], unit: Tensor | float) -> None:
         super().__init__()
@@ -54,8 +53,12 @@ class _Number(nn.Module):
 class _Filters(_Number):
     """Integer filters (R, K) within their lanes; a unit is the root mean square of a filter's weights.
 
-    Weights that are not `kept` (R, K) are zero and stay it.
+    Weights that are not `kept` (R, K) are zero and stay it. `costs` (255,) is what each value -127..127
+    costs beside its squared distance from what was learned; zeros where only that counts.
     """
+
+    kept: Tensor | None
+    costs: Tensor
 
     def __init__(self, weight: NDArray[np.int8], lanes: Lanes, kept: NDArray[np.bool_] | None = None) -> None:
         share = 1.0 if kept is None else np.maximum(kept.mean(1, keepdims=True), 1e-9)
@@ -63,7 +66,7 @@ class _Filters(_Number):
         super().__init__(weight, torch.from_numpy(np.maximum(size, 1.0)))
         self.lanes = lanes
         self.register_buffer("kept", None if kept is None else torch.from_numpy(kept).float())
-        self._strength, self._bits = 0.0, torch.zeros(0)
+        self.register_buffer("costs", torch.zeros(2 * MAX_WEIGHT + 1))
 
     def integers(self) -> Tensor:
         """Return (R, K) float32, whole and within the lanes."""
@@ -75,14 +78,14 @@ class _Filters(_Number):
     def whole_of(self, real: Tensor) -> Tensor:
         """Return the integers that stand for `real` (R, K)."""
         nearest = project(real, self.lanes)
-        return nearest if not self._strength else cheaper(real, nearest, self._bits, self._strength)
+        return cheaper(real, nearest, self.costs) if self.costs.any() else nearest
 
     @torch.no_grad()
     def weigh_bits(self, strength: float) -> None:
-        """Choose from now on values that are cheap at the frequencies of now; `strength` as in `rate.cheaper`."""
+        """Choose from now on values that are cheap at the frequencies of now: a bit costs `strength` squared steps."""
         whole = self.integers()
         kept = torch.ones_like(whole) if self.kept is None else self.kept
-        self._strength, self._bits = strength, bits_of_values(whole, kept)
+        self.costs.copy_(strength * bits_of_values(whole, kept))
 
 
 class _Output(nn.Module):
@@ -267,7 +270,7 @@ class Student(nn.Module):
         return in_batches(answers, images, _BATCH, np.empty((len(images), len(self.fixed.bias)), np.int32))
 
     def weigh_bits(self, strength: float) -> None:
-        """Have pointwise weights choose values that are cheap to code (`rate.cheaper`); 0 ends that."""
+        """Have pointwise weights choose values that are cheap to code (`rate.py`); 0 ends that."""
         for block in self.blocks:
             cast(_Separable, block).product.filters.weigh_bits(strength)
 
