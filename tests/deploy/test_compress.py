@@ -17,6 +17,7 @@ from quicknet.core.lineage import CompressStep
 from quicknet.data import Dataset
 from quicknet.data.augment import AugmentSettings, normalize
 from quicknet.deploy.compress import integers, predict, sensitivity
+from quicknet.deploy.compress.paper import relative_indices
 from quicknet.deploy.compress.permute import choose_order, kept, permuted
 from quicknet.deploy.compress.run import compress, work_folder
 from quicknet.deploy.compress.settings import CompressSettings
@@ -130,7 +131,7 @@ def test_the_density_for_a_size_and_a_speed() -> None:
 
 def pruned_network(run_dir: Path, pattern: str = "block") -> Any:
     model = TorchClassifier(run_dir).model
-    Pruner((model,), PruneSettings(density=0.4, ramp=0.0, pattern=pattern)).prune(0, 0.0)
+    Pruner((model,), PruneSettings(density=0.4, ramp=0.0, pattern=pattern)).after_step(0, 0.0)
     return model
 
 
@@ -283,6 +284,29 @@ def test_the_command(run_dir: Path, pictures: Path, tmp_path: Path, capfd: Captu
     assert "<svg" in page.read_text()
     assert command(["inspect", str(out)]) == 0
     assert "kept by element" in capfd.readouterr().out
+
+
+def test_the_papers_three_steps(run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path, capfd: Captured) -> None:
+    out = tmp_path / "m.qnz"
+    options = ["--density", "0.3", "--epochs", "1", "--qat", "0", "--mode", "paper", "--pattern", "element"]
+    assert command(["compress", str(run_dir), str(pictures), "--out", str(out), *options, "--json", "--quiet"]) == 0
+    fields = json.loads(capfd.readouterr().out)
+    follows("compress", fields)
+    paper = fields["paper"]
+    assert paper["bytes_dense"] > paper["bytes_pruned"] > paper["bytes_quantized"] > paper["bytes_coded"]
+    for row in paper["layers"]:
+        assert 1 < row["values"] <= 32
+        assert row["value_bits"] <= 5.2
+    assert verify(out, data).holds
+
+
+def test_relative_indices_lead_back_to_the_places() -> None:
+    rng = np.random.default_rng(0)
+    for width in (2, 5):
+        there = rng.random(500) < 0.07
+        places = np.cumsum(relative_indices(there, width) + 1) - 1
+        assert set(np.flatnonzero(there)) <= set(places)
+        assert relative_indices(there, width).max() < 1 << width
 
 
 @pytest.mark.parametrize(

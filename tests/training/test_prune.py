@@ -52,10 +52,10 @@ def test_what_is_absent_is_exactly_zero_and_stays_zero(pattern: str) -> None:
     before: list[torch.Tensor] = [torch.zeros_like(layer.pointwise.weight) for layer in separable_layers(model)]
     for step in range(20):
         model(torch.randn(4, 3, 32, 32)).square().sum().backward()
-        pruner.mask_gradients()
+        pruner.before_step()
         optimizer.step()
         optimizer.zero_grad()
-        pruner.prune(step, (step + 1) / 20)
+        pruner.after_step(step, (step + 1) / 20)
         absent = [(layer.pointwise.weight == 0).float() for layer in separable_layers(model)]
         assert all(bool((now >= earlier).all()) for now, earlier in zip(absent, before, strict=True))
         before = absent
@@ -71,7 +71,7 @@ def test_importance_moves_what_is_kept_from_layer_to_layer() -> None:
     for factor in (1.0, 1e6):
         model = network()
         pruner = Pruner((model,), PruneSettings(density=0.3, ramp=0.0, importance=(factor, 1.0, 1.0, 1.0, 1.0)))
-        pruner.prune(0, 0.0)
+        pruner.after_step(0, 0.0)
         kept.append(float(pruner.masks[0].mean()))
     assert kept[1] == 1.0 > kept[0]
 
@@ -125,7 +125,7 @@ def test_a_run_that_is_pruned_goes_on_bitwise_after_an_interruption(tiny_cifar, 
         return current
 
     whole, resumed = run("whole", None), run("resumed", 7)
-    assert whole.pruner.density() == resumed.pruner.density() == pytest.approx(0.3, abs=0.02)
+    assert whole.constraint.density() == resumed.constraint.density() == pytest.approx(0.3, abs=0.02)
     first, second = (read_tensors(tmp_path / name / "last.safetensors") for name in ("whole", "resumed"))
     assert all(torch.equal(first[key], second[key]) for key in first)
     saved, _ = load_model(tmp_path / "whole")

@@ -69,6 +69,11 @@ _FIELDS = {"qat": "qat_epochs"}
     type=click.Choice(["block", "element"]),
     help="Prune blocks of four input channels, or single weights.  [default: block]",
 )
+@click.option(
+    "--mode",
+    type=click.Choice(["integers", "paper"]),
+    help="Add with paper the sizes of Deep Compression's own steps.  [default: integers]",
+)
 @click.option("--epochs", type=int, metavar="N", help="Prune and fine-tune for N epochs.  [default: 12]")
 @click.option("--qat", type=float, metavar="EPOCHS", help="Fine-tune the integers for EPOCHS.  [default: 2]")
 @click.option(
@@ -162,7 +167,7 @@ def _watched(run: Run, quiet: bool) -> Iterator[Callable[[EpochRecord], None]]:
     unbalanced = run.unbalanced("val")
 
     def tell(record: EpochRecord) -> None:
-        kept = "" if run.pruner is None else f"  kept {100 * run.pruner.density():.1f}%"
+        kept = "" if run.constraint is None else f"  kept {100 * run.constraint.density():.1f}%"
         live.say(epoch_line(record, run, unbalanced) + kept)
 
     with stopping(run), live.running():
@@ -199,3 +204,9 @@ def _print(compressed: Compressed) -> None:
             f"{100 * layer.bytes_coded / total:.1f}%",
         )
     Console().print(table)
+    if compressed.paper is not None:
+        sizes = compressed.paper
+        steps = {"pruned": sizes.bytes_pruned, "quantized": sizes.bytes_quantized, "Huffman-coded": sizes.bytes_coded}
+        click.echo(f"as in Deep Compression, from {sizes.bytes_dense:,} bytes in fp32:")
+        for name, count in steps.items():
+            click.echo(f"  {name:14}{count:>12,} bytes, {sizes.bytes_dense / count:.1f} times smaller")

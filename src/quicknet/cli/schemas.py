@@ -278,6 +278,27 @@ _POINT = _record(
     speed=_number("Speed as a multiple of the dense network's, estimated."),
     val_accuracy=_number("Share of the validation images that were right, 0..1, before quantization."),
 )
+_PAPER_LAYER = _record(
+    "One pointwise layer.",
+    name=_text("The layer, by its place in the network."),
+    weights=_integer("The number of its weights."),
+    kept=_integer("How many of them are there."),
+    fillers=_integer("Zeros that are stored since a gap exceeds the index."),
+    values=_integer("The number of shared weights."),
+    value_bits=_number("Bits of a value by a Huffman code."),
+    index_bits=_number("Bits of a relative index by a Huffman code."),
+    bytes_pruned=_integer("Bytes after pruning."),
+    bytes_quantized=_integer("Bytes after quantization."),
+    bytes_coded=_integer("Bytes after Huffman coding."),
+)
+_PAPER = _record(
+    "Sizes after each of Deep Compression's own steps; null without --mode paper.",
+    bytes_dense=_integer("Bytes of all weights in fp32."),
+    bytes_pruned=_integer("Bytes after pruning."),
+    bytes_quantized=_integer("Bytes after quantization."),
+    bytes_coded=_integer("Bytes after Huffman coding."),
+    layers=_list("Every pointwise layer.", _PAPER_LAYER),
+)
 _COMPRESSED = _record(
     "One object.",
     **_WRITTEN,
@@ -293,6 +314,7 @@ _COMPRESSED = _record(
     layers=_list("Every layer.", _CODED),
     sensitivity=_list("What pruning each layer alone does.", _SENSITIVE),
     points=_list("The way from the dense network to the file.", _POINT),
+    paper=_or_null(_PAPER),
 )
 
 # --- benchmark -----------------------------------------------------------------------------

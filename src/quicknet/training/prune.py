@@ -93,9 +93,9 @@ class Pruner:
             raise ConfigError(
                 f"prune.importance has {len(self._importance)} numbers for {len(self._layers)} pointwise layers"
             )
-        self.read_masks()
+        self.read()
 
-    def read_masks(self) -> None:
+    def read(self) -> None:
         """Take the network's blocks of zeros for the masks."""
         alive = (block_sums(_matrix(layer).abs(), self.size) > 0 for layer in self._layers)
         self.masks = [self._filters(kept, layer) for kept, layer in zip(alive, self._layers, strict=True)]
@@ -109,14 +109,14 @@ class Pruner:
         """Return the share of pointwise weights that is kept."""
         return float(sum(mask.sum() for mask in self.masks)) / sum(mask.numel() for mask in self.masks)
 
-    def mask_gradients(self) -> None:
+    def before_step(self) -> None:
         """Let absent weights have no part in the step, nor in the optimizer's averages."""
         for layer, mask in zip(self._layers, self.masks, strict=True):
             if layer.pointwise.weight.grad is not None:
                 layer.pointwise.weight.grad.mul_(mask)
 
     @torch.no_grad()
-    def prune(self, step: int, progress: float) -> None:
+    def after_step(self, step: int, progress: float) -> None:
         """Choose anew what is kept, where that is due after step number `step` (from 0); zero what is absent."""
         if step % _EVERY == 0 or progress >= self.settings.ramp:
             self._choose(density_at(self.settings, progress))

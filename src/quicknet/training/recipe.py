@@ -232,6 +232,17 @@ class PruneSettings(Settings, frozen=True, kw_only=True):
             raise ConfigError("prune.importance must be positive, a number for each pointwise layer")
 
 
+class ShareSettings(Settings, frozen=True, kw_only=True):
+    """Weight sharing: every pointwise layer keeps to 2^`bits` values (`training/share.py`); 0 shares nothing."""
+
+    bits: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse codebooks without an end."""
+        if not 0 <= self.bits <= 8:
+            raise ConfigError(f"share.bits {self.bits} must lie in 0..8")
+
+
 class Recipe(Settings, frozen=True, kw_only=True):
     """Every setting of a run."""
 
@@ -244,6 +255,12 @@ class Recipe(Settings, frozen=True, kw_only=True):
     train: TrainSettings = TrainSettings()
     distill: DistillSettings = DistillSettings()
     prune: PruneSettings = PruneSettings()
+    share: ShareSettings = ShareSettings()
+
+    def __post_init__(self) -> None:
+        """Refuse tables that exclude each other."""
+        if self.share.bits and self.prune.density < 1:
+            raise ConfigError("a run prunes or shares weights: set prune.density or share.bits, not both")
 
     def to_toml(self) -> str:
         """Return the recipe with every setting written out (None is left out, since TOML cannot write it)."""

@@ -44,6 +44,7 @@ from quicknet.training.kept import keep_answers, uses_bf16
 from quicknet.training.optim import Optimizer
 from quicknet.training.prune import Pruner
 from quicknet.training.recipe import Recipe, lower_rate
+from quicknet.training.share import Sharer
 from quicknet.training.state import HeadFit, Meter, State, Validation
 from quicknet.training.teacher import Teacher
 
@@ -108,8 +109,10 @@ class Run:
         self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if compiled else self.model
         self.optimizer = Optimizer(self.model, self.recipe.optim)
         self.class_weights = self._class_weights()
+        # sharing changes the weights: before they are averaged
+        sharer = Sharer(self.model, self.recipe.share.bits) if self.recipe.share.bits else None
         self.ema = Ema(self.model, self.recipe.train.ema_decay) if self.recipe.train.ema_decay else None
-        self.pruner = self._pruner()
+        self.constraint: Pruner | Sharer | None = sharer or self._pruner()
         self.teacher = parts.teacher
         self.kept = keep_answers(self.recipe, self.data, self.teacher, self.device)
         self.match: FeatureMatch | None = None
@@ -390,8 +393,8 @@ class Run:
         load_weights(self.model, groups.get("model", {}), where)
         if self.ema is not None:
             load_weights(self.ema.model, groups.get("ema", {}), where)
-        if self.pruner is not None:
-            self.pruner.read_masks()
+        if self.constraint is not None:
+            self.constraint.read()
         self.optimizer.load_state(groups.get("optimizer", {}))
         if self.match is not None:
             self.match.load_state(groups.get("match", {}))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from quicknet.core.errors import CheckFailed
+from quicknet.deploy.compress.paper import BITS, PaperSizes
 from quicknet.deploy.compress.predict import LEAST_DENSITY, size_at, speed_at
 from quicknet.deploy.compress.prepare import LEAST, Prepared, densities_at, plan_of
 from quicknet.deploy.compress.settings import CompressSettings, Point
@@ -30,14 +31,16 @@ Watch = Callable[[Run], AbstractContextManager[Callable[[EpochRecord], None]]]
 _CPU = torch.device("cpu")
 _BEYOND = 1.0  # points over the loss that is allowed at which the descent ends: training mends about that
 _TRIES = 3
+_SHARED_RATE = 1e-4  # a shared weight's gradient is that of hundreds
 
 
 class Trained(NamedTuple):
-    """A pruned network, the density of its pointwise weights, and the points on the way."""
+    """A pruned network, the density of its pointwise weights, the points on the way, and the publication's sizes."""
 
     network: Network
     density: float
     points: tuple[Point, ...]
+    paper: PaperSizes | None = None
 
 
 def train_to(
@@ -55,6 +58,24 @@ def pruned_recipe(recipe: Recipe, prepared: Prepared, settings: CompressSettings
     fields = {"pattern": settings.pattern, "importance": prepared.importance}
     least = min(LEAST, prune["density"])
     return recipe.replace(prune={**fields, **prune, "least": least})
+
+
+def share(trained: Trained, recipe: Recipe, work: Path, watch: Watch) -> Network:
+    """Return the pruned network with shared weights, after an epoch of training them, in WORK/shared."""
+    pruned, card = work / "pruned", load_model(work / "parent")[1]
+    if not (pruned / "card.json").is_file():
+        RunFolder(pruned).save_model(dict(trained.network.state_dict()), card)
+    run = _open(
+        recipe.replace(
+            model={**recipe.model.to_dict(), "start_from": str(pruned)},
+            train={**recipe.train.to_dict(), "epochs": 1},
+            optim={**recipe.optim.to_dict(), "name": "sgd", "lr": _SHARED_RATE, "weight_decay": 0.0},
+            share={"bits": BITS},
+        ),
+        work / "shared",
+    )
+    _finish(run, watch, lambda record: False)
+    return load_model(work / "shared")[0]
 
 
 def _open(recipe: Recipe, folder: Path) -> Run:

@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,8 @@ from quicknet.core.errors import CheckpointError, ToolError
 from quicknet.core.files import folder_lock, read_json, write_atomically
 from quicknet.data import Dataset
 from quicknet.deploy.compress.integers import Integers, make_integers
-from quicknet.deploy.compress.path import Trained, Watch, search_loss, train_to
+from quicknet.deploy.compress.paper import paper_sizes
+from quicknet.deploy.compress.path import Trained, Watch, search_loss, share, train_to
 from quicknet.deploy.compress.predict import speed_at
 from quicknet.deploy.compress.prepare import Prepared, network_densities, plan_of, prepare
 from quicknet.deploy.compress.settings import Compressed, CompressSettings
@@ -82,9 +84,13 @@ def compress(
         _claim(work, parent, settings)
         prepared = prepare(parent, data, settings, work, show)
         recipe = make_recipe(parent, settings, str(source), work)
-        trained = _trained(parent, data, prepared, recipe, settings, work, watch)
+        job = _Job(parent, data, settings, out, show, watch)
+        trained = _trained(job, prepared, recipe, work)
+        if settings.mode == "paper":
+            shared = share(trained, recipe, work, watch)
+            trained = trained._replace(network=shared, paper=paper_sizes(shared))
         integers = make_integers(parent, trained, data, settings, prepared, (work, show))
-        compressed = _written(parent, integers, trained, prepared, data, out, settings, show)
+        compressed = _written(job, integers, trained, prepared)
     shutil.rmtree(work)
     return compressed
 
@@ -133,39 +139,35 @@ def make_recipe(parent: TorchClassifier, settings: CompressSettings, source: str
 _INHERITED = {"size": None, "mode": None, "resize": None}  # the parent's
 
 
-def _trained(
-    parent: TorchClassifier,
-    data: Dataset,
-    prepared: Prepared,
-    recipe: Recipe,
-    settings: CompressSettings,
-    work: Path,
-    watch: Watch,
-) -> Trained:
+class _Job(NamedTuple):
+    """What `compress` was called with."""
+
+    parent: TorchClassifier
+    data: Dataset
+    settings: CompressSettings
+    out: Path
+    show: Show
+    watch: Watch
+
+
+def _trained(job: _Job, prepared: Prepared, recipe: Recipe, work: Path) -> Trained:
+    """Return the pruned network: of the density that is known, or the sparsest that loses little enough."""
     if prepared.density is not None:
-        return train_to(prepared, prepared.density, recipe, settings, work, watch)
-    val = data.split("val")
-    usual = float((parent.logits(np.asarray(val.images)).argmax(1) == np.asarray(val.labels)).mean())
-    return search_loss(prepared, usual, recipe, settings, work, watch)
+        return train_to(prepared, prepared.density, recipe, job.settings, work, job.watch)
+    val = job.data.split("val")
+    usual = float((job.parent.logits(np.asarray(val.images)).argmax(1) == np.asarray(val.labels)).mean())
+    return search_loss(prepared, usual, recipe, job.settings, work, job.watch)
 
 
-def _written(
-    parent: TorchClassifier,
-    integers: Integers,
-    trained: Trained,
-    prepared: Prepared,
-    data: Dataset,
-    out: Path,
-    settings: CompressSettings,
-    show: Show,
-) -> Compressed:
+def _written(job: _Job, integers: Integers, trained: Trained, prepared: Prepared) -> Compressed:
     """Verify and write the file; return what it is."""
+    parent, settings = job.parent, job.settings
     network, size = integers.quantized.network, BLOCKS[settings.pattern]
     # too much lost is refused only where that is what was asked for
     limit = QnzSettings(bits=settings.bits, max_loss=settings.max_loss, qat_epochs=settings.qat_epochs)
-    measure = functools.partial(measure_against, parent, limit, show)
+    measure = functools.partial(measure_against, parent, limit, job.show)
     draft: Draft[QnzFile] = Draft(integers.card, functools.partial(assemble_qnz, network), parse_qnz, measure)
-    written, verified = export_file(lambda: draft, out, data)
+    written, verified = export_file(lambda: draft, job.out, job.data)
     densities = network_densities(trained.network)
     weights = sum(parameter.numel() for parameter in parent.model.parameters())
     return Compressed(
@@ -182,5 +184,6 @@ def _written(
         layers=layer_sizes(network, size),
         sensitivity=prepared.sensitivity,
         points=trained.points,
+        paper=trained.paper,
         **written._asdict(),
     )

@@ -7,6 +7,7 @@ from typing import Literal
 from quicknet.core.errors import ConfigError
 from quicknet.core.lineage import Compared
 from quicknet.core.settings import Settings
+from quicknet.deploy.compress.paper import PaperSizes
 from quicknet.deploy.compress.sensitivity import LayerSensitivity
 from quicknet.deploy.compress.size import LayerSize
 from quicknet.qnz.format import Bits
@@ -25,7 +26,8 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
     kept or absent together, or every weight by itself. `epochs` of pruning and fine-tuning with the
     run as the teacher, then `qat_epochs` of fine-tuning the integers, of the width class `bits`.
     `step` is that of the integers, in root mean squares of the weights that are left (0: the finest), `rate`
-    what a bit costs (`QatSettings.rate`). `images` of the training split measure the layers'
+    what a bit costs (`QatSettings.rate`). `mode` paper adds what Deep Compression's own three steps
+    come to, after an epoch in which shared weights train. `images` of the training split measure the layers'
     sensitivity.
     """
 
@@ -34,6 +36,7 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
     max_loss: float | None = None
     target_speed: float | None = None
     pattern: Pattern = "block"
+    mode: Literal["integers", "paper"] = "integers"
     epochs: int = 12
     qat_epochs: float = 2.0
     bits: Bits = "w5a8"
@@ -107,3 +110,4 @@ class Compressed(Settings, frozen=True, kw_only=True):
     layers: tuple[LayerSize, ...]
     sensitivity: tuple[LayerSensitivity, ...]
     points: tuple[Point, ...]
+    paper: PaperSizes | None
