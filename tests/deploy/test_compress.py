@@ -65,7 +65,7 @@ def test_a_permutation_changes_no_answer(activation: str) -> None:
         if "bn" in name or "act" in name:
             tensor.copy_(torch.rand(tensor.shape) + 0.5)
     orders = [torch.randperm(layer.pointwise.in_channels) for layer in separable_layers(model)]
-    other = permuted(model, orders)
+    other: Any = permuted(model, orders)
     assert not torch.equal(other.blocks[1].pointwise.weight, model.blocks[1].pointwise.weight)
     assert torch.allclose(logits(other), logits(model), rtol=0, atol=1e-12)
 
@@ -104,7 +104,7 @@ def test_sensitivity_is_measured_and_leaves_the_network_as_it_was(run_dir: Path,
     assert all(torch.equal(tensor, before[name]) for name, tensor in parent.model.state_dict().items())
     pruned = [row for row in rows if row.importance is not None]
     assert [row.name for row in rows if row.importance is None] == ["stem", "depthwise", "classifier"]
-    assert all(min(row.divergence) >= 0 < max(row.divergence) and row.importance > 0 for row in pruned)
+    assert all(min(row.divergence) >= 0 < max(row.divergence) and (row.importance or 0) > 0 for row in pruned)
     assert sum(row.weights for row in rows) == sum(
         p.numel() for name, p in parent.model.named_parameters() if p.ndim > 1
     )
@@ -129,7 +129,7 @@ def test_the_density_for_a_size_and_a_speed() -> None:
 # --- integers ------------------------------------------------------------------------------
 
 
-def pruned_network(run_dir: Path, pattern: str = "block") -> Any:
+def pruned_network(run_dir: Path, pattern: Any = "block") -> Any:
     model = TorchClassifier(run_dir).model
     Pruner((model,), PruneSettings(density=0.4, ramp=0.0, pattern=pattern)).after_step(0, 0.0)
     return model

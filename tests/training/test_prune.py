@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def test_one_threshold_for_all_layers_and_something_of_each() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["block", "element"])
-def test_what_is_absent_is_exactly_zero_and_stays_zero(pattern: str) -> None:
+def test_what_is_absent_is_exactly_zero_and_stays_zero(pattern: Any) -> None:
     model = network()
     average = copy.deepcopy(model)
     pruner = Pruner((model, average), PruneSettings(density=0.25, ramp=0.5, pattern=pattern))

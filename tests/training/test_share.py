@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -34,8 +36,9 @@ def test_shared_weights_stay_shared_and_learn_the_sum_of_their_gradients() -> No
         plain = layer.pointwise.weight.grad.clone()
         sharer.before_step()
         mine = sharer.codes[2] == 1
+        shared: Any = layer.pointwise.weight.grad
         expected = plain[mine].sum()
-        assert torch.allclose(layer.pointwise.weight.grad[mine], expected.expand(int(mine.sum())), rtol=1e-4)
+        assert torch.allclose(shared[mine], expected.expand(int(mine.sum())), rtol=1e-4)
         optimizer.step()
         sharer.after_step(step, 0.0)
     after = layer.pointwise.weight.detach()

@@ -7,6 +7,7 @@ nothing else is saved.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,7 +54,7 @@ class Sharer:
         weight = layer.pointwise.weight
         there = weight != 0
         values = weight[there]
-        codebook = values.unique()
+        codebook = torch.from_numpy(np.unique(values.cpu().numpy())).to(values)
         if len(codebook) > self._count:
             codebook = linear_k_means(values, self._count).to(weight.dtype)
             weight[there] = codebook[nearest(values, codebook)]

@@ -74,7 +74,8 @@ def fit_filters(target: Tensor, moments: Tensor, kept: Tensor | None = None) -> 
     With `kept` (R, K) the filters that come nearest with zeros elsewhere: an equation for each filter.
     """
     if kept is None:
-        return torch.linalg.solve(moments, target.T).T.contiguous()
+        dense: Tensor = torch.linalg.solve(moments, target.T)
+        return dense.T.contiguous()
     fitted = torch.zeros_like(target)
     for row, mask in enumerate(kept):
         columns = mask.nonzero()[:, 0]
