@@ -93,7 +93,7 @@ def test_exit_codes_are_said(name: str) -> None:
     codes = re.findall(r"^  (\d+) +[A-Z]", rendered(name).partition("Exit codes:")[2], re.MULTILINE)
     assert codes == [code for code in ("0", "1", "2", "130") if code in codes]
     assert {"0", "2", "130"} <= set(codes)
-    checks = {"", "verify", "doctor", "export", "benchmark"}
+    checks = {"", "verify", "doctor", "export", "compress", "benchmark"}
     assert ("1" in codes) == (name in checks)
 
 
