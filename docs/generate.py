@@ -95,6 +95,7 @@ _IN_PYTHON = {
     "evaluate": "In Python: [`quicknet.evaluate`](python.md#evaluate).",
     "predict": "In Python: [`quicknet.predict`](python.md#predict-files-arrays-and-bytes).",
     "export": "In Python: [`quicknet.export_qnz`, `quicknet.export`](python.md#export-and-verify).",
+    "compress": "In Python: [`quicknet.compress`](python.md).",
     "verify": "In Python: [`quicknet.verify`](python.md#export-and-verify).",
     "benchmark": "In Python: [`quicknet.benchmark`](python.md).",
     "inspect": "In Python: the card of a [loaded model](python.md#load-a-model).",

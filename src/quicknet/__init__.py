@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from quicknet.data import DataRequest as DataRequest
     from quicknet.data import load_data as load_data
     from quicknet.data.doctor import examine
+    from quicknet.deploy.compress.run import compress as compress
+    from quicknet.deploy.compress.settings import CompressSettings as CompressSettings
     from quicknet.deploy.export import export as export
     from quicknet.deploy.qnz import QnzSettings as QnzSettings
     from quicknet.deploy.qnz import export_qnz as export_qnz
@@ -69,6 +71,8 @@ _PUBLIC = {
     "export": "quicknet.deploy.export:export",
     "export_qnz": "quicknet.deploy.qnz:export_qnz",
     "QnzSettings": "quicknet.deploy.qnz:QnzSettings",
+    "compress": "quicknet.deploy.compress.run:compress",
+    "CompressSettings": "quicknet.deploy.compress.settings:CompressSettings",
     "verify": "quicknet.inference.verify:verify",
     "PredictSettings": "quicknet.inference.predict:PredictSettings",
     "VideoSettings": "quicknet.inference.video:VideoSettings",

@@ -93,7 +93,7 @@ def test_exit_codes_are_said(name: str) -> None:
     codes = re.findall(r"^  (\d+) +[A-Z]", rendered(name).partition("Exit codes:")[2], re.MULTILINE)
     assert codes == [code for code in ("0", "1", "2", "130") if code in codes]
     assert {"0", "2", "130"} <= set(codes)
-    checks = {"", "verify", "doctor", "export", "benchmark"}
+    checks = {"", "verify", "doctor", "export", "compress", "benchmark"}
     assert ("1" in codes) == (name in checks)
 
 
@@ -151,6 +151,7 @@ def records() -> dict[str, tuple[tuple[str, set[str]], ...]]:
         "evaluate": (("quicknet.inference.evaluate:Evaluation", set()),),
         "predict": (("quicknet.inference.video:FramePrediction", set()),),
         "export": (("quicknet.deploy.qnz:ExportedQnz", set()), ("quicknet.deploy.export:Exported", set())),
+        "compress": (("quicknet.deploy.compress.settings:Compressed", set()),),
         "verify": (("quicknet.inference.verify:Verification", {"holds"}),),
         "benchmark": (("quicknet.measure.benchmark:Benchmark", set()),),
     }

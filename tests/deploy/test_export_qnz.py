@@ -282,5 +282,5 @@ def test_an_interrupt_leaves_nothing(
 
 
 def test_a_run_without_recipe_is_fine_tuned_with_the_usual_augmentation(run_dir: Path, run_folder: Path) -> None:
-    assert module._augmentation(run_dir).crop == 4
-    assert module._augmentation(run_folder) == RunFolder(run_folder).read_recipe().augment
+    assert module.augmentation_of(run_dir).crop == 4
+    assert module.augmentation_of(run_folder) == RunFolder(run_folder).read_recipe().augment

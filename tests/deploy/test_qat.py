@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from networks import random_network, some_images
 from quicknet.core.card import PreprocessSpec
-from quicknet.core.errors import ConfigError, TrainingError
+from quicknet.core.errors import CheckpointError, ConfigError, TrainingError
 from quicknet.data import DataRequest, Dataset, load_data
 from quicknet.data.augment import AugmentSettings, normalize
 from quicknet.deploy.fold import fold
-from quicknet.deploy.quantize import Lesson, QatSettings, Quantized, fine_tune, quantize, simulate
+from quicknet.deploy.quantize import Lesson, QatSettings, Quantized, fine_tune, quantize, resume, simulate
 from quicknet.deploy.quantize.qat import pixels_of
 from quicknet.deploy.quantize.student import Student
 from quicknet.models.network import Network
@@ -220,3 +220,38 @@ def test_fine_tuning_refuses_what_cannot_descend(task: tuple[Network, Dataset]) 
 
     with pytest.raises(TrainingError, match="loss of fine-tuning is nan"):
         fine_tune(quantized, Lesson(broken, data, AugmentSettings()), QatSettings(epochs=0.2), silent)  # type: ignore[arg-type]
+
+
+def test_fine_tuning_that_was_killed_goes_on_to_the_same_integers(
+    task: tuple[Network, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, data = task
+    start = damaged(quantize(fold(parent, data.spec), np.array(data.split("train").images), "w5a8"))
+    settings = QatSettings(epochs=4, lr=1e-2, batch_size=10, checks=2, rate=0.1)
+    lesson = Lesson(parent, data, AugmentSettings())
+    whole, expected = fine_tune(start, lesson, settings, silent)
+
+    class Killed(BaseException):
+        pass
+
+    seen = 0
+
+    def dying(images: torch.Tensor) -> torch.Tensor:
+        nonlocal seen
+        seen += 1
+        if seen == 9:
+            raise Killed
+        return parent(images)
+
+    monkeypatch.setattr(resume, "_EVERY_S", -1.0)  # after each step
+    with pytest.raises(Killed):
+        fine_tune(start, lesson._replace(parent=dying), settings, silent, tmp_path)  # type: ignore[arg-type]
+    seen = 100
+    actual, tuned = fine_tune(start, lesson._replace(parent=dying), settings, silent, tmp_path)  # type: ignore[arg-type]
+    assert (seen, tuned) == (104, expected)
+    for one, other in zip(whole.network.blocks, actual.network.blocks, strict=True):
+        assert np.array_equal(one.weight, other.weight)
+        assert np.array_equal(one.bias, other.bias)
+    (tmp_path / "tuning.json").write_text((tmp_path / "tuning.json").read_text().replace('"step": 12', '"step": -1'))
+    with pytest.raises(CheckpointError, match="remove it to fine-tune anew"):
+        fine_tune(start, lesson, settings, silent, tmp_path)

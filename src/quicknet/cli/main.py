@@ -20,6 +20,7 @@ VERBS = {
     "evaluate": "Measure how accurate a model is on a data set.",
     "predict": "Classify images, videos, and the pictures of a camera or a watched folder.",
     "export": "Write a run folder as one verified file that runs without PyTorch.",
+    "compress": "Prune a run, code it small, and write it as one verified .qnz file.",
     "verify": "Check that an exported file still answers as its receipt says.",
     "benchmark": "Measure how fast models are on this machine, side by side.",
     "inspect": "Show what a model is: classes, data, training, metrics, layers, files.",
@@ -33,7 +34,7 @@ _EXAMPLES = (
 )
 _EXIT_CODES = (
     ("0", "Done."),
-    ("1", "A check did not hold (verify, doctor, export, benchmark --fps)."),
+    ("1", "A check did not hold (verify, doctor, export, compress, benchmark --fps)."),
     ("2", "The input or the environment is not usable; one line on standard error says why."),
     ("130", "The command was interrupted."),
 )

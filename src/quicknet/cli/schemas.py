@@ -249,6 +249,74 @@ _VERIFICATION = _record(
     holds=_flag("Whether every check holds."),
 )
 
+# --- compress ------------------------------------------------------------------------------
+
+_CODED = _record(
+    "One layer of the compressed file.",
+    name=_text("The layer, by its place in the network."),
+    weights=_integer("The number of its weights."),
+    kept=_integer("How many of them are there."),
+    bits=_number("Bits of a kept weight before coding."),
+    index_bits=_number("Bits of a kept weight's place before coding."),
+    coded_bits=_number("Bits of a kept weight, coded."),
+    coded_index_bits=_number("Bits of a kept weight's place, coded."),
+    bytes_coded=_integer("Bytes of the layer, coded, with its biases and multipliers."),
+)
+_SENSITIVE = _record(
+    "How far the answers move when this layer alone is pruned and nothing is trained.",
+    name=_text("The layer, by its place in the network."),
+    weights=_integer("The number of its weights."),
+    densities=_list("Shares of the weights that were kept.", _number("A share, 0..1.")),
+    divergence=_list("Divergence from the usual answers at each of them.", _number("Nats an image.")),
+    importance=_or_null(_number("What a unit of its scores costs; null where the layer stays dense.")),
+)
+_POINT = _record(
+    "The end of an epoch.",
+    epoch=_integer("The number of the epoch, from 1."),
+    density=_number("Share of the pointwise weights that is kept, 0..1."),
+    size_bytes=_integer("Bytes of the coded file, estimated."),
+    speed=_number("Speed as a multiple of the dense network's, estimated."),
+    val_accuracy=_number("Share of the validation images that were right, 0..1, before quantization."),
+)
+_PAPER_LAYER = _record(
+    "One pointwise layer.",
+    name=_text("The layer, by its place in the network."),
+    weights=_integer("The number of its weights."),
+    kept=_integer("How many of them are there."),
+    fillers=_integer("Zeros that are stored since a gap exceeds the index."),
+    values=_integer("The number of shared weights."),
+    value_bits=_number("Bits of a value by a Huffman code."),
+    index_bits=_number("Bits of a relative index by a Huffman code."),
+    bytes_pruned=_integer("Bytes after pruning."),
+    bytes_quantized=_integer("Bytes after quantization."),
+    bytes_coded=_integer("Bytes after Huffman coding."),
+)
+_PAPER = _record(
+    "Sizes after each of Deep Compression's own steps; null without --mode paper.",
+    bytes_dense=_integer("Bytes of all weights in fp32."),
+    bytes_pruned=_integer("Bytes after pruning."),
+    bytes_quantized=_integer("Bytes after quantization."),
+    bytes_coded=_integer("Bytes after Huffman coding."),
+    layers=_list("Every pointwise layer.", _PAPER_LAYER),
+)
+_COMPRESSED = _record(
+    "One object.",
+    **_WRITTEN,
+    bits=_text("The width class of the integers, such as w5a8."),
+    pattern=_text("What is kept or absent together: block or element."),
+    density=_number("Share of the pointwise weights that is kept, 0..1."),
+    epochs=_integer("Epochs of pruning."),
+    qat_epochs=_number("Epochs of fine-tuning the integers."),
+    coded_bytes=_integer("Bytes of the file, entropy-coded."),
+    dense_bytes=_integer("Bytes of all weights in fp32."),
+    speed=_number("Speed as a multiple of the dense network's, estimated."),
+    compared=_list("One entry for val, and one for test where there is one.", _COMPARED),
+    layers=_list("Every layer.", _CODED),
+    sensitivity=_list("What pruning each layer alone does.", _SENSITIVE),
+    points=_list("The way from the dense network to the file.", _POINT),
+    paper=_or_null(_PAPER),
+)
+
 # --- benchmark -----------------------------------------------------------------------------
 
 _SUBJECT = {
@@ -423,6 +491,7 @@ SCHEMAS: dict[str, Schema] = {
     "evaluate": _verb("evaluate", _EVALUATION),
     "predict": _verb("predict", _PREDICTION),
     "export": _verb("export", _QNZ, _ONNX),
+    "compress": _verb("compress", _COMPRESSED),
     "verify": _verb("verify", _VERIFICATION),
     "benchmark": _verb("benchmark", _BENCHMARK, _REALTIME),
     "inspect": _verb("inspect", _INSPECTION),

@@ -196,16 +196,16 @@ def _carry_out(run: Run, as_json: bool, quiet: bool) -> int:
     from quicknet.training.tensorboard import scalars
 
     rate, asking = Rate(), Rate()
-    live = Live(lambda: _asking_line(run, asking) or _live_line(run, rate), stderr(), quiet or not run.world.main)
+    live = Live(lambda: _asking_line(run, asking) or live_line(run, rate), stderr(), quiet or not run.world.main)
     for line in [*training.describe(run), f"run      {run.folder.path}"]:
         live.say(line)
     unbalanced = run.unbalanced("val")
-    with _stopping(run), contextlib.ExitStack() as last:
+    with stopping(run), contextlib.ExitStack() as last:
         last.callback(training.leave)
         try:
             with live.running(), scalars(run) as to_tensorboard:
                 for record in training.fit(run):
-                    live.say(_epoch_line(record, run, unbalanced))
+                    live.say(epoch_line(record, run, unbalanced))
                     to_tensorboard(record)
                     if as_json and run.world.main:
                         click.echo(json.dumps({"event": "epoch", **record.to_dict()}))
@@ -232,7 +232,7 @@ def _stopped(run: Run, how: str) -> int:
     return 130
 
 
-class _stopping:
+class stopping:
     """SIGINT (Ctrl-C), SIGTERM and SIGHUP ask the run to stop after the step.
 
     A second SIGINT or SIGTERM interrupts at once. SIGHUP, which a closing terminal sends, never
@@ -276,7 +276,7 @@ def _asking_line(run: Run, rate: Rate) -> str:
     )
 
 
-def _live_line(run: Run, rate: Rate) -> str:
+def live_line(run: Run, rate: Rate) -> str:
     """Return epoch, step, loss, accuracy, images/s and time left."""
     state, recipe = run.state, run.recipe.train
     # copies: the loop goes on meanwhile, and may begin another epoch
@@ -291,7 +291,8 @@ def _live_line(run: Run, rate: Rate) -> str:
     )
 
 
-def _epoch_line(record: EpochRecord, run: Run, unbalanced: bool) -> str:
+def epoch_line(record: EpochRecord, run: Run, unbalanced: bool) -> str:
+    """Return what an epoch came to."""
     epochs = run.recipe.train.epochs
     width = len(str(epochs))
     if record.epoch == 0 and run.head is not None:

@@ -56,8 +56,11 @@ class CalibrationRecord(Settings, frozen=True, kw_only=True):
     sha256: str
 
 
-class QatRecord(Settings, frozen=True, kw_only=True):
-    """How an integer network was fine-tuned, and `val` top-1 before, at each of the `checks`, and of what was kept."""
+class QatRecord(Settings, frozen=True, kw_only=True, omit_defaults=True):
+    """How an integer network was fine-tuned, and `val` top-1 before, at each of the `checks`, and of what was kept.
+
+    `rate` is what a bit of a weight cost, where values were chosen to code small.
+    """
 
     epochs: float
     lr: float
@@ -68,6 +71,7 @@ class QatRecord(Settings, frozen=True, kw_only=True):
     steps: int
     before: float
     kept: float
+    rate: float = 0.0
 
 
 class _Step(msgspec.Struct, frozen=True, kw_only=True, tag_field="step", omit_defaults=True):
@@ -109,6 +113,16 @@ class Fp16Step(_Step, frozen=True, kw_only=True, tag="fp16"):
     changed: _Count | None = None
 
 
+class CompressStep(_Step, frozen=True, kw_only=True, tag="compress"):
+    """Weights of it were pruned by `pattern` until a share of `density` was left, in so many epochs of training."""
+
+    parent_weights_sha256: str
+    pattern: str
+    density: float
+    epochs: int
+    seed: int
+
+
 class ExportStep(_Step, frozen=True, kw_only=True, tag="export"):
     """It was exported to a file: this is the receipt.
 
@@ -148,12 +162,13 @@ class OtherStep(_Step, frozen=True, kw_only=True):
         return self.extra
 
 
-Step = FineTuneStep | DistillStep | Fp16Step | ExportStep | OtherStep
+Step = FineTuneStep | DistillStep | Fp16Step | CompressStep | ExportStep | OtherStep
 
-_KNOWN: dict[Any, type[FineTuneStep | DistillStep | Fp16Step | ExportStep]] = {
+_KNOWN: dict[Any, type[FineTuneStep | DistillStep | Fp16Step | CompressStep | ExportStep]] = {
     "fine-tune": FineTuneStep,
     "distill": DistillStep,
     "fp16": Fp16Step,
+    "compress": CompressStep,
     "export": ExportStep,
 }
 

@@ -13,6 +13,7 @@ from quicknet.core.errors import ConfigError, require_package
 from quicknet.core.lineage import ExportStep
 from quicknet.core.settings import Settings
 from quicknet.data import Dataset, load_data
+from quicknet.data.cifar import CIFARS
 from quicknet.data.load import require_models_source
 from quicknet.data.request import request_for
 from quicknet.deploy.fold import fold
@@ -144,6 +145,15 @@ def recipes_source(run: Path) -> str:
         raise ConfigError(f"{run} does not say what it was trained on; name that data with --data")
     require_models_source(source, run, "--data")
     return source
+
+
+def usual_source(run: Path) -> str:
+    """Return where a run's data lies: by its recipe, else CIFAR by the name in its card. Raises as `recipes_source`."""
+    require_run_folder(run)
+    record = read_card(run / "card.json").data
+    if not (run / "recipe.toml").is_file() and record is not None and record.name in CIFARS:
+        return record.name
+    return recipes_source(run)
 
 
 def load_run_data(run: Path, source: str, quiet: bool) -> Dataset:

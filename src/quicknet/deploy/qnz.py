@@ -157,7 +157,7 @@ def _draft(run: Path, data: Dataset, settings: QnzSettings, show: Show) -> Draft
         quicknet=__version__,
         parent_weights_sha256=parent.card.weights_sha256,
         bits=settings.bits,
-        calibration=_calibration(images, settings),
+        calibration=calibration_record(images, settings),
         **split_settings_of(run),
     )
     card = exported_card(parent.card, step, parents_vectors(parent))
@@ -165,12 +165,12 @@ def _draft(run: Path, data: Dataset, settings: QnzSettings, show: Show) -> Draft
         quantized = quantize(net, images, settings.bits, advance)
     if settings.qat_epochs:
         tuning = QatSettings(epochs=settings.qat_epochs, seed=settings.seed)
-        judge = functools.partial(_judge, card, settings.bits, run)
-        lesson = Lesson(parent.model, data, _augmentation(run), judge)
+        answers = functools.partial(judge, card, settings.bits, run)
+        lesson = Lesson(parent.model, data, augmentation_of(run), answers)
         quantized, tuned = fine_tune(quantized, lesson, tuning, show)
         card = card.with_receipt(qat=QatRecord(**{**tuning.to_dict(), **tuned.to_dict()}))
-    card = _integer_card(card, quantized, settings.bits)
-    measure = functools.partial(_measure, parent, settings, show)
+    card = integer_card(card, quantized, settings.bits)
+    measure = functools.partial(measure_against, parent, settings, show)
     return Draft(card, functools.partial(assemble_qnz, quantized.network), parse_qnz, measure)
 
 
@@ -186,16 +186,17 @@ def calibration_images(net: Folded, data: Dataset, settings: QnzSettings) -> NDA
 # --- the card ------------------------------------------------------------------------------
 
 
-def _calibration(images: NDArray[np.uint8], settings: QnzSettings) -> CalibrationRecord:
+def calibration_record(images: NDArray[np.uint8], settings: QnzSettings) -> CalibrationRecord:
+    """Return which images were calibrated on."""
     return CalibrationRecord(split="train", n=len(images), seed=settings.seed, sha256=sha256_bytes(images.tobytes()))
 
 
-def _augmentation(run: Path) -> AugmentSettings:
+def augmentation_of(run: Path) -> AugmentSettings:
     """Return how the run's recipe augments; flips and small shifts for a run folder without one."""
     return RunFolder(run).read_recipe().augment if (run / "recipe.toml").is_file() else AugmentSettings()
 
 
-def _integer_card(card: Card, quantized: Quantized, bits: Bits) -> Card:
+def integer_card(card: Card, quantized: Quantized, bits: Bits) -> Card:
     """Return the parent's card as the integer network's: its own logits on the test vectors, and its scale."""
     spec = card.preprocess
     integers = reference.run(quantized.network, draw_vectors(spec.size, spec.channels))
@@ -215,14 +216,16 @@ def _answers(file: QnzFile) -> Answers:
     return next(iter(implementations(file, usable_cores()).values()))
 
 
-def _judge(card: Card, bits: Bits, run: Path, quantized: Quantized, images: NDArray[np.uint8]) -> NDArray[np.int32]:
+def judge(card: Card, bits: Bits, run: Path, quantized: Quantized, images: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Return the logits (N, classes) of a network that is still being fine-tuned."""
-    blob = assemble_qnz(quantized.network, _integer_card(card, quantized, bits))
+    blob = assemble_qnz(quantized.network, integer_card(card, quantized, bits))
     logits = np.empty((len(images), len(card.classes)), np.int32)
     return in_batches(_answers(parse_qnz(blob, run)), images, _BATCH, logits)
 
 
-def _measure(parent: TorchClassifier, settings: QnzSettings, show: Show, file: QnzFile, data: Dataset) -> Receipt:
+def measure_against(
+    parent: TorchClassifier, settings: QnzSettings, show: Show, file: QnzFile, data: Dataset
+) -> Receipt:
     """Return the digest of the file's own classes, and how it compares to the run: on `val`, then on `test`.
 
     Raises CheckFailed where too much is lost on `val`.

@@ -38,13 +38,18 @@ def write_report(path: Path, data: ReportData) -> None:
 
 def render(data: ReportData) -> str:
     """Return the whole page; the same data gives the same text."""
+    return page(data.title, [part for part in _sections(data) if part])
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """Return a page of parts that are HTML already; the title is text."""
     style = importlib.resources.files("quicknet.report").joinpath("style.css").read_text("utf-8")
-    sections = "\n".join(part for part in _sections(data) if part)
+    sections = "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(data.title)}</title>\n<style>\n{style}</style>\n</head>\n"
+        f"<title>{_text(title)}</title>\n<style>\n{style}</style>\n</head>\n"
         f"<body>\n<main>\n{sections}\n</main>\n</body>\n</html>\n"
     )
 

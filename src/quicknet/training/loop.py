@@ -80,6 +80,8 @@ def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
     run.world.sum(total)
     if run.device.type == "cpu" or state.step % 50 == 0:
         require_number(total, run, state.step + 1)
+    if run.constraint is not None:
+        run.constraint.before_step()
     if recipe.clip_norm is not None:
         torch.nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip_norm)
     rate = factor(run.recipe.schedule, run.progress())
@@ -88,6 +90,8 @@ def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
         run.match.step(rate)
     if run.ema is not None:
         run.ema.update(run.steps_done())
+    if run.constraint is not None:
+        run.constraint.after_step(run.steps_done(), run.progress(1))
     state.loss_sum += total
     state.correct += correct
     state.seen += len(indices)

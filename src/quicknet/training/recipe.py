@@ -206,6 +206,43 @@ class DistillSettings(Settings, frozen=True, kw_only=True):
             raise ConfigError("distill.on=features needs kept answers, which say how each varies; set distill.kept=1")
 
 
+class PruneSettings(Settings, frozen=True, kw_only=True):
+    """Which share of the pointwise weights is kept, and how the rest goes (`training/prune.py`).
+
+    `density` 1 keeps all. From `start` on it falls along a cubic curve until `ramp` of the run is
+    done (Zhu & Gupta 2017). `pattern`: what is kept or absent together, four neighbouring input
+    channels of one output channel or single weights; `importance` weighs the layers against each
+    other, first to last; every layer keeps `least` at least.
+    """
+
+    density: float = 1.0
+    start: float = 1.0
+    ramp: float = 0.6
+    pattern: Literal["block", "element"] = "block"
+    importance: tuple[float, ...] = ()
+    least: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Refuse shares outside 0..1, and a density that would rise."""
+        if not 0 < self.density <= self.start <= 1:
+            raise ConfigError(f"prune: 0 < density {self.density} <= start {self.start} <= 1 must hold")
+        if not 0 <= self.ramp <= 1 or not 0 <= self.least <= self.density:
+            raise ConfigError("prune.ramp must lie in 0..1, prune.least in 0..density")
+        if not all(value > 0 for value in self.importance):
+            raise ConfigError("prune.importance must be positive, a number for each pointwise layer")
+
+
+class ShareSettings(Settings, frozen=True, kw_only=True):
+    """Weight sharing: every pointwise layer keeps to 2^`bits` values (`training/share.py`); 0 shares nothing."""
+
+    bits: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse codebooks without an end."""
+        if not 0 <= self.bits <= 8:
+            raise ConfigError(f"share.bits {self.bits} must lie in 0..8")
+
+
 class Recipe(Settings, frozen=True, kw_only=True):
     """Every setting of a run."""
 
@@ -217,6 +254,13 @@ class Recipe(Settings, frozen=True, kw_only=True):
     schedule: ScheduleSettings = ScheduleSettings()
     train: TrainSettings = TrainSettings()
     distill: DistillSettings = DistillSettings()
+    prune: PruneSettings = PruneSettings()
+    share: ShareSettings = ShareSettings()
+
+    def __post_init__(self) -> None:
+        """Refuse tables that exclude each other."""
+        if self.share.bits and self.prune.density < 1:
+            raise ConfigError("a run prunes or shares weights: set prune.density or share.bits, not both")
 
     def to_toml(self) -> str:
         """Return the recipe with every setting written out (None is left out, since TOML cannot write it)."""

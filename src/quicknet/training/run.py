@@ -42,7 +42,9 @@ from quicknet.training.evaluate import predict_logits
 from quicknet.training.features import FeatureMatch
 from quicknet.training.kept import keep_answers, uses_bf16
 from quicknet.training.optim import Optimizer
+from quicknet.training.prune import Pruner
 from quicknet.training.recipe import Recipe, lower_rate
+from quicknet.training.share import Sharer
 from quicknet.training.state import HeadFit, Meter, State, Validation
 from quicknet.training.teacher import Teacher
 
@@ -107,7 +109,10 @@ class Run:
         self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if compiled else self.model
         self.optimizer = Optimizer(self.model, self.recipe.optim)
         self.class_weights = self._class_weights()
+        # sharing changes the weights: before they are averaged
+        sharer = Sharer(self.model, self.recipe.share.bits) if self.recipe.share.bits else None
         self.ema = Ema(self.model, self.recipe.train.ema_decay) if self.recipe.train.ema_decay else None
+        self.constraint: Pruner | Sharer | None = sharer or self._pruner()
         self.teacher = parts.teacher
         self.kept = keep_answers(self.recipe, self.data, self.teacher, self.device)
         self.match: FeatureMatch | None = None
@@ -120,6 +125,11 @@ class Run:
         self._energy, self._joules_before = EnergyMeter(), 0.0
         self.stop_requested = False
         self._saved_at = time.monotonic()
+
+    def _pruner(self) -> Pruner | None:
+        """Return what prunes the network, and its average; None where all weights are kept."""
+        averages = () if self.ema is None else (self.ema.model,)
+        return Pruner((self.model, *averages), self.recipe.prune) if self.recipe.prune.density < 1 else None
 
     def _class_weights(self) -> Tensor | None:
         """Return how much an image of each class counts in the loss, 1 on average; None where all count alike."""
@@ -144,9 +154,9 @@ class Run:
         """Steps since the run began."""
         return self.state.epoch * self.steps_per_epoch + self.state.step
 
-    def progress(self) -> float:
-        """Share of the run that is done."""
-        return min(1.0, self.steps_done() / (self.recipe.train.epochs * self.steps_per_epoch))
+    def progress(self, ahead: int = 0) -> float:
+        """Share of the run that is done, or will be after so many more steps."""
+        return min(1.0, (self.steps_done() + ahead) / (self.recipe.train.epochs * self.steps_per_epoch))
 
     def image_size(self) -> int | None:
         """Side in pixels of the images to train on now; None for the data's size."""
@@ -383,6 +393,8 @@ class Run:
         load_weights(self.model, groups.get("model", {}), where)
         if self.ema is not None:
             load_weights(self.ema.model, groups.get("ema", {}), where)
+        if self.constraint is not None:
+            self.constraint.read()
         self.optimizer.load_state(groups.get("optimizer", {}))
         if self.match is not None:
             self.match.load_state(groups.get("match", {}))

@@ -8,7 +8,7 @@ so that it corrects what the layers before it lost.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeGuard
 
@@ -24,7 +24,7 @@ from quicknet.deploy.quantize import calibrate, simulate
 from quicknet.deploy.quantize.calibrate import Feed
 from quicknet.deploy.quantize.outputs import Output, classifier, requantization
 from quicknet.deploy.quantize.ranges import choose_range
-from quicknet.deploy.quantize.rounding import Rounded, round_filters
+from quicknet.deploy.quantize.rounding import Mask, Rounded, fit_filters, round_filters
 from quicknet.deploy.quantize.widths import depthwise_lanes, pointwise_lanes, stem_lanes
 from quicknet.qnz.format import (
     IMAGE_CHANNELS,
@@ -48,10 +48,14 @@ _PATCH_IMAGES = 128
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """An integer network, and the real value of a logit of 1."""
+    """An integer network, and the real value of a logit of 1.
+
+    `kept`: of each separable layer, which pointwise weights (O, K) a pruned network has; None where it has all.
+    """
 
     network: IntegerNetwork
     logit_scale: float
+    kept: tuple[NDArray[np.bool_] | None, ...] | None = None
 
 
 class _Block(NamedTuple):
@@ -63,10 +67,13 @@ class _Block(NamedTuple):
 
 
 class _Task(NamedTuple):
-    """What is asked of a layer beside its filters: the class, and who takes its output."""
+    """What is asked of a layer beside its filters: the class, who takes its output, and the least step of a
+    pruned layer's weights, in root mean squares of those that are left.
+    """
 
     width: WidthClass
     after: _Block | None
+    coarse: float = 0.0
 
     @property
     def pool(self) -> bool:
@@ -81,9 +88,17 @@ class _Task(NamedTuple):
 
 
 def quantize(
-    net: Folded, images: NDArray[np.uint8], bits: Bits, advance: Callable[[int], None] | None = None
+    net: Folded,
+    images: NDArray[np.uint8],
+    bits: Bits,
+    advance: Callable[[int], None] | None = None,
+    coarse: Sequence[float] = (),
 ) -> Quantized:
     """Return the integer network of a folded QuickNet, in a width class, calibrated on training images.
+
+    Pointwise weights that are exactly zero stay zero: they were pruned. Of such layers, `coarse` (one
+    for each separable layer) is the least step of the integers, in root mean squares of the weights
+    that are left: the coarser, the fewer bits a value takes.
 
     `images` (N, side, side, C) uint8, at least 16, some hundred for ranges that hold;
     `advance(n)` is called after every n layers. The same images give the same network. Raises
@@ -103,12 +118,20 @@ def quantize(
         done = []
         for index, block in enumerate(blocks):
             after = blocks[index + 1] if index + 1 < len(blocks) else None
-            integer, feed = _separable(block, feed.pooled() if block.pool else feed, _Task(width, after))
+            task = _Task(width, after, coarse[index] if coarse else 0.0)
+            integer, feed = _separable(block, feed.pooled() if block.pool else feed, task)
             done.append(integer)
             tell(1)
         weight, bias, scale = classifier(head.weight, head.bias, feed)
     network = IntegerNetwork(images.shape[1], images.shape[3], integer_stem, tuple(done), weight, bias)
-    return Quantized(network, scale)
+    kept = tuple(_kept(block.pointwise) for block in blocks)
+    return Quantized(network, scale, None if all(mask is None for mask in kept) else kept)
+
+
+def _kept(pointwise: Conv) -> NDArray[np.bool_] | None:
+    """Return which weights (O, K) are not pruned; None where all are there."""
+    mask = pointwise.weight[:, :, 0, 0] != 0
+    return None if mask.all() else mask
 
 
 def require_expressible(net: Folded, side: int) -> tuple[Conv, list[_Block]]:
@@ -264,9 +287,12 @@ def _separable(block: _Block, feed: Feed, task: _Task) -> tuple[IntegerSeparable
     # what of the float filter's output these inputs explain best (least squares), held to the filter itself
     ridge = _RIDGE * moments.covariance.diagonal()
     target = weight @ moments.cross + weight * middle.scale * ridge
-    fitted = torch.linalg.solve(moments.covariance + torch.diag(ridge), target.T).T.contiguous()
+    mask = _kept(block.pointwise)
+    kept = None if mask is None else torch.from_numpy(mask)
+    fitted = fit_filters(target, moments.covariance + torch.diag(ridge), kept)
     lanes = pointwise_lanes(weight.shape[1], task.width.sums, task.width.top)
-    rounded = round_filters(fitted, moments.covariance, lanes)
+    limits = None if kept is None else Mask(kept, _least(fitted, kept, task))
+    rounded = round_filters(fitted, moments.covariance, lanes, limits)
     largest = max(middle.zero, middle.top - middle.zero)
 
     def sums(bias: Tensor) -> Iterator[Tensor]:
@@ -287,6 +313,16 @@ def _separable(block: _Block, feed: Feed, task: _Task) -> tuple[IntegerSeparable
         output=outcome.output.requantization,
     )
     return layer, _fed(floats, outcome)
+
+
+def _least(filters: Tensor, kept: Tensor, task: _Task) -> Tensor:
+    """Return the finest scale (O,) of filters (O, K): one step for all at the layer's output, within a factor of two
+    of what each filter's own size asks for.
+    """
+    size = (filters.square().sum(1) / kept.sum(1).clamp(min=1)).sqrt()
+    weight = task.importance(len(filters)).sqrt().clamp(min=1e-30)
+    alike = (size * weight).square().mean().sqrt() / weight
+    return task.coarse * torch.minimum(torch.maximum(alike, size / 2), 2 * size)
 
 
 def _depthwise(block: _Block, feed: Feed, width: WidthClass) -> tuple[Tensor, Tensor, Feed]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from quicknet.core.settings import Settings
 from quicknet.data import Dataset
 from quicknet.data.augment import Augmenter, AugmentSettings
 from quicknet.deploy.quantize.build import Quantized
+from quicknet.deploy.quantize.resume import Progress, Saver, Tuning
 from quicknet.deploy.quantize.student import Student
 from quicknet.training.optim import factor
 from quicknet.training.recipe import ScheduleSettings
@@ -25,6 +27,7 @@ from quicknet.training.recipe import ScheduleSettings
 Show = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]  # (what, how many, unit) → advance
 
 _SCHEDULE = ScheduleSettings(name="cosine", warmup=0.05)
+_RATE_EVERY = 25  # steps between two counts of the values
 _CHUNK = 32  # images that are differentiated together: their maps stay nearer to the cache
 
 
@@ -33,7 +36,9 @@ class QatSettings(Settings, frozen=True, kw_only=True):
 
     `epochs` may be a part of one; `lr` is the peak step of Adam, in units of a filter's own size;
     `temperature` softens both answers (Hinton et al. 2015, §2); validation comes `checks` times,
-    at equal distances. Raises ConfigError.
+    at equal distances. `rate` is what a bit of a pointwise weight costs, in squared steps of its
+    grid (`rate.py`); with it the last check's network is kept, since those before are larger.
+    Raises ConfigError.
     """
 
     epochs: float = 1.0
@@ -42,11 +47,14 @@ class QatSettings(Settings, frozen=True, kw_only=True):
     temperature: float = 2.0
     checks: int = 2
     seed: int = 0
+    rate: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot descend."""
         if not 0 < self.epochs <= 1000 or self.lr <= 0 or self.temperature <= 0:
             raise ConfigError("qat: epochs in 0..1000, lr and temperature must be positive")
+        if not 0 <= self.rate <= 100:
+            raise ConfigError(f"qat: rate {self.rate} must lie in 0..100")
         if not 1 <= self.batch_size <= 1 << 16 or not 1 <= self.checks <= 10_000 or not 0 <= self.seed < 1 << 63:
             raise ConfigError("qat: batch_size, checks and seed must lie in 1..65536, 1..10000 and 0..2^63-1")
 
@@ -79,35 +87,60 @@ class Lesson(NamedTuple):
         return float((answers(network, val.images).argmax(1) == np.asarray(val.labels)).mean())
 
 
-def fine_tune(start: Quantized, lesson: Lesson, settings: QatSettings, show: Show) -> tuple[Quantized, Tuned]:
+def fine_tune(
+    start: Quantized, lesson: Lesson, settings: QatSettings, show: Show, folder: Path | None = None
+) -> tuple[Quantized, Tuned]:
     """Return the network of the best check on `val`, `start` among them, and how it went.
 
     Both networks see the same augmented view of `train`. The same inputs give the same network on
-    one machine with as many threads. Raises TrainingError where the loss is NaN or infinite.
+    one machine with as many threads. With a `folder` its state is saved there, and a call with the same
+    arguments goes on from it. Raises TrainingError where the loss is NaN or infinite.
     """
     student, data = Student(start), lesson.data
     steps = max(1, round(settings.epochs * len(data.split("train")) / settings.batch_size))
-    due = {round(steps * (check + 1) / settings.checks) for check in range(settings.checks)}
-    before = lesson.accuracy(start)
-    best, kept, checks = start, before, []
     optimizer = torch.optim.AdamW(student.parameters(), lr=settings.lr, weight_decay=0.0, eps=1e-12)
+    saver = Saver(folder)
+    tuning = Tuning(student, optimizer, Progress(before=-1.0, kept=-1.0))
+    saver.restore(tuning)
+    if tuning.progress.before < 0:
+        before = lesson.accuracy(start)
+        tuning.progress = Progress(before=before, kept=before)
     with show("fine-tune", steps * settings.batch_size, "images") as advance:
-        for step, images in enumerate(_batches(lesson, settings, steps), 1):
-            for group in optimizer.param_groups:
-                group["lr"] = settings.lr * factor(_SCHEDULE, step / steps)
-            _learn(student, lesson, images, settings)
-            optimizer.step()
+        advance(tuning.progress.step * settings.batch_size)
+        for images in _batches(lesson, settings, range(tuning.progress.step, steps)):
+            _step(tuning, lesson, images, settings, steps)
             advance(len(images))
-            if step in due:
-                now = Quantized(student.integers(), student.logit_scale)
-                checks.append(lesson.accuracy(now))
-                if checks[-1] > kept:
-                    best, kept = now, checks[-1]
-    return best, Tuned(steps=steps, before=before, checks=tuple(checks), kept=kept)
+            saver.save(tuning)
+    saver.save(tuning, now=True)
+    progress = tuning.progress
+    if tuning.best is not None:
+        student.load_state_dict(tuning.best)
+    best = start if tuning.best is None else student.quantized()
+    return best, Tuned(steps=steps, before=progress.before, checks=progress.checks, kept=progress.kept)
 
 
-def _batches(lesson: Lesson, settings: QatSettings, steps: int) -> Iterator[Tensor]:
-    """Yield normalized, augmented images (B, C, side, side), in an order by (seed, epoch)."""
+def _step(tuning: Tuning, lesson: Lesson, images: Tensor, settings: QatSettings, steps: int) -> None:
+    """Learn from one batch; measure where a check is due."""
+    student, number = tuning.student, tuning.progress.step + 1
+    if settings.rate and number % _RATE_EVERY == 1:
+        student.weigh_bits(settings.rate)
+    for group in tuning.optimizer.param_groups:
+        group["lr"] = settings.lr * factor(_SCHEDULE, number / steps)
+    _learn(student, lesson, images, settings)
+    tuning.optimizer.step()
+    tuning.progress = tuning.progress.replace(step=number)
+    if number in {round(steps * (check + 1) / settings.checks) for check in range(settings.checks)}:
+        accuracy = lesson.accuracy(student.quantized())
+        better = accuracy > tuning.progress.kept or settings.rate > 0
+        if better:
+            tuning.take_best()
+        checks = (*tuning.progress.checks, accuracy)
+        kept, best = (accuracy, number) if better else (tuning.progress.kept, tuning.progress.best_step)
+        tuning.progress = tuning.progress.replace(checks=checks, kept=kept, best_step=best)
+
+
+def _batches(lesson: Lesson, settings: QatSettings, steps: range) -> Iterator[Tensor]:
+    """Yield the normalized, augmented images (B, C, side, side) of each step, in an order by (seed, epoch)."""
     data = lesson.data
     train = data.split("train")
     augmenter = Augmenter(
@@ -118,14 +151,13 @@ def _batches(lesson: Lesson, settings: QatSettings, steps: int) -> Iterator[Tens
         settings.seed,
         len(data.classes),
     )
-    done, epoch = 0, 0
-    while done < steps:
+    each = max(1, round(len(train) / settings.batch_size))
+    for epoch in range(steps.start // each, -(-steps.stop // each)):
         key = np.random.SeedSequence((settings.seed, epoch))
         order = np.random.Generator(np.random.Philox(key)).permutation(len(train))
-        for rows in np.array_split(order, max(1, round(len(train) / settings.batch_size)))[: steps - done]:
-            yield augmenter.batch(torch.from_numpy(rows), epoch).images
-            done += 1
-        epoch += 1
+        for number, rows in enumerate(np.array_split(order, each), epoch * each):
+            if number in steps:
+                yield augmenter.batch(torch.from_numpy(rows), epoch).images
 
 
 def _learn(student: Student, lesson: Lesson, images: Tensor, settings: QatSettings) -> None:

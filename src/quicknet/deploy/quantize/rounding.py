@@ -9,6 +9,7 @@ Frantar et al. 2022, §3), which keeps the lane sums exact at every step.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +31,13 @@ class Rounded:
     weight: Tensor
     scale: Tensor
     error: Tensor
+
+
+class Mask(NamedTuple):
+    """Of filters (R, K): which weights are there, and the finest scale (R,) that each filter may have."""
+
+    kept: Tensor
+    least: Tensor
 
 
 def project(weight: Tensor, lanes: Lanes) -> Tensor:
@@ -60,16 +68,35 @@ def _kept(weight: Tensor, lanes: Lanes) -> Tensor:
     return padded[:, :columns]
 
 
-def round_filters(weight: Tensor, moments: Tensor, lanes: Lanes) -> Rounded:
-    """Return filters `weight` (R, K) as integers with a scale each.
+def fit_filters(target: Tensor, moments: Tensor, kept: Tensor | None = None) -> Tensor:
+    """Return the filters f (R, K) with f H = `target` (R, K), H being `moments` (K, K).
+
+    With `kept` (R, K) the filters that come nearest with zeros elsewhere: an equation for each filter.
+    """
+    if kept is None:
+        dense: Tensor = torch.linalg.solve(moments, target.T)
+        return dense.T.contiguous()
+    fitted = torch.zeros_like(target)
+    for row, mask in enumerate(kept):
+        columns = mask.nonzero()[:, 0]
+        if len(columns):
+            inner = moments[columns][:, columns]
+            fitted[row, columns] = torch.linalg.solve(inner, target[row, columns])
+    return fitted
+
+
+def round_filters(weight: Tensor, moments: Tensor, lanes: Lanes, mask: Mask | None = None) -> Rounded:
+    """Return filters `weight` (R, K) as integers with a scale each; zero where the mask says so.
 
     `moments` (K, K), or (R, K, K) where every filter has inputs of its own; float64 like the weights.
     """
-    scale = _scale(weight, moments, lanes)
+    scale, kept = _scale(weight, moments, lanes), None
+    if mask is not None:
+        scale, kept = torch.maximum(scale, mask.least), mask.kept
     whole = project(weight / scale[:, None], lanes)
     for _ in range(_SWEEPS):
         scale = _fitted(weight, whole, moments, scale)
-        whole = _sweep(weight, whole, scale, moments, lanes)
+        whole = _sweep(_Sweep(weight, scale, moments, lanes, kept), whole)
     scale = _fitted(weight, whole, moments, scale)
     return Rounded(whole, scale, _error(whole * scale[:, None] - weight, moments))
 
@@ -117,11 +144,22 @@ def _fitted(weight: Tensor, whole: Tensor, moments: Tensor, scale: Tensor) -> Te
     return torch.where((below > 0) & (fitted > 0), fitted, scale)
 
 
-def _sweep(weight: Tensor, whole: Tensor, scale: Tensor, moments: Tensor, lanes: Lanes) -> Tensor:
+class _Sweep(NamedTuple):
+    """What a sweep over the columns works on, as in `round_filters`."""
+
+    weight: Tensor
+    scale: Tensor
+    moments: Tensor
+    lanes: Lanes
+    kept: Tensor | None
+
+
+def _sweep(over: _Sweep, whole: Tensor) -> Tensor:
     """Set each column in turn to the integer with the least error, all others as they are.
 
     The gradient d H is kept up to date within a block of columns, and for all others once a block.
     """
+    weight, scale, moments, lanes, kept = over
     whole = whole.T.contiguous()  # (K, R), as everything here
     sums = _Sums(whole, lanes)
     difference = whole * scale - weight.T
@@ -132,6 +170,7 @@ def _sweep(weight: Tensor, whole: Tensor, scale: Tensor, moments: Tensor, lanes:
         block_moments = block_moments[:, block]
         for row, column in enumerate(range(block.start, block.stop)):
             target = (whole[column] - gradient[row] / (scale * block_moments[row, row])).round()
+            target = target if kept is None else target * kept[:, column]
             moved = sums.set(whole, column, target) * scale
             if moments.ndim == 2:
                 gradient.addr_(block_moments[row], moved)

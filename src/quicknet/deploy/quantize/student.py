@@ -13,11 +13,12 @@ from torch.nn import functional as F
 
 from quicknet.deploy.quantize import simulate
 from quicknet.deploy.quantize.build import Quantized
+from quicknet.deploy.quantize.rate import bits_of_values, cheaper
 from quicknet.deploy.quantize.rounding import project
 from quicknet.deploy.quantize.widths import Lanes, depthwise_lanes, pointwise_lanes, stem_lanes
 from quicknet.image.batches import in_batches
 from quicknet.qnz.bounds import shape_of
-from quicknet.qnz.format import IMAGE_TOP, INT16_MAX, INT32_MAX, INT32_MIN
+from quicknet.qnz.format import IMAGE_TOP, INT16_MAX, INT32_MAX, INT32_MIN, MAX_WEIGHT
 from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
 
 _MULTIPLIER_UNIT = 0.3  # of a multiplier
@@ -50,17 +51,41 @@ class _Number(nn.Module):
 
 
 class _Filters(_Number):
-    """Integer filters (R, K) within their lanes; a unit is the root mean square of a filter's weights."""
+    """Integer filters (R, K) within their lanes; a unit is the root mean square of a filter's weights.
 
-    def __init__(self, weight: NDArray[np.int8], lanes: Lanes) -> None:
-        size = np.sqrt((weight.astype(np.float64) ** 2).mean(1, keepdims=True))
+    Weights that are not `kept` (R, K) are zero and stay it. `costs` (255,) is what each value -127..127
+    costs beside its squared distance from what was learned; zeros where only that counts.
+    """
+
+    kept: Tensor | None
+    costs: Tensor
+
+    def __init__(self, weight: NDArray[np.int8], lanes: Lanes, kept: NDArray[np.bool_] | None = None) -> None:
+        share = 1.0 if kept is None else np.maximum(kept.mean(1, keepdims=True), 1e-9)
+        size = np.sqrt((weight.astype(np.float64) ** 2).mean(1, keepdims=True) / share)
         super().__init__(weight, torch.from_numpy(np.maximum(size, 1.0)))
         self.lanes = lanes
+        self.register_buffer("kept", None if kept is None else torch.from_numpy(kept).float())
+        self.register_buffer("costs", torch.zeros(2 * MAX_WEIGHT + 1))
 
     def integers(self) -> Tensor:
         """Return (R, K) float32, whole and within the lanes."""
         real = self.real().float()
-        return simulate.straight(real, project(real.detach(), self.lanes))
+        if self.kept is not None:
+            real = real * self.kept
+        return simulate.straight(real, self.whole_of(real.detach()))
+
+    def whole_of(self, real: Tensor) -> Tensor:
+        """Return the integers that stand for `real` (R, K)."""
+        nearest = project(real, self.lanes)
+        return cheaper(real, nearest, self.costs) if self.costs.any() else nearest
+
+    @torch.no_grad()
+    def weigh_bits(self, strength: float) -> None:
+        """Choose from now on values that are cheap at the frequencies of now: a bit costs `strength` squared steps."""
+        whole = self.integers()
+        kept = torch.ones_like(whole) if self.kept is None else self.kept
+        self.costs.copy_(strength * bits_of_values(whole, kept))
 
 
 class _Output(nn.Module):
@@ -93,11 +118,11 @@ class _Product(nn.Module):
     and `top` are the input's.
     """
 
-    def __init__(self, layer: IntegerStem | IntegerSeparable, lanes: Lanes, zero: int, top: int) -> None:
+    def __init__(self, layer: IntegerStem | IntegerSeparable, filters: _Filters, zero: int, top: int) -> None:
         super().__init__()
         self.zero, self.top = zero, top
         flat = layer.weight.reshape(len(layer.weight), -1)
-        self.filters = _Filters(flat, lanes)
+        self.filters = filters
         per_level = 2.0 ** (15 + layer.output.shift) / np.maximum(np.abs(layer.output.positive.astype(np.float64)), 1)
         centred = layer.bias + zero * flat.sum(1, dtype=np.int64)
         self.bias = _Number(centred, torch.from_numpy(per_level * _BIAS_UNIT))
@@ -123,7 +148,8 @@ class _Stem(nn.Module):
         super().__init__()
         self.fixed = stem
         _, kernel, _, channels = stem.weight.shape
-        self.product = _Product(stem, stem_lanes(kernel, channels, stem.sums), 0, IMAGE_TOP)
+        filters = _Filters(stem.weight.reshape(len(stem.weight), -1), stem_lanes(kernel, channels, stem.sums))
+        self.product = _Product(stem, filters, 0, IMAGE_TOP)
         self.output = _Output(stem.output)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -138,7 +164,7 @@ class _Stem(nn.Module):
 
 
 class _Separable(nn.Module):
-    def __init__(self, block: IntegerSeparable, top: int) -> None:
+    def __init__(self, block: IntegerSeparable, top: int, kept: NDArray[np.bool_] | None) -> None:
         super().__init__()
         self.fixed = block
         kernel, _, channels = block.depthwise.shape
@@ -146,7 +172,8 @@ class _Separable(nn.Module):
         unit = torch.from_numpy(block.multiplier * _MULTIPLIER_UNIT)
         self.multiplier = _Number(block.multiplier, unit)
         lanes = pointwise_lanes(channels, block.sums, block.middle_top)
-        self.product = _Product(block, lanes, block.middle_zero, block.middle_top)
+        filters = _Filters(block.weight, lanes, kept)
+        self.product = _Product(block, filters, block.middle_zero, block.middle_top)
         self.output = _Output(block.output)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -215,10 +242,12 @@ class Student(nn.Module):
     def __init__(self, quantized: Quantized) -> None:
         super().__init__()
         network = quantized.network
-        self.fixed, self.logit_scale = network, quantized.logit_scale
+        self.fixed, self.logit_scale, self.kept = network, quantized.logit_scale, quantized.kept
         self.stem = _Stem(network.stem)
         tops = [network.stem.output.top, *(block.output.top for block in network.blocks)]
-        self.blocks = nn.ModuleList(_Separable(b, top) for b, top in zip(network.blocks, tops, strict=False))
+        kept = quantized.kept or (None,) * len(network.blocks)
+        layers = zip(network.blocks, tops[:-1], kept, strict=True)
+        self.blocks = nn.ModuleList(_Separable(*layer) for layer in layers)
         self.last = network.blocks[-1].output if network.blocks else network.stem.output
         self.classifier = _Classifier(quantized, shape_of(network).sides()[-1] ** 2 * self.last.top)
 
@@ -239,6 +268,15 @@ class Student(nn.Module):
             return _numpy(self(torch.from_numpy(np.array(rows)).permute(0, 3, 1, 2).float()), np.int32)
 
         return in_batches(answers, images, _BATCH, np.empty((len(images), len(self.fixed.bias)), np.int32))
+
+    def weigh_bits(self, strength: float) -> None:
+        """Have pointwise weights choose values that are cheap to code (`rate.py`); 0 ends that."""
+        for block in self.blocks:
+            cast(_Separable, block).product.filters.weigh_bits(strength)
+
+    def quantized(self) -> Quantized:
+        """Return the network as it is now, with its scale and masks."""
+        return Quantized(self.integers(), self.logit_scale, self.kept)
 
     @torch.no_grad()
     def integers(self) -> IntegerNetwork:

@@ -1,0 +1,212 @@
+"""`quicknet compress`: a run folder becomes a small file whose network is mostly absent."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quicknet.cli.live import Live, Rate, stderr
+from quicknet.cli.text import make_table, shown
+from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
+from quicknet.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from quicknet.deploy.compress.settings import Compressed
+    from quicknet.training.checkpoint import EpochRecord
+    from quicknet.training.run import Run
+
+_NOTES = """
+The network is pruned while it trains on, with the run as its teacher; then its integers are fine-tuned.
+Choices are made on val; the accuracy in the receipt is measured on the file that is written.
+
+Ctrl-C, SIGTERM and a closing terminal save and stop; the same command goes on. Its state lies in
+OUT.work until the file is written.
+"""
+_UNITS = {"": 1, "b": 1, "kb": 1000, "kib": 1024, "mb": 1_000_000, "mib": 1 << 20}
+# option → field of CompressSettings
+_FIELDS = {"qat": "qat_epochs"}
+
+
+@click.command(
+    cls=Verb,
+    short_help="Prune a run and write it as a small .qnz file.",
+    help="Prune a run, fine-tune it, code it small, and write it as one verified .qnz file.",
+    examples=(
+        "quicknet compress runs/photos --target-size 100KB --out photos.qnz",
+        "quicknet compress runs/photos --max-loss 0.3 --out photos.qnz",
+    ),
+    notes=_NOTES,
+    exit_codes={
+        0: "The file was written.",
+        1: "The target was not reached, or the file does not answer as its card says; nothing was written.",
+        2: BAD_INPUT,
+        130: "The command was interrupted; the same command goes on.",
+    },
+)
+@click.argument(
+    "run", cls=Argument, type=click.Path(path_type=Path), help="A run folder, or the name of shipped weights."
+)
+@click.argument(
+    "data",
+    cls=Argument,
+    required=False,
+    help="The data that the run was trained on, where it does not lie where the run says.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Write this file.")
+@click.option("--target-size", metavar="SIZE", help="Reach this size, such as 350KB.")
+@click.option("--max-loss", type=float, metavar="POINTS", help="Lose at most POINTS of accuracy on val.")
+@click.option("--target-speed", metavar="TIMES", help="Become so many times as fast, such as 2x (an estimate).")
+@click.option("--density", type=float, metavar="SHARE", help="Keep this share of the pointwise weights.")
+@click.option(
+    "--pattern",
+    type=click.Choice(["block", "element"]),
+    help="Prune blocks of four input channels, or single weights.  [default: block]",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["integers", "paper"]),
+    help="Add with paper the sizes of Deep Compression's own steps.  [default: integers]",
+)
+@click.option("--epochs", type=int, metavar="N", help="Prune and fine-tune for N epochs.  [default: 12]")
+@click.option("--qat", type=float, metavar="EPOCHS", help="Fine-tune the integers for EPOCHS.  [default: 2]")
+@click.option(
+    "--bits",
+    type=click.Choice(["w7a8", "w7a7", "w6a7", "w5a8"]),
+    help="Use integers of this width class.  [default: w5a8]",
+)
+@click.option("--step", type=float, metavar="X", help="Set the step of the integers; 0 is the finest.  [default: 0.6]")
+@click.option("--seed", type=int, metavar="N", help="Start random numbers from N.  [default: 0]")
+@click.option("--threads", type=click.IntRange(1, 256), metavar="N", help="Use N CPU threads.  [default: all cores]")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page of size, speed and accuracy on the way.")
+@json_options("Print one JSON object.")
+@click.option("--quiet", is_flag=True, help="Print no progress and no notes.")
+def compress(
+    run: Path,
+    data: str | None,
+    out: Path,
+    threads: int | None,
+    html: Path | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Carry out `quicknet compress`; returns the exit code."""
+    import torch
+
+    from quicknet.core.progress import progress
+    from quicknet.deploy.compress.run import compress as write
+    from quicknet.deploy.compress.settings import CompressSettings
+    from quicknet.deploy.export import load_run_data, usual_source
+    from quicknet.inference.shipped import locate
+    from quicknet.report.path import write_path
+    from quicknet.training import Interrupted
+
+    settings = CompressSettings(**_fields(options))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    run = locate(str(run), "run", quiet)
+    source = usual_source(run) if data is None else data
+    dataset = load_run_data(run, source, quiet)
+    show, watch = functools.partial(progress, quiet=quiet), functools.partial(_watched, quiet=quiet)
+    try:
+        compressed = write(run, dataset, out, settings, source, show, watch)
+    except Interrupted:
+        click.echo("stopped  saved; the same command goes on", err=True)
+        return 130
+    if html is not None:
+        write_path(html, compressed.to_dict())
+    if as_json:
+        click.echo(json.dumps(compressed.to_dict()))
+    else:
+        _print(compressed)
+    return 0
+
+
+def _fields(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that were given, as CompressSettings has them."""
+    given = {_FIELDS.get(name, name): value for name, value in options.items() if value is not None}
+    for name, parse in (("target_size", size_bytes), ("target_speed", _times)):
+        if name in given:
+            given[name] = parse(given[name])
+    return given
+
+
+def size_bytes(text: str) -> int:
+    """Return the bytes that a size names. Raises ConfigError.
+
+    >>> size_bytes("350KB"), size_bytes("1.5 MiB")
+    (350000, 1572864)
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    if match is None or match[2] not in _UNITS or len(match[1]) > 15:
+        raise ConfigError(f"--target-size {text!r} is not a size; give one such as 350KB, 64KiB or 1MB")
+    return round(float(match[1]) * _UNITS[match[2]])
+
+
+def _times(text: str) -> float:
+    try:
+        return float(text.lower().removesuffix("x"))
+    except ValueError as error:
+        raise ConfigError(f"--target-speed {text!r} is not a number of times; give one such as 2x") from error
+
+
+@contextlib.contextmanager
+def _watched(run: Run, quiet: bool) -> Iterator[Callable[[EpochRecord], None]]:
+    """Show a training as `quicknet train` does, and let signals save it."""
+    from quicknet.cli.train import epoch_line, live_line, stopping
+
+    rate = Rate()
+    live = Live(lambda: live_line(run, rate), stderr(), quiet)
+    unbalanced = run.unbalanced("val")
+
+    def tell(record: EpochRecord) -> None:
+        kept = "" if run.constraint is None else f"  kept {100 * run.constraint.density():.1f}%"
+        live.say(epoch_line(record, run, unbalanced) + kept)
+
+    with stopping(run), live.running():
+        yield tell
+
+
+# --- printing --------------------------------------------------------------------------------
+
+
+def _print(compressed: Compressed) -> None:
+    from rich.console import Console
+
+    click.echo(f"{shown(compressed.path)}  {compressed.size_bytes:,} bytes, sha256 {compressed.sha256}")
+    click.echo(
+        f"coded {compressed.coded_bytes:,} bytes, {compressed.dense_bytes / compressed.coded_bytes:.1f} times smaller "
+        f"than in fp32; {100 * compressed.density:.1f}% of the pointwise weights kept; "
+        f"about {compressed.speed:.2f} times as fast as dense"
+    )
+    for row in compressed.compared:
+        click.echo(
+            f"top-1 {100 * row.top1:.2f}% on {row.split}, n = {row.n:,}: {row.lost_points:+.2f} points lost to the run"
+        )
+    table = make_table("layers", ["layer"], ["weights", "kept", "bits", "index", "bits coded", "index coded", "size"])
+    total = sum(layer.bytes_coded for layer in compressed.layers)
+    for layer in compressed.layers:
+        table.add_row(
+            layer.name,
+            f"{layer.weights:,}",
+            f"{100 * layer.kept / layer.weights:.1f}%",
+            f"{layer.bits:.0f}",
+            f"{layer.index_bits:.2f}",
+            f"{layer.coded_bits:.2f}",
+            f"{layer.coded_index_bits:.2f}",
+            f"{100 * layer.bytes_coded / total:.1f}%",
+        )
+    Console().print(table)
+    if compressed.paper is not None:
+        sizes = compressed.paper
+        steps = {"pruned": sizes.bytes_pruned, "quantized": sizes.bytes_quantized, "Huffman-coded": sizes.bytes_coded}
+        click.echo(f"as in Deep Compression, from {sizes.bytes_dense:,} bytes in fp32:")
+        for name, count in steps.items():
+            click.echo(f"  {name:14}{count:>12,} bytes, {sizes.bytes_dense / count:.1f} times smaller")

@@ -1,0 +1,143 @@
+"""From a pruned network to the integers of a `.qnz`, whose absent weights are exactly zero."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from quicknet import __version__
+from quicknet.core.card import Card
+from quicknet.core.errors import CheckFailed
+from quicknet.core.lineage import CompressStep, ExportStep, QatRecord
+from quicknet.data import Dataset
+from quicknet.deploy.compress.path import Trained
+from quicknet.deploy.compress.prepare import Prepared, network_densities, plan_of
+from quicknet.deploy.compress.sensitivity import LayerSensitivity
+from quicknet.deploy.compress.settings import CompressSettings
+from quicknet.deploy.compress.size import coded_bytes
+from quicknet.deploy.fold import fold
+from quicknet.deploy.pipeline import exported_card, parents_vectors, split_settings_of
+from quicknet.deploy.qnz import (
+    QnzSettings,
+    augmentation_of,
+    calibration_images,
+    calibration_record,
+    integer_card,
+    judge,
+)
+from quicknet.deploy.quantize import Lesson, QatSettings, Quantized, fine_tune, quantize
+from quicknet.deploy.quantize.qat import Show
+from quicknet.deploy.quantize.student import Student
+from quicknet.training.checkpoint import TorchClassifier
+from quicknet.training.prune import BLOCKS
+
+_STEPS = (0.3, 1.6)  # of a layer's step to that of all, at most
+
+
+class Integers(NamedTuple):
+    """The integer network, and the card that it is written with."""
+
+    quantized: Quantized
+    card: Card
+
+
+def make_integers(
+    parent: TorchClassifier,
+    trained: Trained,
+    data: Dataset,
+    settings: CompressSettings,
+    prepared: Prepared,
+    place: tuple[Path, Show],
+) -> Integers:
+    """Return the pruned network in integers, fine-tuned towards what the run `parent` answers.
+
+    `place`: the work folder, where fine-tuning goes on from, and what shows how far it is.
+
+    Raises CheckFailed where the file cannot be brought under `target_size`.
+    """
+    work, show = place
+    net = fold(trained.network, parent.card.preprocess)
+    writing = QnzSettings(bits=settings.bits, max_loss=None, seed=settings.seed)
+    images = calibration_images(net, data, writing)
+    step = ExportStep(
+        format="qnz",
+        quicknet=__version__,
+        parent_weights_sha256=parent.card.weights_sha256,
+        bits=settings.bits,
+        calibration=calibration_record(images, writing),
+        **split_settings_of(parent.source),
+    )
+    card = exported_card(_compressed_card(parent.card, trained, settings), step, parents_vectors(parent))
+    coarse = layer_steps(trained, prepared.sensitivity, settings.step)
+    with show("quantize", 1 + len(coarse), "layers") as advance:
+        quantized = quantize(net, images, settings.bits, advance, coarse)
+    if settings.qat_epochs:
+        tuning = QatSettings(epochs=settings.qat_epochs, seed=settings.seed, rate=settings.rate)
+        answers = functools.partial(judge, card, settings.bits, parent.source)
+        lesson = Lesson(parent.model, data, augmentation_of(parent.source), answers)
+        quantized, tuned = fine_tune(quantized, lesson, tuning, show, work)
+        card = card.with_receipt(qat=QatRecord(**{**tuning.to_dict(), **tuned.to_dict()}))
+    if settings.target_size is not None:
+        quantized = fitting(quantized, card, settings)
+    return Integers(quantized, integer_card(card, quantized, settings.bits))
+
+
+def _compressed_card(card: Card, trained: Trained, settings: CompressSettings) -> Card:
+    step = CompressStep(
+        parent_weights_sha256=card.weights_sha256,
+        pattern=settings.pattern,
+        density=trained.density,
+        epochs=settings.epochs,
+        seed=settings.seed,
+    )
+    return card.replace(lineage=(*card.lineage, step))
+
+
+def layer_steps(trained: Trained, sensitivity: Sequence[LayerSensitivity], step: float) -> tuple[float, ...]:
+    """Return the step of each pointwise layer's integers, in root mean squares of its weights; `step` on average.
+
+    A step c moves the answers by about s·c² in a layer of sensitivity s, and saves log2 c bits of
+    each of its n weights: the sum is least where c² is proportional to n / s.
+    """
+    densities, layers = network_densities(trained.network), plan_of(trained.network)[1:]
+    kept = [density * layer.in_channels * layer.out_channels for density, layer in zip(densities, layers, strict=True)]
+    costs = [row.divergence[0] for row in sensitivity if row.importance is not None]
+    logs = [0.5 * math.log(max(n, 1.0) / max(cost, 1e-6)) for n, cost in zip(kept, costs, strict=True)]
+    mean = sum(log * n for log, n in zip(logs, kept, strict=True)) / max(sum(kept), 1.0)
+    return tuple(step * min(max(math.exp(log - mean), _STEPS[0]), _STEPS[1]) for log in logs)
+
+
+# --- a size ------------------------------------------------------------------------------------
+
+
+def fitting(quantized: Quantized, card: Card, settings: CompressSettings) -> Quantized:
+    """Return the network, its weights moved to cheaper values until the coded file fits `target_size`.
+
+    The smallest strength that does (`quantize/rate.py`), of doubling ones. Raises CheckFailed naming
+    the nearest size.
+    """
+    assert settings.target_size is not None
+    strength, smallest = settings.rate or 0.1, math.inf
+    candidate = quantized
+    for _ in range(6):
+        size = file_bytes(candidate, card, settings)
+        if size <= settings.target_size:
+            return candidate
+        smallest = min(smallest, size)
+        student = Student(quantized)
+        student.weigh_bits(strength)
+        candidate, strength = student.quantized(), 2 * strength
+    raise CheckFailed(
+        f"the file would be {smallest:,} bytes, over --target-size {settings.target_size:,}; "
+        f"allow {math.ceil(smallest / 1000)}KB, or give a --density below the one that was tried"
+    )
+
+
+def file_bytes(quantized: Quantized, card: Card, settings: CompressSettings) -> int:
+    """Return how long the coded file of a network is."""
+    return coded_bytes(
+        quantized.network, integer_card(card, quantized, settings.bits).to_json(), BLOCKS[settings.pattern]
+    )

@@ -1,0 +1,184 @@
+"""The training of a compression: one run that grows sparser, or for a loss a search along such a run.
+
+`training/loop.py` is the loop, its `prune` settings what goes when; this module says which runs there
+are and what was measured at the end of their epochs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from quicknet.core.errors import CheckFailed
+from quicknet.deploy.compress.paper import BITS, PaperSizes
+from quicknet.deploy.compress.predict import LEAST_DENSITY, size_at, speed_at
+from quicknet.deploy.compress.prepare import LEAST, Prepared, densities_at, plan_of
+from quicknet.deploy.compress.settings import CompressSettings, Point
+from quicknet.models.network import Network
+from quicknet.training import fit, resume, start
+from quicknet.training.checkpoint import EpochRecord, RunFolder, load_model
+from quicknet.training.prune import BLOCKS, density_at
+from quicknet.training.recipe import Recipe
+from quicknet.training.run import Run
+
+# A run that trains → what is called with each epoch's record
+Watch = Callable[[Run], AbstractContextManager[Callable[[EpochRecord], None]]]
+
+_CPU = torch.device("cpu")
+_BEYOND = 1.0  # points over the loss that is allowed at which the descent ends: training mends about that
+_TRIES = 3
+_SHARED_RATE = 1e-4  # a shared weight's gradient is that of hundreds
+
+
+class Trained(NamedTuple):
+    """A pruned network, the density of its pointwise weights, the points on the way, and the publication's sizes."""
+
+    network: Network
+    density: float
+    points: tuple[Point, ...]
+    paper: PaperSizes | None = None
+
+
+def train_to(
+    prepared: Prepared, density: float, recipe: Recipe, settings: CompressSettings, work: Path, watch: Watch
+) -> Trained:
+    """Return the network pruned to a density, by one run in WORK/run that goes on where it was left."""
+    recipe = pruned_recipe(recipe, prepared, settings, density=density)
+    run = _open(recipe, work / "run")
+    _finish(run, watch, lambda record: False)
+    return Trained(load_model(work / "run")[0], density, _points(run, prepared))
+
+
+def pruned_recipe(recipe: Recipe, prepared: Prepared, settings: CompressSettings, **prune: float) -> Recipe:
+    """Return the recipe with how it prunes."""
+    fields = {"pattern": settings.pattern, "importance": prepared.importance}
+    least = min(LEAST, prune["density"])
+    return recipe.replace(prune={**fields, **prune, "least": least})
+
+
+def share(trained: Trained, recipe: Recipe, work: Path, watch: Watch) -> Network:
+    """Return the pruned network with shared weights, after an epoch of training them, in WORK/shared."""
+    pruned, card = work / "pruned", load_model(work / "parent")[1]
+    if not (pruned / "card.json").is_file():
+        RunFolder(pruned).save_model(dict(trained.network.state_dict()), card)
+    run = _open(
+        recipe.replace(
+            model={**recipe.model.to_dict(), "start_from": str(pruned)},
+            train={**recipe.train.to_dict(), "epochs": 1},
+            optim={**recipe.optim.to_dict(), "name": "sgd", "lr": _SHARED_RATE, "weight_decay": 0.0},
+            share={"bits": BITS},
+        ),
+        work / "shared",
+    )
+    _finish(run, watch, lambda record: False)
+    return load_model(work / "shared")[0]
+
+
+def _open(recipe: Recipe, folder: Path) -> Run:
+    """Return a run as it was left, or a fresh one."""
+    if (folder / "last.json").is_file():
+        return resume(folder, _CPU)
+    return start(recipe, folder, _CPU)
+
+
+def _finish(run: Run, watch: Watch, enough: Callable[[EpochRecord], bool]) -> None:
+    """Train until the last epoch, or until one is `enough`."""
+    with run.folder.lock(), watch(run) as tell:
+        for record in fit(run):
+            tell(record)
+            if enough(record):
+                break
+
+
+def _points(run: Run, prepared: Prepared) -> tuple[Point, ...]:
+    """Return the points at the ends of a run's epochs."""
+    prune, epochs = run.recipe.prune, run.recipe.train.epochs
+    size, layers = BLOCKS[prune.pattern], plan_of(run.model)
+    parent = load_model(run.folder.path.parent / "parent")[0]
+    points = []
+    for row in run.state.history:
+        density = density_at(prune, row["epoch"] / epochs)
+        points.append(
+            Point(
+                epoch=row["epoch"],
+                density=round(density, 4),
+                size_bytes=size_at(layers, len(run.data.classes), density, size),
+                speed=round(speed_at(layers, densities_at(parent, prepared.importance, density, size)), 3),
+                val_accuracy=row["val_accuracy"],
+            )
+        )
+    return tuple(points)
+
+
+# --- the search for a loss -------------------------------------------------------------------
+
+
+def search_loss(
+    prepared: Prepared, usual: float, recipe: Recipe, settings: CompressSettings, work: Path, watch: Watch
+) -> Trained:
+    """Return the sparsest network that loses at most `max_loss` points on `val` to `usual`, the run's top-1.
+
+    A run in WORK/descent goes down to the least density; the state at each epoch's end is kept.
+    From the sparsest that has lost little more than is allowed a second run trains on at its
+    density; where that loses too much, another begins one epoch higher. Raises CheckFailed naming
+    the nearest point.
+    """
+    assert settings.max_loss is not None
+    half = max(1, recipe.train.epochs // 2)
+    recipe = recipe.replace(train={**recipe.train.to_dict(), "epochs": half})
+    points = _descend(prepared, usual - (settings.max_loss + _BEYOND) / 100, recipe, settings, work, watch)
+    allowed = usual - settings.max_loss / 100
+    best: tuple[float, float] | None = None
+    candidates = [point for point in points if point.val_accuracy >= allowed - _BEYOND / 100] or list(points[:1])
+    for point in list(reversed(candidates))[:_TRIES]:
+        settled = _settle(prepared, point, recipe, settings, work, watch)
+        accuracy = settled.points[-1].val_accuracy
+        if accuracy >= allowed:
+            return settled._replace(points=(*points[: point.epoch], *settled.points))
+        best = max(best or (accuracy, point.density), (accuracy, point.density))
+    raise _missed(best, usual, settings)
+
+
+def _missed(best: tuple[float, float] | None, usual: float, settings: CompressSettings) -> CheckFailed:
+    assert best is not None and settings.max_loss is not None
+    return CheckFailed(
+        f"no pruned network loses at most {settings.max_loss:g} points on val after {settings.epochs} epochs; the "
+        f"nearest keeps {best[1]:.0%} of the weights and loses {100 * (usual - best[0]):.2f}; "
+        "use more --epochs, or allow more"
+    )
+
+
+def _descend(
+    prepared: Prepared, least: float, recipe: Recipe, settings: CompressSettings, work: Path, watch: Watch
+) -> tuple[Point, ...]:
+    """Return the points of a run that grows sparser until `val` is below `least`; each one's weights are kept."""
+    fields = {"density": LEAST_DENSITY, "ramp": 1.0}
+    recipe = pruned_recipe(recipe, prepared, settings, **fields)
+    constant = {**recipe.schedule.to_dict(), "final": 0.5}  # it is not to come to rest on the way
+    run = _open(recipe.replace(schedule=constant), work / "descent")
+    done = [row["val_accuracy"] for row in run.state.history]
+
+    def enough(record: EpochRecord) -> bool:
+        card = load_model(run.folder.path)[1]
+        RunFolder(work / f"point{record.epoch}").save_model(dict(run.best_model.state_dict()), card)
+        return (record.val_accuracy or 0.0) < least
+
+    if not any(accuracy < least for accuracy in done):
+        _finish(run, watch, enough)
+    return _points(run, prepared)
+
+
+def _settle(
+    prepared: Prepared, point: Point, recipe: Recipe, settings: CompressSettings, work: Path, watch: Watch
+) -> Trained:
+    """Return the network of a point after training on at its density."""
+    source = work / f"point{point.epoch}"
+    recipe = recipe.replace(model={**recipe.model.to_dict(), "start_from": str(source)})
+    recipe = pruned_recipe(recipe, prepared, settings, density=point.density, start=point.density, ramp=0.0)
+    run = _open(recipe, work / f"settle{point.epoch}")
+    _finish(run, watch, lambda record: False)
+    return Trained(load_model(run.folder.path)[0], point.density, _points(run, prepared))

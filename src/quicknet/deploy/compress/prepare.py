@@ -1,0 +1,114 @@
+"""Before training: the layers' sensitivity, their weight against each other, and the order of their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+from quicknet.core.files import write_atomically
+from quicknet.core.settings import Settings
+from quicknet.data import Dataset
+from quicknet.deploy.compress import sensitivity
+from quicknet.deploy.compress.permute import choose_orders, permuted
+from quicknet.deploy.compress.predict import density_for, size_at, speed_at
+from quicknet.deploy.compress.sensitivity import LayerSensitivity
+from quicknet.deploy.compress.settings import CompressSettings
+from quicknet.deploy.quantize.qat import Show
+from quicknet.models.config import Layer
+from quicknet.models.network import Network
+from quicknet.models.quicknet import QuickNet
+from quicknet.training.checkpoint import RunFolder, TorchClassifier
+from quicknet.training.prune import BLOCKS, choose_masks, scores, separable_layers
+
+LEAST = 0.02  # of every layer's weights that stay
+_PERMUTE_AT = 0.3  # where the density is not known yet
+
+
+class Prepared(Settings, frozen=True, kw_only=True):
+    """What is known before training. `density` is None where only training tells it (`max_loss`)."""
+
+    importance: tuple[float, ...]
+    density: float | None
+    sensitivity: tuple[LayerSensitivity, ...]
+
+
+def prepare(parent: TorchClassifier, data: Dataset, settings: CompressSettings, work: Path, show: Show) -> Prepared:
+    """Return what is known before training, and write the run with its inputs in order to WORK/parent.
+
+    What an earlier call with the same arguments wrote is read.
+    """
+    path = work / "prepared.json"
+    if path.is_file():
+        return msgspec.json.decode(path.read_bytes(), type=Prepared)
+    images = _images(data, settings)
+    with show("measure sensitivity", sensitivity.steps(parent.model), "layers") as advance:
+        rows = sensitivity.measure(parent.model, images, parent.card.preprocess, settings.pattern, advance)
+    importance = _weighed([row.importance for row in rows if row.importance is not None], parent.model, settings)
+    density = target_density(parent.model, importance, settings)
+    network = parent.model
+    if settings.pattern == "block":
+        network = permuted(network, choose_orders(network, importance, density or _PERMUTE_AT))
+    RunFolder(work / "parent").save_model(dict(network.state_dict()), parent.card)
+    prepared = Prepared(importance=importance, density=density, sensitivity=tuple(rows))
+    write_atomically(path, msgspec.json.encode(prepared))
+    return prepared
+
+
+def _images(data: Dataset, settings: CompressSettings) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Return training images to measure on, in the data's order."""
+    train = data.split("train").images
+    rows = np.sort(np.random.default_rng(settings.seed).permutation(len(train))[: settings.images])
+    return np.ascontiguousarray(train[rows])
+
+
+def _weighed(importance: Sequence[float], network: Network, settings: CompressSettings) -> tuple[float, ...]:
+    """Return what a unit of each layer's scores is worth: per byte, or per multiply-add where speed is asked for."""
+    sides = [layer.side for layer in plan_of(network)[1:]]
+    costs = [side**2 if settings.target_speed is not None else 1 for side in sides]
+    weighed = [value / cost for value, cost in zip(importance, costs, strict=True)]
+    return tuple(value / max(weighed) for value in weighed)
+
+
+def plan_of(network: Network) -> tuple[Layer, ...]:
+    """Return the layers of a QuickNet."""
+    separable_layers(network)  # refuses others
+    assert isinstance(network, QuickNet)
+    return network.plan
+
+
+def densities_at(network: Network, importance: Sequence[float], density: float, size: int) -> list[float]:
+    """Return the share that each pointwise layer keeps where all together keep `density`."""
+    pairs = zip(separable_layers(network), importance, strict=True)
+    masks = choose_masks([scores(layer, size) * factor for layer, factor in pairs], density, min(LEAST, density))
+    return [float(mask.float().mean()) for mask in masks]
+
+
+def target_density(network: Network, importance: Sequence[float], settings: CompressSettings) -> float | None:
+    """Return the density for a size or a speed; None for a loss. Raises ConfigError for what is out of reach."""
+    layers, size = plan_of(network), BLOCKS[settings.pattern]
+    classes = network.config.num_classes
+    if settings.target_size is not None:
+        limit = settings.target_size
+        return density_for(
+            lambda density: size_at(layers, classes, density, size) <= limit,
+            f"--target-size {limit:,} bytes",
+            lambda density: f"{size_at(layers, classes, density, size):,} bytes",
+        )
+    if settings.target_speed is not None:
+        times = settings.target_speed
+        return density_for(
+            lambda density: speed_at(layers, densities_at(network, importance, density, size)) >= times,
+            f"--target-speed {times:g}x",
+            lambda density: f"{speed_at(layers, densities_at(network, importance, density, size)):.2f}x",
+        )
+    return settings.density
+
+
+def network_densities(network: Network) -> list[float]:
+    """Return the share of the weights that each pointwise layer of a pruned network has."""
+    with torch.no_grad():
+        return [float((layer.pointwise.weight != 0).float().mean()) for layer in separable_layers(network)]

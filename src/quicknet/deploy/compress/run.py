@@ -1,0 +1,189 @@
+"""A run folder as a compressed `.qnz`: measure, prune while it trains, quantize, verify, write.
+
+State lies in OUT.work beside the file until that is written: whoever is interrupted calls again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from quicknet.core.card import require_run_folder
+from quicknet.core.errors import CheckpointError, ToolError
+from quicknet.core.files import folder_lock, read_json, write_atomically
+from quicknet.data import Dataset
+from quicknet.deploy.compress.integers import Integers, make_integers
+from quicknet.deploy.compress.paper import paper_sizes
+from quicknet.deploy.compress.path import Trained, Watch, search_loss, share, train_to
+from quicknet.deploy.compress.predict import speed_at
+from quicknet.deploy.compress.prepare import Prepared, network_densities, plan_of, prepare
+from quicknet.deploy.compress.settings import Compressed, CompressSettings
+from quicknet.deploy.compress.size import coded_bytes, layer_sizes
+from quicknet.deploy.fold import fold
+from quicknet.deploy.pipeline import Draft, export_file, split_settings_of
+from quicknet.deploy.qnz import QnzSettings, measure_against, silent
+from quicknet.deploy.quantize import require_expressible
+from quicknet.deploy.quantize.qat import Show
+from quicknet.qnz.file import QnzFile, assemble_qnz, parse_qnz
+from quicknet.training.checkpoint import EpochRecord, RunFolder, TorchClassifier
+from quicknet.training.prune import BLOCKS
+from quicknet.training.recipe import Recipe, load_recipe
+from quicknet.training.run import Run
+
+_TEMPERATURE = 4.0
+
+
+@contextlib.contextmanager
+def unwatched(run: Run) -> Iterator[Callable[[EpochRecord], None]]:
+    """Show nothing of a training run."""
+    yield lambda record: None
+
+
+def work_folder(out: Path) -> Path:
+    """Return where a compression to `out` keeps its state.
+
+    >>> work_folder(Path("runs/photos.qnz"))
+    PosixPath('runs/photos.qnz.work')
+    """
+    return out.with_name(f"{out.name}.work")
+
+
+def compress(
+    run: str | Path,
+    data: Dataset,
+    out: str | Path,
+    settings: CompressSettings,
+    source: str | Path = "",
+    show: Show = silent,
+    watch: Watch = unwatched,
+) -> Compressed:
+    """Write the classifier of a run folder as a compressed `.qnz`.
+
+    `data` is what the run was trained on (`load_run_data`), `source` the name by which it is found
+    again (`cifar10` or a folder): training takes its `train`, choices its `val`, the receipt its
+    `test`. Called again after an interruption it goes on; what was at `out` stays there until all
+    holds. Raises CheckFailed where the target is not reached, ConfigError for a network that cannot be
+    pruned or settings that differ from those that were interrupted.
+    """
+    run, out = Path(run), Path(out)
+    require_run_folder(run)
+    if out.is_dir():
+        raise ToolError(f"{out} is a folder; name a file with --out")
+    parent = TorchClassifier(run)
+    require_expressible(fold(parent.model, parent.card.preprocess), parent.card.preprocess.size)
+    plan_of(parent.model)
+    work = work_folder(out)
+    with folder_lock(work):
+        _claim(work, parent, settings)
+        prepared = prepare(parent, data, settings, work, show)
+        recipe = make_recipe(parent, settings, str(source), work)
+        job = _Job(parent, data, settings, out, show, watch)
+        trained = _trained(job, prepared, recipe, work)
+        if settings.mode == "paper":
+            shared = share(trained, recipe, work, watch)
+            trained = trained._replace(network=shared, paper=paper_sizes(shared))
+        integers = make_integers(parent, trained, data, settings, prepared, (work, show))
+        compressed = _written(job, integers, trained, prepared)
+    shutil.rmtree(work)
+    return compressed
+
+
+def _claim(work: Path, parent: TorchClassifier, settings: CompressSettings) -> None:
+    """Write down what is done in the work folder. Raises CheckpointError where that is something else."""
+    asked = {"weights_sha256": parent.card.weights_sha256, **settings.to_dict()}
+    path = work / "settings.json"
+    if not path.is_file():
+        write_atomically(path, json.dumps(asked, indent=1))
+        return
+    begun = read_json(path, "the settings of the compression")
+    differ = [key for key in asked if not isinstance(begun, dict) or begun.get(key) != asked[key]]
+    if differ:
+        raise CheckpointError(
+            f"{work} holds another compression (its {differ[0]} differs); give the same options to go on with it, "
+            "name another --out, or remove that folder"
+        )
+
+
+def make_recipe(parent: TorchClassifier, settings: CompressSettings, source: str, work: Path) -> Recipe:
+    """Return how the pruned network trains: as the run did, more gently, with the run as its teacher."""
+    run = parent.source
+    has_recipe = (run / "recipe.toml").is_file()
+    base = RunFolder(run).read_recipe() if has_recipe else load_recipe("fast", ["model.start_from=none"])
+    protocol = parent.card.data.protocol if parent.card.data is not None else "standard"
+    fast = load_recipe("fast", ["model.start_from=none"])
+    return base.replace(
+        name="compress",
+        model={"name": parent.card.model.name, "overrides": {"dropout": 0.0}, "start_from": str(work / "parent")},
+        data={**base.data.to_dict(), **split_settings_of(run), "source": source, "protocol": protocol, **_INHERITED},
+        optim={**fast.optim.to_dict(), "lr": settings.lr, "vector_lr": 5 * settings.lr},
+        schedule={"name": "onecycle", "warmup": 0.1, "final": 0.0},
+        train={
+            "epochs": settings.epochs,
+            "batch_size": settings.batch_size,
+            "seed": settings.seed,
+            "keep": "last",
+            "ema_decay": 0.99,
+            "balance": base.train.balance,
+        },
+        distill={"teacher": str(run), "weight": 0.9, "temperature": _TEMPERATURE},
+    )
+
+
+_INHERITED = {"size": None, "mode": None, "resize": None}  # the parent's
+
+
+class _Job(NamedTuple):
+    """What `compress` was called with."""
+
+    parent: TorchClassifier
+    data: Dataset
+    settings: CompressSettings
+    out: Path
+    show: Show
+    watch: Watch
+
+
+def _trained(job: _Job, prepared: Prepared, recipe: Recipe, work: Path) -> Trained:
+    """Return the pruned network: of the density that is known, or the sparsest that loses little enough."""
+    if prepared.density is not None:
+        return train_to(prepared, prepared.density, recipe, job.settings, work, job.watch)
+    val = job.data.split("val")
+    usual = float((job.parent.logits(np.asarray(val.images)).argmax(1) == np.asarray(val.labels)).mean())
+    return search_loss(prepared, usual, recipe, job.settings, work, job.watch)
+
+
+def _written(job: _Job, integers: Integers, trained: Trained, prepared: Prepared) -> Compressed:
+    """Verify and write the file; return what it is."""
+    parent, settings = job.parent, job.settings
+    network, size = integers.quantized.network, BLOCKS[settings.pattern]
+    # too much lost is refused only where that is what was asked for
+    limit = QnzSettings(bits=settings.bits, max_loss=settings.max_loss, qat_epochs=settings.qat_epochs)
+    measure = functools.partial(measure_against, parent, limit, job.show)
+    draft: Draft[QnzFile] = Draft(integers.card, functools.partial(assemble_qnz, network), parse_qnz, measure)
+    written, verified = export_file(lambda: draft, job.out, job.data)
+    densities = network_densities(trained.network)
+    weights = sum(parameter.numel() for parameter in parent.model.parameters())
+    return Compressed(
+        format="qnz",
+        bits=settings.bits,
+        pattern=settings.pattern,
+        density=trained.density,
+        epochs=settings.epochs,
+        qat_epochs=settings.qat_epochs,
+        coded_bytes=coded_bytes(network, verified.file.card.to_json(), size),
+        dense_bytes=4 * weights,
+        speed=round(speed_at(plan_of(trained.network), densities), 3),
+        compared=verified.receipt.compared,
+        layers=layer_sizes(network, size),
+        sensitivity=prepared.sensitivity,
+        points=trained.points,
+        paper=trained.paper,
+        **written._asdict(),
+    )

@@ -1,0 +1,113 @@
+"""What is asked of a compression, and what it came to."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from quicknet.core.errors import ConfigError
+from quicknet.core.lineage import Compared
+from quicknet.core.settings import Settings
+from quicknet.deploy.compress.paper import PaperSizes
+from quicknet.deploy.compress.sensitivity import LayerSensitivity
+from quicknet.deploy.compress.size import LayerSize
+from quicknet.qnz.format import Bits
+
+Pattern = Literal["block", "element"]
+
+_TARGETS = ("density", "target_size", "max_loss", "target_speed")
+
+
+class CompressSettings(Settings, frozen=True, kw_only=True):
+    """How a run becomes a compressed `.qnz`. Exactly one of the first four says how far to go.
+
+    `density` is the share of the pointwise weights to keep, `target_size` the file's bytes,
+    `max_loss` points of top-1 on `val` that may be lost to the run, `target_speed` how many times
+    as fast as the dense file. `pattern`: four neighbouring input channels of an output channel are
+    kept or absent together, or every weight by itself. `epochs` of pruning and fine-tuning with the
+    run as the teacher, then `qat_epochs` of fine-tuning the integers, of the width class `bits`.
+    `step` is that of the integers, in root mean squares of the weights that are left (0: the finest), `rate`
+    what a bit costs (`QatSettings.rate`). `mode` paper adds what Deep Compression's own three steps
+    come to, after an epoch in which shared weights train. `images` of the training split measure the layers'
+    sensitivity.
+    """
+
+    density: float | None = None
+    target_size: int | None = None
+    max_loss: float | None = None
+    target_speed: float | None = None
+    pattern: Pattern = "block"
+    mode: Literal["integers", "paper"] = "integers"
+    epochs: int = 12
+    qat_epochs: float = 2.0
+    bits: Bits = "w5a8"
+    step: float = 0.6
+    rate: float = 0.12
+    lr: float = 0.01
+    batch_size: int = 256
+    images: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be followed."""
+        given = [name for name in _TARGETS if getattr(self, name) is not None]
+        if len(given) != 1:
+            both = " and ".join(f"--{name.replace('_', '-')}" for name in given[:2])
+            what = f"{both} exclude each other" if given else "nothing says how far to compress"
+            raise ConfigError(f"{what}; give one of --target-size, --max-loss, --target-speed and --density")
+        self._check_targets()
+        if not 1 <= self.epochs <= 10_000 or not 0 <= self.qat_epochs <= 1000:
+            raise ConfigError("epochs must lie in 1..10000, qat_epochs in 0..1000")
+        if not 0 <= self.step <= 4 or not 0 <= self.rate <= 100 or not 0 < self.lr <= 10:
+            raise ConfigError("step must lie in 0..4, rate in 0..100, lr in 0..10")
+        if not 16 <= self.images <= 65_536 or not 1 <= self.batch_size <= 65_536 or not 0 <= self.seed < 1 << 63:
+            raise ConfigError("images must lie in 16..65536, batch_size in 1..65536, seed in 0..2^63-1")
+
+    def _check_targets(self) -> None:
+        if self.density is not None and not 0 < self.density <= 1:
+            raise ConfigError(f"--density {self.density} must lie in 0 < x <= 1")
+        if self.target_size is not None and not 1 <= self.target_size <= 1 << 29:
+            raise ConfigError(f"--target-size {self.target_size} must lie in 1..{1 << 29} bytes")
+        if self.max_loss is not None and not 0 <= self.max_loss <= 100:
+            raise ConfigError(f"--max-loss {self.max_loss} must lie in 0..100 points")
+        if self.target_speed is not None and not 1 < self.target_speed <= 100:
+            raise ConfigError(f"--target-speed {self.target_speed} must lie in 1 < x <= 100")
+
+
+class Point(Settings, frozen=True, kw_only=True):
+    """An epoch's end on the way: the share of weights kept then, the file's size that this would come to,
+    the speed, as a multiple of the dense network's, and top-1 on `val` of the network in floating point.
+    """
+
+    epoch: int
+    density: float
+    size_bytes: int
+    speed: float
+    val_accuracy: float
+
+
+class Compressed(Settings, frozen=True, kw_only=True):
+    """What was written. The JSON of `compress --json` is this.
+
+    `size_bytes` is the file's, `coded_bytes` what entropy coding makes of it; `dense_bytes` the size
+    in fp32 of all weights. `speed` is an estimate, as a multiple of the dense network's.
+    """
+
+    path: str
+    format: str
+    bits: str
+    pattern: str
+    density: float
+    epochs: int
+    qat_epochs: float
+    sha256: str
+    weights_sha256: str
+    size_bytes: int
+    coded_bytes: int
+    dense_bytes: int
+    speed: float
+    runtimes: tuple[str, ...]
+    compared: tuple[Compared, ...]
+    layers: tuple[LayerSize, ...]
+    sensitivity: tuple[LayerSensitivity, ...]
+    points: tuple[Point, ...]
+    paper: PaperSizes | None

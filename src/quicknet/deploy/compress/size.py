@@ -1,0 +1,110 @@
+"""How many bytes an integer network takes: as its arrays lie, and at their entropy, layer by layer."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quicknet.core.settings import Settings
+from quicknet.qnz.network import IntegerNetwork, Requantization
+
+_HEADER_BYTES = 600  # of the file: magic, table of four sections, NETW, digests
+
+
+class LayerSize(Settings, frozen=True, kw_only=True):
+    """One layer of the compressed file.
+
+    `kept` of `weights` are there. A kept weight takes `bits` and its place `index_bits`, as they lie
+    (8, and a bit for each block) and coded (`coded_bits`, `coded_index_bits`: entropy of order 0 within
+    the layer). `bytes_coded` is the layer's share of the file, its biases and multipliers included.
+    """
+
+    name: str
+    weights: int
+    kept: int
+    bits: float
+    index_bits: float
+    coded_bits: float
+    coded_index_bits: float
+    bytes_coded: int
+
+
+def entropy(values: NDArray[np.generic]) -> float:
+    """Return the entropy of order 0 of an array's values, in bits a value; 0 for an empty one.
+
+    >>> entropy(np.array([1, 2, 3, 3]))
+    1.5
+    """
+    counts = np.unique(values, return_counts=True)[1]
+    share = counts / max(1, counts.sum())
+    return float(-(share * np.log2(share)).sum()) if len(share) > 1 else 0.0
+
+
+def blocks_kept(weight: NDArray[np.int8], size: int) -> NDArray[np.bool_]:
+    """Return which blocks (O, K / size) of a pointwise layer's weights (O, K) hold anything but zeros."""
+    padded = np.pad(weight, ((0, 0), (0, -weight.shape[1] % size)))
+    kept: NDArray[np.bool_] = (padded.reshape(len(weight), -1, size) != 0).any(2)
+    return kept
+
+
+def layer_sizes(network: IntegerNetwork, block: int) -> tuple[LayerSize, ...]:
+    """Return every layer's size, in the order of the network; `block` input channels are kept or absent together."""
+    return tuple(_layers(network, block))
+
+
+def coded_bytes(network: IntegerNetwork, card_json: str, block: int) -> int:
+    """Return how long the file with these numbers and this card is, entropy-coded."""
+    card = len(zlib.compress(card_json.encode(), 9))
+    return _HEADER_BYTES + card + sum(layer.bytes_coded for layer in layer_sizes(network, block))
+
+
+def _layers(network: IntegerNetwork, size: int) -> Iterator[LayerSize]:
+    stem = network.stem
+    yield _dense("stem", stem.weight, stem.bias, *_multipliers(stem.output))
+    for index, layer in enumerate(network.blocks):
+        yield _dense(f"blocks.{index}.depthwise", layer.depthwise, layer.multiplier)
+        kept = blocks_kept(layer.weight, size)
+        yield _pointwise(f"blocks.{index}.pointwise", layer.weight, kept, layer.bias, *_multipliers(layer.output))
+    yield _dense("classifier", network.weight, network.bias)
+
+
+def _multipliers(output: Requantization) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    return output.positive, output.negative
+
+
+def _dense(name: str, weight: NDArray[np.generic], *others: NDArray[np.generic]) -> LayerSize:
+    coded = min(entropy(weight), 8.0 * weight.itemsize)
+    extra = sum(array.nbytes for array in others)
+    return LayerSize(
+        name=name,
+        weights=weight.size,
+        kept=weight.size,
+        bits=8.0 * weight.itemsize,
+        index_bits=0.0,
+        coded_bits=coded,
+        coded_index_bits=0.0,
+        bytes_coded=round(coded * weight.size / 8) + extra,
+    )
+
+
+def _pointwise(
+    name: str, weight: NDArray[np.int8], blocks: NDArray[np.bool_], *others: NDArray[np.generic]
+) -> LayerSize:
+    kept = np.repeat(blocks, -(-weight.shape[1] // blocks.shape[1]), 1)[:, : weight.shape[1]]
+    values = weight[kept]
+    count, places = max(1, len(values)), blocks.size
+    coded, index = entropy(values), entropy(blocks) * places / count
+    extra = sum(array.nbytes for array in others)
+    return LayerSize(
+        name=name,
+        weights=weight.size,
+        kept=len(values),
+        bits=8.0,
+        index_bits=places / count,
+        coded_bits=coded,
+        coded_index_bits=index,
+        bytes_coded=round((coded + index) * len(values) / 8) + extra,
+    )
