@@ -182,8 +182,8 @@ def _print(compressed: Compressed) -> None:
 
     click.echo(f"{shown(compressed.path)}  {compressed.size_bytes:,} bytes, sha256 {compressed.sha256}")
     click.echo(
-        f"coded {compressed.coded_bytes:,} bytes, {compressed.dense_bytes / compressed.coded_bytes:.1f} times smaller "
-        f"than in fp32; {100 * compressed.density:.1f}% of the pointwise weights kept; "
+        f"{compressed.dense_bytes / compressed.size_bytes:.1f} times smaller than in fp32; "
+        f"{100 * compressed.density:.1f}% of the pointwise weights kept; "
         f"about {compressed.speed:.2f} times as fast as dense"
     )
     for row in compressed.compared:

@@ -307,7 +307,6 @@ _COMPRESSED = _record(
     density=_number("Share of the pointwise weights that is kept, 0..1."),
     epochs=_integer("Epochs of pruning."),
     qat_epochs=_number("Epochs of fine-tuning the integers."),
-    coded_bytes=_integer("Bytes of the file, entropy-coded."),
     dense_bytes=_integer("Bytes of all weights in fp32."),
     speed=_number("Speed as a multiple of the dense network's, estimated."),
     compared=_list("One entry for val, and one for test where there is one.", _COMPARED),

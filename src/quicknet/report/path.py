@@ -30,9 +30,9 @@ def _head(title: str, compressed: Mapping[str, Any]) -> str:
         f"{100 * row['top1']:.2f}% on {html.escape(row['split'])} ({row['lost_points']:+.2f} points lost)"
         for row in compressed["compared"]
     )
-    times = compressed["dense_bytes"] / compressed["coded_bytes"]
+    times = compressed["dense_bytes"] / compressed["size_bytes"]
     return (
-        f"<h1>{html.escape(title)}</h1><p>{accuracies}; {compressed['coded_bytes']:,} bytes coded, {times:.1f} times "
+        f"<h1>{html.escape(title)}</h1><p>{accuracies}; {compressed['size_bytes']:,} bytes, {times:.1f} times "
         f"smaller than in fp32; {100 * compressed['density']:.1f}% of the pointwise weights; about "
         f"{compressed['speed']:.2f} times as fast as dense.</p>"
     )

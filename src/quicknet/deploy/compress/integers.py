@@ -17,7 +17,6 @@ from quicknet.deploy.compress.path import Trained
 from quicknet.deploy.compress.prepare import Prepared, network_densities, plan_of
 from quicknet.deploy.compress.sensitivity import LayerSensitivity
 from quicknet.deploy.compress.settings import CompressSettings
-from quicknet.deploy.compress.size import coded_bytes
 from quicknet.deploy.fold import fold
 from quicknet.deploy.pipeline import exported_card, parents_vectors, split_settings_of
 from quicknet.deploy.qnz import (
@@ -31,9 +30,10 @@ from quicknet.deploy.qnz import (
 from quicknet.deploy.quantize import Lesson, QatSettings, Quantized, fine_tune, quantize
 from quicknet.deploy.quantize.qat import Show
 from quicknet.deploy.quantize.student import Student
+from quicknet.qnz.file import Coding, assemble_qnz
 from quicknet.training.checkpoint import TorchClassifier
-from quicknet.training.prune import BLOCKS
 
+CODING: Coding = "contexts"
 _STEPS = (0.3, 1.6)  # of a layer's step to that of all, at most
 
 
@@ -138,6 +138,4 @@ def fitting(quantized: Quantized, card: Card, settings: CompressSettings) -> Qua
 
 def file_bytes(quantized: Quantized, card: Card, settings: CompressSettings) -> int:
     """Return how long the coded file of a network is."""
-    return coded_bytes(
-        quantized.network, integer_card(card, quantized, settings.bits).to_json(), BLOCKS[settings.pattern]
-    )
+    return len(assemble_qnz(quantized.network, integer_card(card, quantized, settings.bits), CODING))

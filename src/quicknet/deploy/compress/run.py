@@ -19,13 +19,13 @@ from quicknet.core.card import require_run_folder
 from quicknet.core.errors import CheckpointError, ToolError
 from quicknet.core.files import folder_lock, read_json, write_atomically
 from quicknet.data import Dataset
-from quicknet.deploy.compress.integers import Integers, make_integers
+from quicknet.deploy.compress.integers import CODING, Integers, make_integers
 from quicknet.deploy.compress.paper import paper_sizes
 from quicknet.deploy.compress.path import Trained, Watch, search_loss, share, train_to
 from quicknet.deploy.compress.predict import speed_at
 from quicknet.deploy.compress.prepare import Prepared, network_densities, plan_of, prepare
 from quicknet.deploy.compress.settings import Compressed, CompressSettings
-from quicknet.deploy.compress.size import coded_bytes, layer_sizes
+from quicknet.deploy.compress.size import layer_sizes
 from quicknet.deploy.fold import fold
 from quicknet.deploy.pipeline import Draft, export_file, split_settings_of
 from quicknet.deploy.qnz import QnzSettings, measure_against, silent
@@ -166,7 +166,9 @@ def _written(job: _Job, integers: Integers, trained: Trained, prepared: Prepared
     # too much lost is refused only where that is what was asked for
     limit = QnzSettings(bits=settings.bits, max_loss=settings.max_loss, qat_epochs=settings.qat_epochs)
     measure = functools.partial(measure_against, parent, limit, job.show)
-    draft: Draft[QnzFile] = Draft(integers.card, functools.partial(assemble_qnz, network), parse_qnz, measure)
+    draft: Draft[QnzFile] = Draft(
+        integers.card, functools.partial(assemble_qnz, network, coding=CODING), parse_qnz, measure
+    )
     written, verified = export_file(lambda: draft, job.out, job.data)
     densities = network_densities(trained.network)
     weights = sum(parameter.numel() for parameter in parent.model.parameters())
@@ -177,7 +179,6 @@ def _written(job: _Job, integers: Integers, trained: Trained, prepared: Prepared
         density=trained.density,
         epochs=settings.epochs,
         qat_epochs=settings.qat_epochs,
-        coded_bytes=coded_bytes(network, verified.file.card.to_json(), size),
         dense_bytes=4 * weights,
         speed=round(speed_at(plan_of(trained.network), densities), 3),
         compared=verified.receipt.compared,

@@ -88,8 +88,7 @@ class Point(Settings, frozen=True, kw_only=True):
 class Compressed(Settings, frozen=True, kw_only=True):
     """What was written. The JSON of `compress --json` is this.
 
-    `size_bytes` is the file's, `coded_bytes` what entropy coding makes of it; `dense_bytes` the size
-    in fp32 of all weights. `speed` is an estimate, as a multiple of the dense network's.
+    `dense_bytes` is the size of all weights in fp32. `speed` is an estimate, as a multiple of the dense network's.
     """
 
     path: str
@@ -102,7 +101,6 @@ class Compressed(Settings, frozen=True, kw_only=True):
     sha256: str
     weights_sha256: str
     size_bytes: int
-    coded_bytes: int
     dense_bytes: int
     speed: float
     runtimes: tuple[str, ...]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,8 +9,6 @@ from numpy.typing import NDArray
 
 from quicknet.core.settings import Settings
 from quicknet.qnz.network import IntegerNetwork, Requantization
-
-_HEADER_BYTES = 600  # of the file: magic, table of four sections, NETW, digests
 
 
 class LayerSize(Settings, frozen=True, kw_only=True):
@@ -53,12 +50,6 @@ def blocks_kept(weight: NDArray[np.int8], size: int) -> NDArray[np.bool_]:
 def layer_sizes(network: IntegerNetwork, block: int) -> tuple[LayerSize, ...]:
     """Return every layer's size, in the order of the network; `block` input channels are kept or absent together."""
     return tuple(_layers(network, block))
-
-
-def coded_bytes(network: IntegerNetwork, card_json: str, block: int) -> int:
-    """Return how long the file with these numbers and this card is, entropy-coded."""
-    card = len(zlib.compress(card_json.encode(), 9))
-    return _HEADER_BYTES + card + sum(layer.bytes_coded for layer in layer_sizes(network, block))
 
 
 def _layers(network: IntegerNetwork, size: int) -> Iterator[LayerSize]:
