@@ -18,6 +18,7 @@ from networks import Block, network_card, pruned, random_network
 from quicknet import engine
 from quicknet.core.errors import FormatError
 from quicknet.qnz.coding import encode
+from quicknet.qnz.coding.model import LENGTHS
 from quicknet.qnz.coding.sinks import AdaptiveSink, PlainSink
 from quicknet.qnz.container import pack_sections, read_sections
 from quicknet.qnz.encoding import encode_coded, encode_network
@@ -216,7 +217,7 @@ def lengths_first(coding: int, lengths: list[int]) -> bytes:
     for length in lengths:
         node = 1
         for bit in reversed(range(LENGTH_BITS)):
-            sink.decide(encode.LENGTHS + (before << LENGTH_BITS) + node, length >> bit & 1)
+            sink.decide(LENGTHS + (before << LENGTH_BITS) + node, length >> bit & 1)
             node = 2 * node + (length >> bit & 1)
         before = length
     sink.plain(0, 2000)
@@ -244,7 +245,8 @@ def test_a_prefix_code_that_is_none(
 def test_numbers_that_do_not_fit_their_type(coding: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The alphabets hold one length more than the largest positive number has."""
     for field, value in (("bias", 1 << 31), ("bias", -(1 << 31) - 1), ("weight", 32768)):
-        classes = replace(NETWORK, **{field: np.full_like(getattr(NETWORK, field), value, dtype=np.int64)})
+        changed: dict[str, Any] = {field: np.full_like(getattr(NETWORK, field), value, dtype=np.int64)}
+        classes = replace(NETWORK, **changed)
         writer = encode._Writer(classes, coding)
         writer.write(classes)
         code = CODE_HEADER.pack(coding, b"") + writer.sink.finish()
