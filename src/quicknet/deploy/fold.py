@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import cast
 
@@ -30,6 +31,7 @@ from quicknet.deploy.graph import (
     ranks,
     unused_name,
 )
+from quicknet.deploy.parallel import summed
 from quicknet.deploy.rules import Draft, Norm, array, ruled
 from quicknet.models.network import Network
 from quicknet.models.topology import Step, topology
@@ -46,7 +48,7 @@ def fold(model: Network, spec: PreprocessSpec) -> Folded:
     channels = model.config.in_channels
     if channels != spec.channels:
         raise ConfigError(f"the network takes {channels} channels, the card's mode {spec.mode} gives {spec.channels}")
-    nodes = _needed(_joined(_drafted(model)))
+    nodes = _needed(_joined(summed(_joined(_drafted(model)))))
     if not nodes or ranks(nodes)[nodes[-1].name] != 2:
         raise ConfigError(f"{type(model).__name__} cannot be exported: it does not end in logits (N, classes)")
     scale = 1 / (255 * np.array(spec.std, np.float64))
@@ -152,8 +154,9 @@ def _module_name(path: str, kind: str) -> str:
 # --- what goes into the layer before it -----------------------------------------------------
 
 
-def _joined(drafts: list[Draft]) -> tuple[Node, ...]:
+def _joined(drafts: Iterable[Draft]) -> tuple[Node, ...]:
     """Return the nodes, each norm and activation in the convolution before it where nothing else takes its output."""
+    drafts = [*drafts]
     takers = Counter(name for draft in drafts for name in draft.inputs)
     nodes: dict[str, Node] = {}
     inside: dict[str, str] = {}  # what went into another node → that node

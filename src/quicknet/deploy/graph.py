@@ -40,7 +40,10 @@ class Conv:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The largest value, or the average, of windows, in which zeros of the padding count where `counts_padding`."""
+    """The largest value, or the average, of windows, in which zeros of the padding count where `counts_padding`.
+
+    The last window may hang over the edge where it is `ceil`.
+    """
 
     name: str
     inputs: tuple[str, ...]
@@ -49,6 +52,7 @@ class Pool:
     padding: int = 0
     kind: Literal["max", "average"] = "max"
     counts_padding: bool = True
+    ceil: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class Activation:
     name: str
     inputs: tuple[str, ...]
     slope: Array | None
-    kind: Literal["slope", "silu", "gelu"] = "slope"
+    kind: Literal["slope", "silu", "gelu", "relu6", "tanh"] = "slope"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,55 @@ class Sum:
 
 
 @dataclass(frozen=True, slots=True)
+class Maximum:
+    """The larger of two values."""
+
+    name: str
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A value times a number."""
+
+    name: str
+    inputs: tuple[str, ...]
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """A map's channels by their indices, in that order."""
+
+    name: str
+    inputs: tuple[str, ...]
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Regions:
+    """The largest value of each region: of rows, then columns, the bounds; both ends of a region count."""
+
+    name: str
+    inputs: tuple[str, ...]
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseNorm:
+    """x / (k + alpha * mean of squares) ** beta, the mean over `size` channels, or `size` x `size` pixels."""
+
+    name: str
+    inputs: tuple[str, ...]
+    size: int
+    alpha: float
+    beta: float
+    k: float
+    over: Literal["channels", "pixels"]
+
+
+@dataclass(frozen=True, slots=True)
 class Concat:
     """Maps side by side, channel after channel."""
 
@@ -104,7 +157,22 @@ class Linear:
     bias: Array | None
 
 
-Node = Conv | Pool | Activation | Average | Flatten | Sum | Concat | Linear
+Node = (
+    Conv
+    | Pool
+    | Activation
+    | Average
+    | Flatten
+    | Sum
+    | Maximum
+    | Scale
+    | Select
+    | Regions
+    | ResponseNorm
+    | Concat
+    | Linear
+)
+_OF_MAPS = (Conv, Pool, Average, Select, Regions, ResponseNorm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +205,8 @@ def ranks(nodes: tuple[Node, ...]) -> dict[str, int]:
     rank = {IMAGE: 4}
     for node in nodes:
         taken = [rank[name] for name in node.inputs]
-        expected = {2} if isinstance(node, Linear) else {4} if isinstance(node, Conv | Pool | Average) else {2, 4}
-        if not set(taken) <= expected or (isinstance(node, Concat | Sum) and len(set(taken)) > 1):
+        expected = {2} if isinstance(node, Linear) else {4} if isinstance(node, _OF_MAPS) else {2, 4}
+        if not set(taken) <= expected or (isinstance(node, Concat | Sum | Maximum) and len(set(taken)) > 1):
             raise ConfigError(f"{node.name} cannot be exported: no rule folds it for inputs of {taken} dimensions")
         flat = isinstance(node, Flatten) or (isinstance(node, Average) and not node.sides)
         rank[node.name] = 2 if flat else taken[0]
@@ -180,7 +248,7 @@ def chain(net: Folded) -> Chain:
 
 
 def _halves(pool: Pool) -> bool:
-    return (pool.kind, pool.kernel, pool.stride, pool.padding) == ("max", 2, 2, 0)
+    return (pool.kind, pool.kernel, pool.stride, pool.padding, pool.ceil) == ("max", 2, 2, 0, False)
 
 
 def _unchained(reason: str) -> ConfigError:

@@ -27,12 +27,18 @@ from quicknet.deploy.graph import (
     Flatten,
     Folded,
     Linear,
+    Maximum,
     Node,
     Pool,
+    Regions,
+    ResponseNorm,
+    Scale,
+    Select,
     Sum,
     ranks,
     unused_name,
 )
+from quicknet.models.zoo.fractional import region_pixels
 from quicknet.onnx.file import CARD_KEY, DIGEST_KEY
 
 # Old on purpose: ONNX Runtime reads them from 1.12 on (July 2022).
@@ -109,7 +115,7 @@ def _node(made: Nodes, node: Node, inputs: list[str], form: Form, rank: int) -> 
         case Pool():
             return _pool(made, inputs, node)
         case Activation(slope=None):
-            return (_silu if node.kind == "silu" else _gelu)(made, inputs[0], node.name)
+            return _ACTIVATIONS[node.kind](made, inputs[0], node.name)
         case Activation():
             return _slope(made, inputs[0], node.name, node.slope, form, rank)
         case Average():
@@ -120,6 +126,17 @@ def _node(made: Nodes, node: Node, inputs: list[str], form: Form, rank: int) -> 
             return made.node("Flatten", inputs, node.name, axis=1)
         case Sum():
             return made.node("Add", inputs, node.name)
+        case Maximum():
+            return made.node("Max", inputs, node.name)
+        case Scale():
+            return made.node("Mul", [*inputs, made.constant(f"{node.name}.factor", np.array(node.factor))], node.name)
+        case Select():
+            return _taken(made, inputs[0], node.name, node.indices, 1)
+        case Regions():
+            rows = _largest(made, inputs[0], f"{node.name}.rows", node.rows, 2)
+            return _largest(made, rows, f"{node.name}.columns", node.columns, 3)
+        case ResponseNorm():
+            return _response_norm(made, inputs[0], node)
         case Concat():
             return made.node("Concat", inputs, node.name, axis=1)
         case Linear():
@@ -130,6 +147,8 @@ def _pool(made: Nodes, inputs: list[str], pool: Pool) -> str:
     attributes: dict[str, Any] = {"kernel_shape": [pool.kernel] * 2, "strides": [pool.stride] * 2}
     if pool.padding:
         attributes["pads"] = [pool.padding] * 4
+    if pool.ceil:
+        attributes["ceil_mode"] = 1
     if pool.kind == "max":
         return made.node("MaxPool", inputs, pool.name, **attributes)
     return made.node("AveragePool", inputs, pool.name, count_include_pad=int(pool.counts_padding), **attributes)
@@ -190,6 +209,42 @@ def _gelu(made: Nodes, x: str, name: str) -> str:
     share = made.node("Add", [error, made.constant(f"{name}.one", np.array(1.0))], f"{name}.share")
     half = made.node("Mul", [x, made.constant(f"{name}.half", np.array(0.5))], f"{name}.half_x")
     return made.node("Mul", [half, share], f"{name}.gelu")
+
+
+def _relu6(made: Nodes, x: str, name: str) -> str:
+    """Add min(max(x, 0), 6)."""
+    bounds = [made.constant(f"{name}.least", np.array(0.0)), made.constant(f"{name}.most", np.array(6.0))]
+    return made.node("Clip", [x, *bounds], f"{name}.relu6")
+
+
+def _tanh(made: Nodes, x: str, name: str) -> str:
+    return made.node("Tanh", [x], f"{name}.tanh")
+
+
+_ACTIVATIONS = {"silu": _silu, "gelu": _gelu, "relu6": _relu6, "tanh": _tanh}
+
+
+def _taken(made: Nodes, x: str, name: str, indices: tuple[int, ...], axis: int) -> str:
+    """Add what lies at `indices` along an axis."""
+    return made.node("Gather", [x, made.exact(f"{name}.indices", np.array(indices, "<i8"))], name, axis=axis)
+
+
+def _largest(made: Nodes, x: str, name: str, bounds: tuple[int, ...], axis: int) -> str:
+    """Add the largest value of each region along an axis: its first, its second and its last."""
+    parts = [_taken(made, x, f"{name}.part", indices, axis) for indices in region_pixels(bounds)]
+    return made.node("Max", parts, name)
+
+
+def _response_norm(made: Nodes, x: str, norm: ResponseNorm) -> str:
+    if norm.over == "channels":
+        return made.node("LRN", [x], norm.name, size=norm.size, alpha=norm.alpha, beta=norm.beta, bias=norm.k)
+    name = norm.name
+    sides = {"kernel_shape": [norm.size] * 2, "strides": [1, 1], "pads": [norm.size // 2] * 4, "count_include_pad": 1}
+    mean = made.node("AveragePool", [made.node("Mul", [x, x], f"{name}.squares")], f"{name}.mean", **sides)
+    scaled = made.node("Mul", [mean, made.constant(f"{name}.alpha", np.array(norm.alpha))], f"{name}.scaled")
+    sums = made.node("Add", [scaled, made.constant(f"{name}.k", np.array(norm.k))], f"{name}.sum")
+    power = made.node("Pow", [sums, made.constant(f"{name}.beta", np.array(norm.beta))], f"{name}.power")
+    return made.node("Div", [x, power], name)
 
 
 def _scaled(made: Nodes, x: str, name: str, factor: Array) -> str:

@@ -14,10 +14,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quicknet.core.errors import ConfigError
-from quicknet.deploy.graph import Activation, Array, Average, Concat, Conv, Flatten, Linear, Node, Pool, Sum
+from quicknet.deploy.graph import (
+    Activation,
+    Array,
+    Average,
+    Concat,
+    Conv,
+    Flatten,
+    Linear,
+    Maximum,
+    Node,
+    Pool,
+    Regions,
+    ResponseNorm,
+    Scale,
+    Select,
+    Sum,
+)
 from quicknet.models.dropout import Dropout
 from quicknet.models.norm import BatchNorm2d
 from quicknet.models.topology import Step
+from quicknet.models.zoo import blocks
+from quicknet.models.zoo.fractional import Bounds, fractional_max_pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +119,14 @@ def _silu(inplace: bool = False) -> Activation:
     return Activation("", (), None, "silu")
 
 
+def _relu6(inplace: bool = False) -> Activation:
+    return Activation("", (), None, "relu6")
+
+
+def _tanh() -> Activation:
+    return Activation("", (), None, "tanh")
+
+
 def _gelu(approximate: str = "none") -> Activation:
     if approximate != "none":
         raise _NoRule(f"approximate={approximate}")
@@ -115,10 +141,10 @@ def _max_pool(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Pool:
-    if _side(dilation) != 1 or ceil_mode or return_indices:
-        raise _NoRule("dilation, ceil_mode or return_indices")
+    if _side(dilation) != 1 or return_indices or (ceil_mode and _side(padding)):
+        raise _NoRule("dilation, ceil_mode with padding, or return_indices")
     kernel = _side(kernel_size)
-    return Pool("", (), kernel, kernel if not stride else _side(stride), _side(padding))
+    return Pool("", (), kernel, kernel if not stride else _side(stride), _side(padding), ceil=ceil_mode)
 
 
 def _average_pool(
@@ -161,6 +187,40 @@ def _sum() -> Sum:
     return Sum("", ())
 
 
+def _maximum() -> Maximum:
+    return Maximum("", ())
+
+
+def _product(factor: Any) -> Scale:
+    if type(factor) not in (int, float):
+        raise _NoRule(f"times {factor}; a number folds")
+    return Scale("", (), float(factor))
+
+
+def _channels(index: Any) -> Select:
+    """Of `x[:, first:end]`, with both ends."""
+    every, part = index if isinstance(index, tuple) and len(index) == 2 else (None, None)
+    if every != slice(None) or not isinstance(part, slice) or part.step is not None:
+        raise _NoRule(f"[{index}]; [:, first:end] folds")
+    if type(part.start) is not int or type(part.stop) is not int or not 0 <= part.start < part.stop:
+        raise _NoRule(f"[{index}]; [:, first:end] folds")
+    return Select("", (), tuple(range(part.start, part.stop)))
+
+
+def _regions(rows: Bounds, columns: Bounds) -> Regions:
+    return Regions("", (), rows, columns)
+
+
+def _response_norm(norm: nn.LocalResponseNorm) -> ResponseNorm:
+    if norm.size % 2 == 0:
+        raise _NoRule(f"over {norm.size} channels; an odd number folds")
+    return ResponseNorm("", (), norm.size, norm.alpha, norm.beta, norm.k, "channels")
+
+
+def _within_norm(norm: blocks.WithinNorm) -> ResponseNorm:
+    return ResponseNorm("", (), norm.size, norm.alpha, norm.beta, 1.0, "pixels")
+
+
 def _concat(dim: int = 0) -> Concat:
     if dim != 1:
         raise _NoRule(f"along dimension {dim}; 1, the channels, folds")
@@ -191,6 +251,8 @@ _MODULES: dict[type, Callable[[Any], Draft | None]] = {
     nn.LeakyReLU: lambda act: _leaky_relu(act.negative_slope),
     nn.ReLU: lambda _: _relu(),
     nn.SiLU: lambda _: _silu(),
+    nn.ReLU6: lambda _: _relu6(),
+    nn.Tanh: lambda _: _tanh(),
     nn.GELU: lambda act: _gelu(act.approximate),
     nn.MaxPool2d: lambda pool: _max_pool(
         pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, pool.return_indices
@@ -199,6 +261,9 @@ _MODULES: dict[type, Callable[[Any], Draft | None]] = {
         pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode, pool.count_include_pad, pool.divisor_override
     ),
     nn.AdaptiveAvgPool2d: lambda pool: _adaptive_average(pool.output_size),
+    nn.LocalResponseNorm: _response_norm,
+    blocks.WithinNorm: _within_norm,
+    **dict.fromkeys((blocks.Select, blocks.Shuffle), lambda part: Select("", (), part.indices)),
     nn.Flatten: lambda flatten: _flatten(flatten.start_dim, flatten.end_dim),
     Dropout: _nothing,
     nn.Dropout: _nothing,
@@ -213,11 +278,17 @@ _FUNCTIONS: dict[Any, tuple[Callable[..., Draft | None], range]] = {
     F.leaky_relu: (_leaky_relu, _ONE),
     F.silu: (_silu, _ONE),
     F.gelu: (_gelu, _ONE),
+    F.relu6: (_relu6, _ONE),
+    **dict.fromkeys((torch.tanh, "tanh"), (_tanh, _ONE)),
     **dict.fromkeys((F.max_pool2d, torch.max_pool2d), (_max_pool, _ONE)),
     F.avg_pool2d: (_average_pool, _ONE),
     F.adaptive_avg_pool2d: (_adaptive_average, _ONE),
     **dict.fromkeys((torch.mean, "mean"), (_mean, _ONE)),
     **dict.fromkeys((operator.add, operator.iadd, torch.add, "add"), (_sum, _TWO)),
+    torch.maximum: (_maximum, _TWO),
+    operator.mul: (_product, _ONE),
+    operator.getitem: (_channels, _ONE),
+    fractional_max_pool: (_regions, _ONE),
     **dict.fromkeys((torch.cat, torch.concat), (_concat, _SOME)),
     **dict.fromkeys((torch.flatten, "flatten"), (_flatten, _ONE)),
     F.dropout: (_dropout, _ONE),

@@ -12,7 +12,7 @@ from quicknet.models.norm import BatchNorm2d
 
 
 def start_convolutions(network: nn.Module, slope: float) -> None:
-    """Draw every convolution from He's normal for a rectifier of that negative slope, by its fan out.
+    """Draw every convolution from He's normal for a rectifier of that negative slope, by its fan out; biases are 0.
 
     A depthwise filter's fan out is its own k*k taps; nn.init.kaiming_normal_ would take channels
     times that. Source: He et al. 2015 (arXiv:1502.01852) §2.2.
@@ -21,6 +21,8 @@ def start_convolutions(network: nn.Module, slope: float) -> None:
         if isinstance(module, nn.Conv2d):
             fan_out = module.out_channels // module.groups * math.prod(module.kernel_size)
             nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / (1 + slope**2) / fan_out))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def make_activation(config: QuickNetConfig, channels: int) -> nn.Module:

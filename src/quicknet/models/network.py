@@ -16,6 +16,8 @@ class Network(nn.Module, ABC):
 
     A network makes its feature layers, then calls `add_head`, and says in `forward_features`
     what is done with them. `feature_info` lists its stages: channels and reduction of the side.
+    `num_features` is what the classifier takes: the channels of the last map, unless the network
+    has a `forward_head` of its own.
     """
 
     config: NetworkConfig

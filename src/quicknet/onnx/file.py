@@ -35,8 +35,8 @@ _IR_VERSIONS = range(3, 12)
 # random number or a size that the data decide (a Reshape keeps the number of values).
 OPERATORS = frozenset(
     {"Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Conv", "DequantizeLinear", "Div"}
-    | {"Erf", "Flatten", "Gemm", "GlobalAveragePool", "Identity", "LeakyRelu", "MatMul", "Max", "MaxPool", "Mul"}
-    | {"PRelu", "QuantizeLinear", "Relu", "Reshape", "Sigmoid", "Sub", "Transpose"}
+    | {"Erf", "Flatten", "Gather", "Gemm", "GlobalAveragePool", "Identity", "LRN", "LeakyRelu", "MatMul", "Max"}
+    | {"MaxPool", "Mul", "PRelu", "Pow", "QuantizeLinear", "Relu", "Reshape", "Sigmoid", "Sub", "Tanh", "Transpose"}
 )
 _ITEM_BYTES = {1: 4, 2: 1, 3: 1, 5: 2, 6: 4, 7: 8, 10: 2, 11: 8, 12: 4}  # TensorProto.DataType → bytes
 _FLOAT, _UINT8 = 1, 2
@@ -291,13 +291,15 @@ class _Walk:
 
     def _check_attribute(self, attribute: Buffer) -> None:
         """AttributeProto: numbers, strings, and in `t` 5 one tensor; no subgraphs, no lists of tensors."""
+        window, largest = False, 0
         for number, value in self.fields(attribute):
             match number:
-                case 1 | 2 | 4 | 7 | 9 | 13 | 20:  # name, f, s, floats, strings, documentation, type
+                case 1:
+                    window = _text(value) == "size"  # of an LRN, which adds that many channels around a map
+                case 2 | 4 | 7 | 9 | 13 | 20:  # f, s, floats, strings, documentation, type
                     pass
                 case 3:  # i: a group count, a data type, an axis
-                    if abs(_number(value)) > _LIMIT_DIMENSION:
-                        raise _Broken("a node has an attribute that is far too large")
+                    largest = max(largest, abs(_number(value)))
                 case 8:  # ints: kernels, strides, paddings, permutations
                     if any(abs(entry) > _LIMIT_ATTRIBUTE for entry in _numbers(value)):
                         raise _Broken(f"a node has an attribute over {_LIMIT_ATTRIBUTE}")
@@ -305,6 +307,8 @@ class _Walk:
                     self._check_tensor(_bytes(value))
                 case _:
                     raise _Broken(f"a node has an attribute (field {number}) that QuickNet does not run")
+        if largest > (_LIMIT_ATTRIBUTE if window else _LIMIT_DIMENSION):
+            raise _Broken("a node has an attribute that is far too large")
 
     def _check_tensor(self, tensor: Buffer) -> None:
         """TensorProto: dims 1, data_type 2, name 8, raw_data 9; external data (13, 14) is refused."""

@@ -1,0 +1,1 @@
+"""Networks beside QuickNet: its rivals and its teachers, one file each."""

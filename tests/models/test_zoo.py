@@ -1,0 +1,149 @@
+"""The published networks have the published counts, take every size that they can, and refuse the others."""
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from narrowed import narrow
+from quicknet.core.errors import ConfigError
+from quicknet.core.settings import from_mapping
+from quicknet.models.costs import count_costs
+from quicknet.models.registry import MODELS, base_config, create_model
+
+COUNTS = {  # name: (parameters, multiply-adds), each at its own image size; beside it what is published
+    "darknet": (7_319_416, 354_181_120),
+    "darknet_32": (6_304_666, 103_081_984),
+    "wide_resnet_28_10": (36_479_194, 5_243_328_768),  # 36.5 M, 5.2 G
+    "wide_resnet_16_8": (10_961_370, 1_548_145_664),  # 11.0 M, 1.55 G
+    "speedy": (9_965_450, 496_711_424),
+    "speedy_s": (3_190_490, 160_651_552),
+    "resnet_20": (269_722, 40_551_040),  # 0.27 M
+    "resnet_56": (853_018, 125_485_696),  # 0.85 M
+    "resnet_50": (25_557_032, 3_857_973_248),  # 3.8 G
+    "mobilenet_v1": (4_231_976, 568_740_352),  # 4.2 M, 569 M
+    "mobilenet_v2_x1": (2_236_682, 87_976_448),  # 2.24 M, 88 M
+    "mobilenet_v2_x05": (700_490, 27_969_024),  # 0.70 M, 28 M
+    "shufflenet_v2_x1": (1_263_854, 45_002_112),  # 1.26 M, 45 M
+    "shufflenet_v2_x05": (352_042, 10_902_016),  # 0.35 M, 11 M
+    "squeezenet": (1_235_496, 263_135_936),  # 1.24 M; its 352 M without 168/169 of the classifier's
+    "vgg_16": (15_249_354, 313_725_952),  # 15.25 M, 314 M
+    "all_cnn_c": (1_369_738, 270_731_136),  # about 1.4 M
+    "nin": (966_986, 222_365_568),  # 0.97 M
+    "lenet_5": (60_850, 328_096),  # 60,000, and 850 of the classifier
+    "alexnet": (60_965_224, 724_406_816),  # 60 M
+    "alexnet_cifar": (89_578, 12_298_240),
+    "densenet_bc_100_12": (769_162, 287_929_692),  # 0.8 M
+    "googlenet": (6_998_552, 1_582_671_872),  # about 7 M, 1.5 G
+    "xception": (22_855_952, 8_357_403_496),  # 22,855,952
+    "repvgg_a0": (7_840_874, 489_075_200),  # 7.84 M, 489 M
+    "repvgg_a0_folded": (7_041_194, 440_168_960),
+    "maxout": (16_247_830, 732_290_696),
+    "factorized": (328_714, 51_816_960),
+    "fractional": (78_912_970, 14_843_353_280),
+    "fractional_s": (269_002, 12_973_408),
+}
+
+
+def test_no_network_of_the_zoo_is_left_out() -> None:
+    assert {name for name, path in MODELS.items() if ".zoo." in path} == {*COUNTS}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_counts_are_the_published_ones_and_multiply_adds_half_of_torchs_own(name: str) -> None:
+    with FlopCounterMode(display=False) as flops:
+        costs = count_costs(functools.partial(create_model, name))
+    assert (costs.parameters, costs.macs) == COUNTS[name]
+    assert 2 * costs.macs == flops.get_total_flops()
+    assert sum(layer.parameters for layer in costs.layers) == costs.parameters
+    assert len({layer.name for layer in costs.layers}) == len(costs.layers)
+
+
+# name: the least size it takes
+LEAST = {"alexnet": 63, "vgg_16": 32, "lenet_5": 32, "squeezenet": 17, "googlenet": 31}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_any_size_from_the_least_is_taken_and_smaller_ones_are_refused(name: str) -> None:
+    least = LEAST.get(name, 16)
+    for size in (least, least + 1, 71):
+        model: Any = create_model(name, **narrow(name, image_size=size, num_classes=3)).eval()
+        x = torch.randn(1, model.config.in_channels, size, size)
+        assert model(x).isfinite().all()
+    if least > 16:
+        with pytest.raises(ConfigError, match=f"image size {least - 1} is too small: this network needs at least"):
+            create_model(name, image_size=least - 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "words"),
+    [
+        ("resnet_20", {"width": 0.0}, "width 0.0 must lie in 1/64..4"),
+        ("resnet_20", {"widths": (32, 16, 64)}, "must rise"),
+        ("resnet_20", {"depths": (3, 3)}, "as many depths"),
+        ("resnet_20", {"depths": (3, 3, 65)}, "depths"),
+        ("mobilenet_v2_x1", {"stem_stride": 3}, "stem_stride"),
+        ("shufflenet_v2_x1", {"widths": (24, 48)}, "must be 5"),
+        ("squeezenet", {"stem_stride": 0}, "stem_stride"),
+        ("vgg_16", {"image_size": 1024, "hidden": (4096, 4096)}, "over the limit"),
+        ("vgg_16", {"hidden": (0,)}, "at most 4 entries"),
+        ("all_cnn_c", {"image_dropout": 1.0}, "image_dropout"),
+        ("nin", {"inner_dropout": -0.1}, "inner_dropout"),
+        ("alexnet", {"image_size": 1024}, "over the limit"),
+        ("alexnet_cifar", {"num_classes": 100_000, "image_size": 1024}, "over the limit"),
+        ("densenet_bc_100_12", {"depth": 99}, "6 n \\+ 4"),
+        ("densenet_bc_100_12", {"growth": 0}, "growth"),
+        ("xception", {"middle": 65}, "middle"),
+        ("repvgg_a0", {"strides": (1, 1, 2, 2)}, "one entry for each"),
+        ("repvgg_a0", {"strides": (1, 1, 2, 2, 3)}, "1 or 2"),
+        ("repvgg_a0", {"widths": (2561,) * 5}, "2560"),
+        ("maxout", {"image_size": 1024}, "over the limit"),
+        ("factorized", {"widths": (8,)}, "one entry for each"),
+        ("factorized", {"depths": (0, 1, 1)}, "depths in 1..32"),
+        ("fractional", {"levels": 4}, "4 levels make a field of 12 pixels.*choose other levels"),
+        ("fractional", {"levels": 25}, "levels in 1..24"),
+        ("fractional", {"passes": 0}, "passes"),
+        ("fractional", {"levels": None, "image_size": 1024}, "field of 1237 pixels"),
+        ("fractional", {"filters": 512, "width": 4.0}, "over the limit"),
+        ("fractional", {"inner_dropout": 1.0}, "inner_dropout"),
+    ],
+)
+def test_a_config_that_cannot_be_a_network_is_refused_by_name(name: str, overrides: dict[str, Any], words: str) -> None:
+    base = base_config(name)
+    with pytest.raises(ConfigError, match=words):
+        from_mapping(type(base), {**base.to_dict(), **overrides}, "model settings")
+
+
+@pytest.mark.parametrize("name", ["fractional", "fractional_s"])
+def test_fractional_regions_are_drawn_anew_in_training_and_the_same_in_every_test(name: str) -> None:
+    model: Any = create_model(name, **narrow(name, inner_dropout=0.0, dropout=0.0))
+    x = torch.randn(2, 3, 32, 32)
+    model.train()
+    torch.manual_seed(1)
+    first, second = model(x), model(x)
+    assert not torch.equal(first, second)
+    torch.manual_seed(1)
+    assert torch.equal(first, model(x))
+    model.eval()
+    assert torch.equal(model(x), model(x))
+
+
+def test_more_passes_are_averaged() -> None:
+    settings = narrow("fractional_s")
+    many: Any = create_model("fractional_s", **{**settings, "passes": 3}).eval()
+    x = torch.randn(2, 3, 32, 32)
+    each = [many.forward_head(many._features(x, number)) for number in range(3)]
+    assert not torch.allclose(each[0], each[1])
+    assert torch.allclose(many(x), torch.stack(each).mean(0), atol=1e-6)
+
+
+def test_a_residual_shortcut_without_parameters_is_padded_with_zeros() -> None:
+    model: Any = create_model("resnet_20", **narrow("resnet_20", width=0.25)).eval()
+    down = model.blocks[3]
+    x = torch.randn(2, down.ins, 8, 8)
+    missing = torch.zeros(2, down.outs - down.ins, 4, 4)
+    expected = (down.conv2(down.conv1(x)) + torch.cat([x[:, :, ::2, ::2], missing], 1)).relu()
+    assert down.ins < down.outs
+    assert torch.equal(down(x), expected)
