@@ -18,7 +18,7 @@ _SHALLOW: dict[str, dict[str, Any]] = {
     "xception": {"middle": 1},
     "repvgg_a0": {"depths": [1, 2, 1, 1, 1]},
     "repvgg_a0_folded": {"depths": [1, 2, 1, 1, 1]},
-    "fractional": {"levels": None, "passes": 2},
+    "fractional": {"levels": 1, "passes": 2},
     "mobilenet_v2_x1": {"last_width": 64},
     "mobilenet_v2_x05": {"last_width": 64},
 }

@@ -68,6 +68,7 @@ LEAST = {"alexnet": 63, "vgg_16": 32, "lenet_5": 32, "squeezenet": 17, "googlene
 @pytest.mark.parametrize("name", COUNTS)
 def test_any_size_from_the_least_is_taken_and_smaller_ones_are_refused(name: str) -> None:
     least = LEAST.get(name, 16)
+    base_config(name).replace(image_size=1024 if name != "fractional" else 400)
     for size in (least, least + 1, 71):
         model: Any = create_model(name, **narrow(name, image_size=size, num_classes=3)).eval()
         x = torch.randn(1, model.config.in_channels, size, size)
@@ -87,11 +88,13 @@ def test_any_size_from_the_least_is_taken_and_smaller_ones_are_refused(name: str
         ("mobilenet_v2_x1", {"stem_stride": 3}, "stem_stride"),
         ("shufflenet_v2_x1", {"widths": (24, 48)}, "must be 5"),
         ("squeezenet", {"stem_stride": 0}, "stem_stride"),
-        ("vgg_16", {"image_size": 1024, "hidden": (4096, 4096)}, "over the limit"),
+        ("vgg_16", {"image_size": 1024, "hidden": (8192, 8192)}, "over the limit"),
+        ("vgg_16", {"image_size": 64, "map_side": 3}, "image size 64 leaves a map of 2 x 2 pixels.*3 x 3"),
         ("vgg_16", {"hidden": (0,)}, "at most 4 entries"),
         ("all_cnn_c", {"image_dropout": 1.0}, "image_dropout"),
         ("nin", {"inner_dropout": -0.1}, "inner_dropout"),
-        ("alexnet", {"image_size": 1024}, "over the limit"),
+        ("alexnet", {"width": 4.0}, "over the limit"),
+        ("alexnet_cifar", {"map_side": 3}, "image size 32 leaves a map of 4 x 4"),
         ("alexnet_cifar", {"num_classes": 100_000, "image_size": 1024}, "over the limit"),
         ("densenet_bc_100_12", {"depth": 99}, "6 n \\+ 4"),
         ("densenet_bc_100_12", {"growth": 0}, "growth"),
@@ -99,13 +102,12 @@ def test_any_size_from_the_least_is_taken_and_smaller_ones_are_refused(name: str
         ("repvgg_a0", {"strides": (1, 1, 2, 2)}, "one entry for each"),
         ("repvgg_a0", {"strides": (1, 1, 2, 2, 3)}, "1 or 2"),
         ("repvgg_a0", {"widths": (2561,) * 5}, "2560"),
-        ("maxout", {"image_size": 1024}, "over the limit"),
+        ("maxout", {"map_side": 6}, "image size 32 leaves a map of 5 x 5"),
         ("factorized", {"widths": (8,)}, "one entry for each"),
         ("factorized", {"depths": (0, 1, 1)}, "depths in 1..32"),
-        ("fractional", {"levels": 4}, "4 levels make a field of 12 pixels.*choose other levels"),
-        ("fractional", {"levels": 25}, "levels in 1..24"),
+        ("fractional", {"levels": 16}, "16 levels make a field of 242 pixels.*choose fewer levels"),
+        ("fractional", {"levels": 23}, "levels in 1..22"),
         ("fractional", {"passes": 0}, "passes"),
-        ("fractional", {"levels": None, "image_size": 1024}, "field of 1237 pixels"),
         ("fractional", {"filters": 512, "width": 4.0}, "over the limit"),
         ("fractional", {"inner_dropout": 1.0}, "inner_dropout"),
     ],
@@ -147,3 +149,28 @@ def test_a_residual_shortcut_without_parameters_is_padded_with_zeros() -> None:
     expected = (down.conv2(down.conv1(x)) + torch.cat([x[:, :, ::2, ::2], missing], 1)).relu()
     assert down.ins < down.outs
     assert torch.equal(down(x), expected)
+
+
+def test_other_image_sizes_are_held_to_what_a_layer_takes() -> None:
+    """As in training on sizes that grow: the config of the network itself is asked."""
+    for name, size, smaller in (
+        ("vgg_16", 224, 192),
+        ("maxout", 32, 24),
+        ("alexnet", 128, 96),
+        ("alexnet_cifar", 32, 24),
+    ):
+        model: Any = create_model(name, **narrow(name, image_size=size)).eval()
+        with pytest.raises(ConfigError, match="map_side"):
+            model.config.replace(image_size=smaller)
+        if name != "alexnet_cifar":
+            larger = model.config.replace(image_size=size + 32)
+            assert larger.side == model.config.side
+            assert model(torch.randn(1, 3, size + 32, size + 32)).isfinite().all()
+
+
+def test_fractional_pools_take_images_of_a_size_nearby() -> None:
+    model: Any = create_model("fractional_s", **narrow("fractional_s"))
+    for size in (28, 32, 40):
+        assert model.train()(torch.randn(2, 3, size, size)).shape == (2, 10)
+    with pytest.raises(ConfigError, match="cannot become"):
+        model(torch.randn(2, 3, 96, 96))

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from quicknet.models.layers import start_convolutions
 from quicknet.models.network import Network
-from quicknet.models.zoo.blocks import Unit, ZooConfig, hidden_layers, pooled, stages
+from quicknet.models.zoo.blocks import Unit, WholeMapConfig, hidden_layers, pooled, stages
 
 _HIDDEN = 4096
 
 
-class AlexNetConfig(ZooConfig, frozen=True, kw_only=True):
-    """As published for ImageNet; the first hidden layer takes the whole last map at `image_size`."""
+class AlexNetConfig(WholeMapConfig, frozen=True, kw_only=True):
+    """As published for ImageNet; the first hidden layer takes the last map, 6x6 pixels of it at most."""
 
     dropout: float = 0.5
     num_classes: int = 1000
@@ -29,14 +29,19 @@ class AlexNetConfig(ZooConfig, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a network."""
-        ZooConfig.__post_init__(self)
         self.require_size(63)
+        WholeMapConfig.__post_init__(self)
         hidden = self.wide(_HIDDEN)
         self.require_weights([(self.wide(256, 2), hidden, self.side), (hidden, hidden, 1)])
 
     @property
-    def side(self) -> int:
-        """Side of the last map."""
+    def published_side(self) -> int:
+        """Side of the last map at 224 pixels."""
+        return 6
+
+    @property
+    def last_side(self) -> int:
+        """Side of the last map at `image_size`."""
         return pooled(pooled(pooled(pooled(self.image_size, 11, 4, 2), 3, 2), 3, 2), 3, 2)
 
 
@@ -44,7 +49,7 @@ class AlexNet(Network):
     """Normalized images (N, C, H, W) → logits (N, classes)."""
 
     def __init__(self, config: AlexNetConfig) -> None:
-        super().__init__(config)
+        super().__init__(config.replace(map_side=config.side))
         w96, w256, w384 = (config.wide(width, 2) for width in (96, 256, 384))
         self.features = nn.Sequential(
             Unit(config.in_channels, w96, 11, 4, padding=2, norm=False),

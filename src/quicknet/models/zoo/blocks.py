@@ -47,6 +47,40 @@ class ZooConfig(NetworkConfig, frozen=True, kw_only=True):
         check_weights(f"width {self.width} and image size {self.image_size}", weights)
 
 
+class WholeMapConfig(ZooConfig, frozen=True, kw_only=True):
+    """A network with a fully connected layer over its last map, or, where that is larger, over each part of the map.
+
+    `map_side` is the side of what that layer takes, None for the published one where the map is large enough.
+    The network's own config has it as a number, so that other image sizes are held to it.
+    """
+
+    map_side: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a network."""
+        ZooConfig.__post_init__(self)
+        if self.map_side is not None and not 1 <= self.map_side <= self.last_side:
+            raise ConfigError(
+                f"image size {self.image_size} leaves a map of {self.last_side} x {self.last_side} pixels, and a layer "
+                f"takes {self.map_side} x {self.map_side} (map_side); use larger images"
+            )
+
+    @property
+    def last_side(self) -> int:
+        """Side of the last map at `image_size`."""
+        raise NotImplementedError
+
+    @property
+    def published_side(self) -> int:
+        """Side of the last map as published."""
+        raise NotImplementedError
+
+    @property
+    def side(self) -> int:
+        """Side of what the fully connected layer takes."""
+        return min(self.published_side, self.last_side) if self.map_side is None else self.map_side
+
+
 class Unit(nn.Module):
     """Convolution, batch norm (else a bias), activation: (N, in, H, W) → (N, out, h, w).
 
@@ -80,7 +114,7 @@ class Unit(nn.Module):
 def hidden_layers(ins: int, units: Iterable[int], side: int, dropout: float) -> nn.Sequential:
     """Return fully connected layers with ReLU, dropout between them: (N, in, side, side) → (N, units, 1, 1).
 
-    The first takes the whole map. As convolutions they answer for every place of a larger map, too.
+    The first takes side x side pixels. As convolutions they answer for every place of a larger map, too.
     """
     layers: list[nn.Module] = []
     for outs in units:

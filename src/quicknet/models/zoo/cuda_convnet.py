@@ -13,22 +13,33 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from quicknet.core.errors import ConfigError
 from quicknet.models.layers import start_convolutions
 from quicknet.models.network import Network
-from quicknet.models.zoo.blocks import Unit, WithinNorm, ZooConfig, pooled, stages
+from quicknet.models.zoo.blocks import Unit, WholeMapConfig, WithinNorm, pooled, stages
 
 
-class CudaConvnetConfig(ZooConfig, frozen=True, kw_only=True):
+class CudaConvnetConfig(WholeMapConfig, frozen=True, kw_only=True):
     """As published; the classifier takes the whole last map at `image_size`."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a network."""
-        ZooConfig.__post_init__(self)
+        WholeMapConfig.__post_init__(self)
+        if self.side != self.last_side:
+            raise ConfigError(
+                f"image size {self.image_size} leaves a map of {self.last_side} x {self.last_side} pixels, and the "
+                f"classifier takes {self.map_side} x {self.map_side} (map_side); use the size that it was made for"
+            )
         self.require_weights([(self.wide(64), self.num_classes, self.side)])
 
     @property
-    def side(self) -> int:
-        """Side of the last map."""
+    def published_side(self) -> int:
+        """Any: the whole map."""
+        return self.last_side
+
+    @property
+    def last_side(self) -> int:
+        """Side of the last map at `image_size`."""
         return pooled(pooled(pooled(self.image_size, 3, 2, ceil=True), 3, 2, 1), 3, 2, 1)
 
 
@@ -36,7 +47,7 @@ class CudaConvnet(Network):
     """Normalized images (N, C, H, W) → logits (N, classes)."""
 
     def __init__(self, config: CudaConvnetConfig) -> None:
-        super().__init__(config)
+        super().__init__(config.replace(map_side=config.side))
         w32, w64 = config.wide(32), config.wide(64)
         self.features = nn.Sequential(
             Unit(config.in_channels, w32, 5, norm=False, act="none"),

@@ -47,11 +47,11 @@ def fields(levels: int) -> tuple[int, ...]:
 class FractionalConfig(ZooConfig, frozen=True, kw_only=True):
     """`filters` times n at level n; in a test the answers of `passes` are averaged.
 
-    The image lies in the middle of `fields(levels)` pixels; `levels` None is as many as it needs.
+    The image lies in the middle of `fields(depth)` pixels; `depth` is at least `levels`, and more for larger images.
     """
 
     filters: int = 160
-    levels: int | None = None
+    levels: int = 1
     regions: Literal["random", "pseudorandom"] = "random"
     passes: int = 1
     inner_dropout: float = 0.5
@@ -59,15 +59,14 @@ class FractionalConfig(ZooConfig, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse what cannot be a network."""
         ZooConfig.__post_init__(self)
-        if not 1 <= self.filters <= 512 or not 1 <= self.depth <= 24 or not 1 <= self.passes <= 100:
-            raise ConfigError("filters must lie in 1..512, levels in 1..24, passes in 1..100")
+        if not 1 <= self.filters <= 512 or not 1 <= self.levels <= 22 or not 1 <= self.passes <= 100:
+            raise ConfigError("filters must lie in 1..512, levels in 1..22, passes in 1..100")
         if not 0 <= self.inner_dropout < 1:
             raise ConfigError("inner_dropout must lie in 0 <= inner_dropout < 1")
-        field = fields(self.depth)[0]
-        if not self.image_size <= field <= self.image_size + 128:
+        if self.padding > 64:
             raise ConfigError(
-                f"{self.depth} levels make a field of {field} pixels, which must be 0 to 128 larger than image size "
-                f"{self.image_size}; choose other levels or another size"
+                f"{self.levels} levels make a field of {fields(self.depth)[0]} pixels, over 128 more than image size "
+                f"{self.image_size}; choose fewer levels, or larger images"
             )
         widths = self.widths
         weights = 4 * sum(ins * outs for ins, outs in pairwise(widths)) + widths[-1] ** 2
@@ -75,15 +74,13 @@ class FractionalConfig(ZooConfig, frozen=True, kw_only=True):
 
     @property
     def depth(self) -> int:
-        """Levels, resolved by image size where none were set."""
-        if self.levels is not None:
-            return self.levels
-        return next(levels for levels in range(1, 25) if fields(levels)[0] >= self.image_size)
+        """Levels: those whose field is nearest to the image, but no fewer than `levels`."""
+        return max(self.levels, min(range(1, 23), key=lambda levels: abs(fields(levels)[0] - self.image_size)))
 
     @property
     def padding(self) -> int:
         """Pixels around the image; a field that is an odd number larger is one pixel larger still."""
-        return (fields(self.depth)[0] - self.image_size + 1) // 2
+        return max(0, (fields(self.depth)[0] - self.image_size + 1) // 2)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -92,11 +89,15 @@ class FractionalConfig(ZooConfig, frozen=True, kw_only=True):
 
 
 def bounds(side: int, out: int, regions: str, rng: random.Random) -> Bounds:
-    """Return the bounds of `out` regions that cover `side` pixels.
+    """Return the bounds of `out` regions that cover `side` pixels. Raises ConfigError where there are none.
 
     >>> bounds(8, 5, "pseudorandom", random.Random(0))
     (0, 1, 2, 4, 5, 7)
     """
+    if not out < side <= 2 * out + 1:
+        raise ConfigError(
+            f"{side} pixels cannot become {out} by steps of 1 and 2; use an image size nearer to the model's"
+        )
     if regions == "random":
         steps = [2] * (side - 1 - out) + [1] * (2 * out - side + 1)
         rng.shuffle(steps)
@@ -129,7 +130,7 @@ class Fractional(Network):
     config: FractionalConfig
 
     def __init__(self, config: FractionalConfig) -> None:
-        super().__init__(config)
+        super().__init__(config.replace(levels=config.depth))
         widths = config.widths
         ins = (config.in_channels, *widths)
         padding = (config.padding, *([0] * config.depth))
@@ -159,7 +160,8 @@ class Fractional(Network):
     def _features(self, x: Tensor, number: int) -> Tensor:
         """Return the features of the pass of that number; in training every pass is a new one."""
         seed = int(torch.randint(1 << 31, (), device="cpu")) if self.training else number
-        rng, side = random.Random(seed), self.config.image_size + 2 * self.config.padding
+        size = x.shape[-1] if isinstance(x, Tensor) else self.config.image_size  # a traced x has no shape
+        rng, side = random.Random(seed), size + 2 * int(self.convs[0].padding[0])
         for level, (conv, drop) in enumerate(zip(self.convs, self.drops, strict=True)):
             x = F.leaky_relu(conv(drop(x)), _SLOPE)
             if level < len(self.outs):
@@ -169,5 +171,5 @@ class Fractional(Network):
 
 
 NETWORK = Fractional
-fractional = FractionalConfig(levels=12)
+fractional = FractionalConfig(levels=12)  # (160n C2 - FMP cbrt 2)12
 fractional_s = FractionalConfig(filters=16, regions="pseudorandom")

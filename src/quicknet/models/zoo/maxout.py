@@ -14,25 +14,30 @@ from torch import Tensor, nn
 
 from quicknet.models.dropout import Dropout
 from quicknet.models.network import Network
-from quicknet.models.zoo.blocks import ZooConfig, pooled, stages
+from quicknet.models.zoo.blocks import WholeMapConfig, pooled, stages
 
 _LAYERS = ((96, 8, 4, 4), (192, 8, 3, 4), (192, 5, 3, 2))  # width, kernel, padding, pool
 _HIDDEN = 500
 
 
-class MaxoutConfig(ZooConfig, frozen=True, kw_only=True):
-    """As published; the hidden layer takes the whole last map at `image_size`."""
+class MaxoutConfig(WholeMapConfig, frozen=True, kw_only=True):
+    """As published; the hidden layer takes the last map, 5x5 pixels of it at most."""
 
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a network."""
-        ZooConfig.__post_init__(self)
+        WholeMapConfig.__post_init__(self)
         self.require_weights([(self.wide(192), 5 * self.wide(_HIDDEN), self.side)])
 
     @property
-    def side(self) -> int:
-        """Side of the last map."""
+    def published_side(self) -> int:
+        """Side of the last map at 32 pixels."""
+        return 5
+
+    @property
+    def last_side(self) -> int:
+        """Side of the last map at `image_size`."""
         side = self.image_size
         for _, kernel, padding, pool in _LAYERS:
             side = pooled(pooled(side, kernel, 1, padding), pool, 2, ceil=True)
@@ -58,7 +63,7 @@ class MaxoutNetwork(Network):
     """Normalized images (N, C, H, W) → logits (N, classes)."""
 
     def __init__(self, config: MaxoutConfig) -> None:
-        super().__init__(config)
+        super().__init__(config.replace(map_side=config.side))
         layers: list[nn.Module] = []
         ins = config.in_channels
         for width, kernel, padding, pool in _LAYERS:

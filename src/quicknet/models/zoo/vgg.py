@@ -14,37 +14,42 @@ from torch import Tensor, nn
 from quicknet.core.errors import ConfigError
 from quicknet.models.layers import start_convolutions
 from quicknet.models.network import Network
-from quicknet.models.zoo.blocks import Unit, ZooConfig, hidden_layers, stages
+from quicknet.models.zoo.blocks import Unit, WholeMapConfig, hidden_layers, stages
 
 _GROUPS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width, convolutions
 
 
-class VGGConfig(ZooConfig, frozen=True, kw_only=True):
-    """Units of the hidden layers, of which the first takes the whole last map at `image_size`."""
+class VGGConfig(WholeMapConfig, frozen=True, kw_only=True):
+    """Units of the hidden layers, of which the first takes the last map, 7x7 pixels of it at most."""
 
     hidden: tuple[int, ...] = (512, 512)
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a network."""
-        ZooConfig.__post_init__(self)
+        self.require_size(32)
+        WholeMapConfig.__post_init__(self)
         if len(self.hidden) > 4 or not all(1 <= width <= 8192 for width in self.hidden):
             raise ConfigError(f"hidden {self.hidden} must be at most 4 entries within 1..8192")
-        self.require_size(32)
         ins = (self.wide(512), *map(self.wide, self.hidden))
         self.require_weights(zip(ins, ins[1:], (self.side, 1, 1, 1), strict=False))
 
     @property
-    def side(self) -> int:
-        """Side of the last map."""
+    def last_side(self) -> int:
+        """Side of the last map at `image_size`."""
         return self.image_size >> len(_GROUPS)
+
+    @property
+    def published_side(self) -> int:
+        """Side of the last map at 224 pixels."""
+        return 7
 
 
 class VGG(Network):
     """Normalized images (N, C, H, W) → logits (N, classes)."""
 
     def __init__(self, config: VGGConfig) -> None:
-        super().__init__(config)
+        super().__init__(config.replace(map_side=config.side))
         layers: list[nn.Module] = []
         ins = config.in_channels
         for width, depth in _GROUPS:
