@@ -48,8 +48,8 @@ def _one(*both: Node) -> Conv | None:
     weight = _widened(a, side, groups) + _widened(b, side, groups)
     if weight.size > a.weight.size + b.weight.size:  # a depthwise 3x3 beside a dense 1x1 would be a dense 3x3
         return None
-    biases = [conv.bias for conv in (a, b) if conv.bias is not None]
-    return Conv(a.name, a.inputs, weight, sum(biases) if biases else None, a.stride, side // 2, groups)
+    bias = a.bias if b.bias is None else b.bias if a.bias is None else a.bias + b.bias
+    return Conv(a.name, a.inputs, weight, bias, a.stride, side // 2, groups)
 
 
 def _widened(conv: Conv, side: int, groups: int) -> Array:

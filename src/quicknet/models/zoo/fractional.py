@@ -92,7 +92,7 @@ def bounds(side: int, out: int, regions: str, rng: random.Random) -> Bounds:
     """Return the bounds of `out` regions that cover `side` pixels. Raises ConfigError where there are none.
 
     >>> bounds(8, 5, "pseudorandom", random.Random(0))
-    (0, 1, 2, 4, 5, 7)
+    (0, 1, 3, 4, 6, 7)
     """
     if not out < side <= 2 * out + 1:
         raise ConfigError(
