@@ -140,7 +140,7 @@ def computed(node: Node, taken: list[Tensor]) -> Tensor:
         case Pool():
             return F.avg_pool2d(x, node.kernel, node.stride, node.padding, count_include_pad=node.counts_padding)
         case Activation():
-            named = {"silu": F.silu, "gelu": F.gelu, "relu6": F.relu6, "tanh": torch.tanh}
+            named: dict[str, Any] = {"silu": F.silu, "gelu": F.gelu, "relu6": F.relu6, "tanh": torch.tanh}
             return named[node.kind](x) if node.kind in named else sloped(x, node.slope)
         case Average():
             return x.mean((2, 3), keepdim=node.sides)

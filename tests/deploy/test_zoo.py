@@ -35,6 +35,7 @@ def folded(name: str, **overrides: Any) -> tuple[Any, PreprocessSpec, Folded]:
     model = draw(model)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_var is not None
             nn.init.normal_(module.weight, 1.0, 0.2)
             nn.init.uniform_(module.running_var, 0.7, 1.4)
     return model, spec, fold(model, spec)

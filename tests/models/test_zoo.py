@@ -1,6 +1,8 @@
 """The published networks have the published counts, take every size that they can, and refuse the others."""
 
 import functools
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from quicknet.core.settings import from_mapping
 from quicknet.models.costs import count_costs
 from quicknet.models.registry import MODELS, base_config, create_model
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "networks.md"
 COUNTS = {  # name: (parameters, multiply-adds), each at its own image size; beside it what is published
     "darknet": (7_319_416, 354_181_120),
     "darknet_32": (6_304_666, 103_081_984),
@@ -49,6 +52,15 @@ COUNTS = {  # name: (parameters, multiply-adds), each at its own image size; bes
 
 def test_no_network_of_the_zoo_is_left_out() -> None:
     assert {name for name, path in MODELS.items() if ".zoo." in path} == {*COUNTS}
+
+
+def test_the_page_says_what_is_counted() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| \d+[^|]* \| ([\d,]+) \| ([\d,]+) \| [^\d]", PAGE.read_text(encoding="utf-8"), re.M
+    )
+    counted = {name: (int(parameters.replace(",", "")), int(macs.replace(",", ""))) for name, parameters, macs in rows}
+    assert len(counted) == 24
+    assert counted == {name: COUNTS[name] for name in counted}
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -171,6 +171,11 @@ def plant_nodes(model: onnx.ModelProto) -> None:
     model.graph.node.extend([node] * 10_001)
 
 
+def plant_window(model: onnx.ModelProto) -> None:
+    """A response normalization adds as many channels around a map as its window has."""
+    model.graph.node.append(helper.make_node("LRN", ["logits"], ["normed"], size=65))
+
+
 def plant_attributes(model: onnx.ModelProto) -> None:
     model.graph.node[0].attribute.extend([onnx.AttributeProto()] * 1_000_001)
 
@@ -187,6 +192,7 @@ PLANTS = {
     plant_training: "field 20",
     plant_padding: "attribute over",
     plant_group: "far too large",
+    plant_window: "far too large",
     plant_lying_shape: "as many bytes as its shape",
     plant_product_overflow: "as many bytes as its shape",
     plant_negative_shape: "type or shape",

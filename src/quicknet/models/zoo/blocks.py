@@ -171,7 +171,7 @@ class Shuffle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the channels in their new order."""
-        return x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+        return torch.unflatten(x, 1, (2, -1)).transpose(1, 2).flatten(1, 2)
 
 
 class WithinNorm(nn.Module):

@@ -135,6 +135,7 @@ class Fractional(Network):
         ins = (config.in_channels, *widths)
         padding = (config.padding, *([0] * config.depth))
         layers = zip(ins, widths, padding, strict=False)
+        self.padding = config.padding
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 2, padding=around) for a, b, around in layers)
         shares = (config.inner_dropout * level / config.depth for level in range(config.depth + 1))
         self.drops = nn.ModuleList(Dropout(share) for share in shares)
@@ -161,7 +162,7 @@ class Fractional(Network):
         """Return the features of the pass of that number; in training every pass is a new one."""
         seed = int(torch.randint(1 << 31, (), device="cpu")) if self.training else number
         size = x.shape[-1] if isinstance(x, Tensor) else self.config.image_size  # a traced x has no shape
-        rng, side = random.Random(seed), size + 2 * int(self.convs[0].padding[0])
+        rng, side = random.Random(seed), size + 2 * self.padding
         for level, (conv, drop) in enumerate(zip(self.convs, self.drops, strict=True)):
             x = F.leaky_relu(conv(drop(x)), _SLOPE)
             if level < len(self.outs):

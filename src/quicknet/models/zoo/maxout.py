@@ -53,10 +53,11 @@ class Maxout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the largest at each place."""
-        first, *rest = (piece(x) for piece in self.pieces)
-        for other in rest:
-            first = torch.maximum(first, other)
-        return first
+        first, *rest = self.pieces
+        largest: Tensor = first(x)
+        for piece in rest:
+            largest = torch.maximum(largest, piece(x))
+        return largest
 
 
 class MaxoutNetwork(Network):

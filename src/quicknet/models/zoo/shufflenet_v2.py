@@ -38,13 +38,13 @@ class Block(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.half = half = width // 2
+        self.kept = half = width // 2
         self.branch = _branch(half, half, 1)
         self.shuffle = Shuffle(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the feature map."""
-        kept, taken = x[:, 0 : self.half], x[:, self.half : 2 * self.half]
+        kept, taken = x[:, 0 : self.kept], x[:, self.kept : 2 * self.kept]
         y: Tensor = self.shuffle(torch.cat([kept, self.branch(taken)], 1))
         return y
 

@@ -66,7 +66,8 @@ class Block(nn.Module):
         for index, layer in enumerate(self.layers):
             y = layer(F.relu(y) if index or self.activated else y)
         y = F.max_pool2d(y, 3, 2, 1) if self.pool else y
-        return y + self.shortcut(x)
+        out: Tensor = y + self.shortcut(x)
+        return out
 
 
 class Xception(Network):
