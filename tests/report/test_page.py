@@ -204,8 +204,14 @@ def test_a_browser_answers_as_python_does(tmp_path: Path, shipped: QnzFile) -> N
     rng = np.random.default_rng(0)
     arrays = [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((120, 161), (32, 32), (9, 700))]
     paths = [tmp_path / f"{i}.png" for i in range(3)]
-    for path, array in zip(paths, arrays, strict=True):
+    for path, array in zip(tuple(paths), arrays, strict=True):
         Image.fromarray(array).save(path)
+    array = np.dstack([arrays[0], np.arange(161, dtype=np.uint8)[None].repeat(120, 0)])
+    Image.fromarray(array).save(tmp_path / "clear.png")
+    turned = Image.fromarray(arrays[0]).getexif()
+    turned[0x0112] = 6
+    Image.fromarray(arrays[0]).save(tmp_path / "turned.jpg", quality=90, exif=turned)
+    paths += [tmp_path / "clear.png", tmp_path / "turned.jpg"]
     bad = {"empty.png": b"", "text.png": b"hello" * 99, "cut.png": paths[0].read_bytes()[:300]}
     for name, content in bad.items():
         (tmp_path / name).write_bytes(content)
@@ -213,8 +219,12 @@ def test_a_browser_answers_as_python_does(tmp_path: Path, shipped: QnzFile) -> N
     shown = browse(tmp_path, render_page(shipped.blob, shipped.card), files=files)
     assert shown["test"] == "Self-test: 16 of 16 test vectors give the recorded answer, bit for bit."
     images = np.stack([load_image(path, shipped.card.preprocess) for path in paths])
-    assert [row["logits"] for row in shown["rows"][:3]] == reference.run(shipped.network, images).tolist()
-    empty, text, _ = (row.get("error", "") for row in shown["rows"][3:])
+    expected = reference.run(shipped.network, images)
+    answered = [row["logits"] for row in shown["rows"][:5]]
+    assert answered[:4] == expected[:4].tolist()
+    # another libjpeg might differ; Chromium's did not, on 100 photographs (docs/page.md)
+    assert np.abs((np.array(answered[4]) - expected[4]) * shipped.record.logit_scale).max() < 0.1
+    empty, text, _ = (row.get("error", "") for row in shown["rows"][5:])
     assert empty == "empty.png is empty (0 bytes); choose a picture."
     assert text.startswith("text.png is not a whole picture")
     assert shown["problems"] == [] and shown["wider"] <= 0
