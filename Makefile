@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 C_SOURCES := $(wildcard $(addprefix src/quicknet/,engine/*/*.[ch] engine/js/include/*.h models/fused/csrc/*.[ch]*))
 
-.PHONY: setup check test test-all demo bench docs results clean
+.PHONY: setup check test test-all demo bench docs results wasm clean
 
 # Redone only when what it installs has changed.
 $(VENV)/.done: pyproject.toml constraints.txt
@@ -44,6 +44,11 @@ bench: setup
 # Re-generates the tables and help texts that README and docs carry.
 docs results: setup
 	$(BIN)/python docs/generate.py
+
+# Makes the WebAssembly module in the package again, after a change of its sources; needs clang and wasm-ld.
+wasm: setup engine-wasm
+	cp $(ENGINE_OUT)/quicknet.wasm $(ENGINE_DIR)/js/quicknet.wasm
+	$(BIN)/python -m quicknet.engine.wasm "$$($(WASM_CLANG) --version | head -n 1)"
 
 clean:
 	rm -rf $(VENV) build dist demo

@@ -96,6 +96,7 @@ _IN_PYTHON = {
     "predict": "In Python: [`quicknet.predict`](python.md#predict-files-arrays-and-bytes).",
     "export": "In Python: [`quicknet.export_qnz`, `quicknet.export`](python.md#export-and-verify).",
     "compress": "In Python: [`quicknet.compress`](python.md).",
+    "page": "[The page](page.md) says how to use it; [Python](python.md) has no function for it.",
     "verify": "In Python: [`quicknet.verify`](python.md#export-and-verify).",
     "benchmark": "In Python: [`quicknet.benchmark`](python.md).",
     "inspect": "In Python: the card of a [loaded model](python.md#load-a-model).",

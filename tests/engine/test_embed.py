@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from native import CSRC, ENGINE, STRICT, compile_c, engine_sources, run, tool, write_cases
+from native import CSRC, ENGINE, STRICT, bare_file, compile_c, engine_sources, run, tool, write_cases
 from networks import Block, network_card, random_images, random_network
+from quicknet.core.card import PreprocessSpec
+from quicknet.image.preprocess import load_image
 from quicknet.qnz import c_array, reference
 from quicknet.qnz.file import assemble_qnz
 
@@ -41,6 +43,24 @@ def test_the_example_prints_class_and_logits(build: str, tmp_path: Path, request
         lines = [list(map(int, line.split())) for line in run(folder / "classify", model, images).splitlines()]
         assert [value for line in lines for value in line[1:]] == logits
         assert [line[0] for line in lines] == [int(np.argmax(line[1:])) for line in lines]
+
+
+def test_the_example_prepares_a_picture_of_any_size(best: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    for channels, kind in ((3, b"P6"), (1, b"P5")):
+        network = random_network(rng, channels=channels, classes=4)
+        pixels = rng.integers(0, 256, (41, 87, channels), np.uint8)
+        (tmp_path / "model.qnz").write_bytes(bare_file(network))
+        (tmp_path / "picture.ppm").write_bytes(kind + b"\n87 41\n255\n" + pixels.tobytes())
+        numbers = (0.5,) * channels
+        spec = PreprocessSpec(size=network.side, mode="RGB" if channels == 3 else "L", mean=numbers, std=numbers)
+        for ways, chosen in (((), spec), (("stretch", "lanczos"), spec.replace(resize="stretch", filter="lanczos"))):
+            line = run(best / "classify", tmp_path / "model.qnz", tmp_path / "picture.ppm", *ways)
+            expected = reference.run(network, load_image(pixels, chosen)[None])[0]
+            assert list(map(int, line.split()[1:])) == expected.tolist()
+    (tmp_path / "picture.ppm").write_bytes(b"P6\n87 41\n255\n\0")
+    command = [best / "classify", tmp_path / "model.qnz", tmp_path / "picture.ppm"]
+    assert "cut short" in subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stderr
 
 
 def test_the_example_says_what_is_wrong(best: Path, tmp_path: Path) -> None:

@@ -9,9 +9,14 @@ import pytest
 
 from native import ENGINE, bare_file, run, tool, write_cases
 from networks import network_card, random_network
+from quicknet.image.preprocess import load_image
+from quicknet.inference.metrics import softmax
+from quicknet.qnz import reference
 from quicknet.qnz.file import assemble_qnz
 
-LIMIT_BYTES = 32_000  # 28,000 was asked for: results/AIMS.md
+# 28,000 was asked for without resizing, which came later and takes 7,000: results/AIMS.md
+LIMIT_BYTES = 39_000
+_FILTERS: tuple[Any, ...] = ("nearest", "bilinear", "bicubic", "lanczos")
 
 RUN = """
 import { readFileSync } from "node:fs";
@@ -48,6 +53,22 @@ try {
 }
 """
 
+PREPARE = """
+import { readFileSync } from "node:fs";
+import { Classifier } from "./quicknet.mjs";
+const [wasm, ...cases] = process.argv.slice(2);
+const answers = [];
+for (let i = 0; i < cases.length; i += 4) {
+  const classifier = await Classifier.load(readFileSync(wasm), readFileSync(cases[i]));
+  const [width, height] = [Number(cases[i + 2]), Number(cases[i + 3])];
+  const picture = { data: readFileSync(cases[i + 1]), width, height };
+  classifier.prepare({ data: new Uint8Array(3), width: 1, height: 1 });
+  const pixels = classifier.prepare(picture), logits = classifier.integerLogits(pixels);
+  answers.push([[...pixels], [...logits], [...classifier.probabilities(logits)]]);
+}
+console.log(JSON.stringify(answers));
+"""
+
 
 MODES = ("0", "512")  # QN_BEST, and with QN_SPARSE
 
@@ -60,6 +81,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(tool("make"), "-f", ENGINE / "engine.mk", "engine-wasm", f"ENGINE_OUT={out}", "WERROR=-Werror")
     (out / "run.mjs").write_text(RUN)
     (out / "describe.mjs").write_text(DESCRIBE)
+    (out / "prepare.mjs").write_text(PREPARE)
     return out
 
 
@@ -97,6 +119,30 @@ def test_the_card_gives_names_and_scale(module: Path, tmp_path: Path) -> None:
     real = np.array(logits) * scale
     assert best["index"] == int(np.argmax(logits)) and best["name"] == names[best["index"]]
     assert best["probability"] == pytest.approx(1 / np.exp(real - real.max()).sum())
+
+
+def test_pictures_of_any_size_are_prepared_as_pillow_does_it(module: Path, tmp_path: Path) -> None:
+    """All filters and ways of resizing, then logits and calibrated probabilities as in Python."""
+    rng, cases, expected = np.random.default_rng(7), list[Any](), []
+    ways = [(f, r, a) for f in _FILTERS for r in ("shorter", "stretch", "pad") for a in (True, False)]
+    for i, (filter_, resize, antialias) in enumerate(ways):  # one network each
+        network = random_network(rng, classes=4)
+        card = network_card(network).replace(temperature=1.7)
+        spec = card.preprocess.replace(filter=filter_, resize=resize, antialias=antialias, fill=9)
+        card = card.replace(preprocess=spec)
+        model, raw = tmp_path / f"{i}.qnz", tmp_path / f"{i}.raw"
+        model.write_bytes(assemble_qnz(network, card))
+        pixels = rng.integers(0, 256, (int(rng.integers(1, 200)), int(rng.integers(1, 200)), 4), np.uint8)
+        raw.write_bytes(pixels.tobytes())
+        cases += [model, raw, str(pixels.shape[1]), str(pixels.shape[0])]
+        image = load_image(pixels, spec)
+        logits = reference.run(network, image[None])[0]
+        expected.append((image, logits, softmax(logits[None] * card.integer.logit_scale, 1.7)[0]))
+    answers = json.loads(run(tool("node"), module / "prepare.mjs", module / "quicknet.wasm", *cases))
+    for (pixels, logits, probabilities), (image, integers, shares) in zip(answers, expected, strict=True):
+        assert pixels == image.ravel().tolist()
+        assert logits == integers.tolist()
+        assert probabilities == pytest.approx(shares.tolist(), rel=1e-5)
 
 
 def test_a_damaged_file_is_refused_with_its_reason(module: Path, tmp_path: Path) -> None:

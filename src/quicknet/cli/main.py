@@ -21,6 +21,7 @@ VERBS = {
     "predict": "Classify images, videos, and the pictures of a camera or a watched folder.",
     "export": "Write a run folder as one verified file that runs without PyTorch.",
     "compress": "Prune a run, code it small, and write it as one verified .qnz file.",
+    "page": "Write a web page that classifies pictures in any browser.",
     "verify": "Check that an exported file still answers as its receipt says.",
     "benchmark": "Measure how fast models are on this machine, side by side.",
     "inspect": "Show what a model is: classes, data, training, metrics, layers, files.",

@@ -485,12 +485,23 @@ _EXAMINATION = _record(
     findings=_list("Everything that was found, the worst first.", _FINDING),
 )
 
+_PAGE = _record(
+    "One object.",
+    format=_FORMAT,
+    path=_text("The page's path."),
+    size_bytes=_integer("The size of the page in bytes."),
+    beside_model_bytes=_integer("The bytes of the page that are not the model in base64."),
+    sha256=_text("The sha256 of the page."),
+    min_confidence=_number("The probability below which the page answers unknown."),
+)
+
 SCHEMAS: dict[str, Schema] = {
     "train": _verb("train", _EPOCH, _RESULT),
     "evaluate": _verb("evaluate", _EVALUATION),
     "predict": _verb("predict", _PREDICTION),
     "export": _verb("export", _QNZ, _ONNX),
     "compress": _verb("compress", _COMPRESSED),
+    "page": _verb("page", _PAGE),
     "verify": _verb("verify", _VERIFICATION),
     "benchmark": _verb("benchmark", _BENCHMARK, _REALTIME),
     "inspect": _verb("inspect", _INSPECTION),

@@ -55,6 +55,8 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "qn_has": (number, [number]),
         "qn_peak": (ctypes.c_uint64, [number, number32, ctypes.c_uint64]),
         "qn_close": (None, [pointer]),
+        "qn_prepare_memory": (size, [pointer, pointer]),
+        "qn_prepare": (number, [pointer, pointer, pointer, size, pointer]),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, name)
@@ -73,7 +75,8 @@ def _loaded() -> tuple[Built, ctypes.CDLL | None]:
         return Built(None, f"engine: cannot be loaded, numpy's reference runs ({built.library}: {error})"), None
 
 
-def _library() -> ctypes.CDLL:
+def loaded_library() -> ctypes.CDLL:
+    """Return the library with its functions declared. Raises ToolError without an engine."""
     built, library = _loaded()
     if library is None:
         raise ToolError(f"the engine is not there: {built.status}")
@@ -93,7 +96,7 @@ def status() -> str:
 
 def instruction_sets() -> tuple[str, ...]:
     """Return the names of those that this CPU has, the fastest last. Raises ToolError without an engine."""
-    library = _library()
+    library = loaded_library()
     return tuple(name for name, isa in _ISAS.items() if name != "best" and library.qn_has(isa))
 
 
@@ -104,7 +107,7 @@ def peak_rate(isa: str, sums: int, samples: int = 50) -> float:
     is FORMAT.md's N: 1, 2 or 4. Raises ConfigError for an unknown name, ToolError for
     instructions that this CPU lacks.
     """
-    library, code = _library(), _code(isa)
+    library, code = loaded_library(), _code(isa)
     if not library.qn_has(code):
         raise ToolError(f"this CPU does not have {isa}; it has {', '.join(instruction_sets())}")
     rounds, rates = 1 << 18, []
@@ -121,7 +124,7 @@ def decode(blob: bytes, size_bytes: int) -> tuple[NDArray[np.uint8], tuple[int, 
     Also returns how many bits of CODE are tables, places of blocks, values of blocks, and other numbers.
     Raises FormatError for a file that is foreign, damaged or out of bounds, ToolError without an engine.
     """
-    library, numbers, bits = _library(), np.empty(size_bytes, np.uint8), (ctypes.c_uint64 * 4)()
+    library, numbers, bits = loaded_library(), np.empty(size_bytes, np.uint8), (ctypes.c_uint64 * 4)()
     error = library.qn_decode(blob, len(blob), numbers.ctypes.data, size_bytes, bits)
     if error:
         raise FormatError(library.qn_strerror(error).decode())
@@ -138,7 +141,7 @@ class _Opened:
     """The engine in memory of its own; ended where nobody holds it any more."""
 
     def __init__(self, blob: bytes, threads: int, isa: int) -> None:
-        self.library, self.handle, self.info = _library(), ctypes.c_void_p(), _Info()
+        self.library, self.handle, self.info = loaded_library(), ctypes.c_void_p(), _Info()
         size = self.library.qn_memory(blob, len(blob), threads)
         self._memory = np.empty(size + _ALIGN, np.uint8)
         address = -(-self._memory.ctypes.data // _ALIGN) * _ALIGN

@@ -311,10 +311,14 @@ def _resized(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
 def _scaled(image: Image.Image, size: tuple[int, int], spec: PreprocessSpec) -> Image.Image:
     """Scale to (width, height). Pillow widens the filter when it shrinks; otherwise `_sample` does the work."""
     shrinks = size[0] < image.width or size[1] < image.height
-    if spec.antialias or spec.filter == "nearest" or not shrinks:
+    if spec.filter == "nearest" or size == image.size:
         return image.resize(size, _FILTERS[spec.filter])
     mode = image.mode
     work = image.convert("RGBa") if mode == "RGBA" else image  # alpha-weighted, as Pillow's resize does
+    if spec.antialias or not shrinks:
+        # In two steps, as each rounds: in one, Pillow 13 scales tall pictures down before across, 12 never did.
+        across = work.resize((size[0], work.height), _FILTERS[spec.filter])
+        return across.resize(size, _FILTERS[spec.filter]).convert(mode)
     sampled = _sample(np.atleast_3d(np.asarray(work)), size, spec.filter)
     return Image.frombytes(work.mode, size, sampled.tobytes()).convert(mode)
 

@@ -43,14 +43,23 @@ def render(data: ReportData) -> str:
 
 def page(title: str, parts: Sequence[str]) -> str:
     """Return a page of parts that are HTML already; the title is text."""
-    style = importlib.resources.files("quicknet.report").joinpath("style.css").read_text("utf-8")
     sections = "\n".join(parts)
+    return document(title, _POLICY, resource("style.css"), f"<main>\n{sections}\n</main>")
+
+
+def resource(name: str) -> str:
+    """Return the text of a file beside this module."""
+    return importlib.resources.files("quicknet.report").joinpath(name).read_text("utf-8")
+
+
+def document(title: str, policy: str, style: str, body: str) -> str:
+    """Return a whole page; `body` is HTML, `policy` what a browser lets it load."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{sections}\n</main>\n</body>\n</html>\n"
+        f"<title>{escaped(title)}</title>\n<style>\n{style}</style>\n</head>\n"
+        f"<body>\n{body}\n</body>\n</html>\n"
     )
 
 
@@ -62,16 +71,17 @@ def _sections(data: ReportData) -> Iterator[str]:
         yield _mistakes(data.mistakes, data.evaluation)
         yield _classes(data.evaluation)
         yield _calibration(data.evaluation)
-    yield _facts(data.card)
+    yield facts_section(data.card)
 
 
-def _text(value: Any) -> str:
+def escaped(value: Any) -> str:
     """Escape for text and attributes; control characters and odd bytes of file names show as codes."""
     plain = str(value).encode("utf-8", "backslashreplace").decode()
     return html.escape("".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in plain))
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """Return a share as a percentage; a dash for None."""
     return "–" if value is None else f"{100 * value:.2f}%"
 
 
@@ -80,28 +90,28 @@ def _section(title: str, body: str) -> str:
 
 
 def _header(data: ReportData) -> str:
-    parts = [f"<h1>{_text(data.title)}</h1>"]
+    parts = [f"<h1>{escaped(data.title)}</h1>"]
     evaluation = data.evaluation
     if evaluation is not None:
-        parts.append(f'<p class="headline">{_percent(evaluation.top1)}</p>')
+        parts.append(f'<p class="headline">{percent(evaluation.top1)}</p>')
         parts.append(
-            f"<p>of {evaluation.n:,} images right: split <b>{_text(evaluation.split)}</b> of "
-            f"<b>{_text(evaluation.data)}</b>, protocol <b>{_text(evaluation.protocol)}</b>. "
-            f"95% interval {100 * evaluation.top1_low:.2f} to {_percent(evaluation.top1_high)}.</p>"
+            f"<p>of {evaluation.n:,} images right: split <b>{escaped(evaluation.split)}</b> of "
+            f"<b>{escaped(evaluation.data)}</b>, protocol <b>{escaped(evaluation.protocol)}</b>. "
+            f"95% interval {100 * evaluation.top1_low:.2f} to {percent(evaluation.top1_high)}.</p>"
         )
         imbalance = evaluation.imbalance()
         if imbalance is not None:
-            parts.append(f"<p><b>{_text(imbalance[0].upper() + imbalance[1:])}.</b></p>")
+            parts.append(f"<p><b>{escaped(imbalance[0].upper() + imbalance[1:])}.</b></p>")
         tiles = [
-            ("top-5", _percent(evaluation.top5) if evaluation.top5 is not None else None),
-            ("calibration error (ECE)", _percent(_calibrated(evaluation)[1])),
+            ("top-5", percent(evaluation.top5) if evaluation.top5 is not None else None),
+            ("calibration error (ECE)", percent(_calibrated(evaluation)[1])),
             ("negative log-likelihood", f"{_calibrated(evaluation)[0]:.4f} nats"),
             ("classes", f"{len(evaluation.classes):,}"),
             ("images/s here", f"{evaluation.images_per_second:,.0f}"),
         ]
         shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in tiles if value)
         parts.append(f'<dl class="tiles">{shown}</dl>')
-    parts += [f'<p class="soft">{_text(note)}</p>' for note in data.notes]
+    parts += [f'<p class="soft">{escaped(note)}</p>' for note in data.notes]
     return f"<header>{''.join(parts)}</header>"
 
 
@@ -155,7 +165,7 @@ def _confusion(evaluation: Evaluation) -> str:
 
 
 def _matrix(counts: NDArray[np.int64], names: Sequence[str]) -> str:
-    head = "".join(f'<th scope="col" title="{_text(name)}">{_text(name)}</th>' for name in names)
+    head = "".join(f'<th scope="col" title="{escaped(name)}">{escaped(name)}</th>' for name in names)
     rows = []
     for index, name in enumerate(names):
         total = max(int(counts[index].sum()), 1)
@@ -165,7 +175,7 @@ def _matrix(counts: NDArray[np.int64], names: Sequence[str]) -> str:
             f'style="--v:{(count / total) ** (1.0 if index == column else 0.5):.3f}">{count}</td>'
             for column, count in enumerate(counts[index].tolist())
         )
-        rows.append(f'<tr><th scope="row" title="{_text(name)}">{_text(name)}</th>{cells}</tr>')
+        rows.append(f'<tr><th scope="row" title="{escaped(name)}">{escaped(name)}</th>{cells}</tr>')
     return (
         '<p class="soft">Images: a row for what it is, a column for what it was taken for.</p>'
         '<div class="scroll" tabindex="0" role="region" aria-label="Confusion matrix"><table class="matrix">'
@@ -178,7 +188,8 @@ def _pairs(counts: NDArray[np.int64], names: Sequence[str], most: int = 20) -> s
     np.fill_diagonal(off, 0)
     order = np.argsort(-off, axis=None, kind="stable")[:most]
     rows = [
-        f'<tr><td class="name">{_text(names[i])}</td><td class="name">{_text(names[j])}</td><td>{off[i, j]:,}</td></tr>'
+        f'<tr><td class="name">{escaped(names[i])}</td><td class="name">{escaped(names[j])}</td>'
+        f"<td>{off[i, j]:,}</td></tr>"
         for i, j in (divmod(int(flat), len(names)) for flat in order)
         if off[i, j]
     ]
@@ -194,10 +205,10 @@ def _classes(evaluation: Evaluation) -> str:
     rows = sorted(evaluation.classes, key=lambda row: 2.0 if row.recall is None else row.recall)
     note = "Worst first." if len(rows) <= _CLASS_ROWS else f"The {_CLASS_ROWS} worst of {len(rows)}."
     body = "".join(
-        f'<tr><th scope="row">{_text(row.name)}</th><td>{row.n:,}</td>'
+        f'<tr><th scope="row">{escaped(row.name)}</th><td>{row.n:,}</td>'
         f'<td class="hide"><span class="meter" aria-hidden="true">'
         f'<i style="width:{100 * (row.recall or 0):.1f}%"></i></span></td>'
-        f"<td>{_percent(row.recall)}</td><td>{_percent(row.precision)}</td></tr>"
+        f"<td>{percent(row.recall)}</td><td>{percent(row.precision)}</td></tr>"
         for row in rows[:_CLASS_ROWS]
     )
     return _section(
@@ -214,19 +225,19 @@ def _calibration(evaluation: Evaluation) -> str:
     axes = svg.Axes("Accuracy by confidence", "confidence", "accuracy", percent=True)
     chart = svg.reliability_chart([(b.n, b.confidence, b.accuracy) for b in evaluation.reliability], axes)
     if evaluation.temperature is None:
-        text = f"Not calibrated: the card holds no temperature. ECE {_percent(evaluation.ece)}."
+        text = f"Not calibrated: the card holds no temperature. ECE {percent(evaluation.ece)}."
     else:
         text = (
             f"Probabilities are logits divided by {evaluation.temperature:.3f} through softmax, fitted on "
-            f"held-out images. ECE {_percent(evaluation.ece)} before, {_percent(evaluation.ece_calibrated)} after."
+            f"held-out images. ECE {percent(evaluation.ece)} before, {percent(evaluation.ece_calibrated)} after."
         )
     if evaluation.unknown is not None:
         unknown = evaluation.unknown
         text += (
-            f" Below {_percent(unknown.min_confidence)} predict --unknown answers “unknown”: "
-            f"{_percent(unknown.kept)} of {unknown.n:,} images of {_text(unknown.split)} are still answered"
+            f" Below {percent(unknown.min_confidence)} predict --unknown answers “unknown”: "
+            f"{percent(unknown.kept)} of {unknown.n:,} images of {escaped(unknown.split)} are still answered"
         )
-        others = f", {_percent(unknown.refused)} of {unknown.others_n or 0:,} pictures of no class are refused"
+        others = f", {percent(unknown.refused)} of {unknown.others_n or 0:,} pictures of no class are refused"
         text += "." if unknown.refused is None else f"{others}."
     key = "Bars on the dashed line: the model is right as often as it says."
     prose = f'<div><p>{text}</p><p class="soft">{key}</p></div>'
@@ -238,10 +249,10 @@ def _mistakes(mistakes: Sequence[Mistake], evaluation: Evaluation) -> str:
         wrong = evaluation.n - sum(row.correct for row in evaluation.classes)
         return "" if wrong else _section("Worst mistakes", "<p>None: every image was right.</p>")
     figures = "".join(
-        f'<figure><img src="{_data_uri(mistake.image)}" alt="{_text(mistake.true)}, taken for '
-        f'{_text(mistake.predicted)}"><figcaption><b>{_text(mistake.true)}</b><br>taken for '
-        f"<b>{_text(mistake.predicted)}</b>, {100 * mistake.probability:.1f}% sure"
-        + (f'<br><span class="file">{_text(mistake.path)}</span>' if mistake.path else "")
+        f'<figure><img src="{_data_uri(mistake.image)}" alt="{escaped(mistake.true)}, taken for '
+        f'{escaped(mistake.predicted)}"><figcaption><b>{escaped(mistake.true)}</b><br>taken for '
+        f"<b>{escaped(mistake.predicted)}</b>, {100 * mistake.probability:.1f}% sure"
+        + (f'<br><span class="file">{escaped(mistake.path)}</span>' if mistake.path else "")
         + "</figcaption></figure>"
         for mistake in mistakes[:_MOST_MISTAKES]
     )
@@ -265,7 +276,8 @@ def _data_uri(pixels: NDArray[np.uint8]) -> str:
 # --- the card ------------------------------------------------------------------------------
 
 
-def _facts(card: Card) -> str:
+def facts_section(card: Card) -> str:
+    """Return the section that says what the model is, by its card."""
     facts = [("network", f"{card.model.name} ({card.model.family})")]
     spec = card.preprocess
     facts.append(("input", f"{spec.size}×{spec.size} {spec.mode}, {spec.resize}, {spec.filter}"))
@@ -281,5 +293,5 @@ def _facts(card: Card) -> str:
     facts.append(("weights sha256", card.weights_sha256))
     facts.append(("versions", ", ".join(f"{name} {version}" for name, version in card.versions.items())))
     facts += [("licence", card.licence), ("notes", card.notes)]
-    shown = "".join(f"<dt>{name}</dt><dd>{_text(value)}</dd>" for name, value in facts if value)
+    shown = "".join(f"<dt>{name}</dt><dd>{escaped(value)}</dd>" for name, value in facts if value)
     return _section("The model", f'<dl class="facts">{shown}</dl>')

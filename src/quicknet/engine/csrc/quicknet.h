@@ -9,7 +9,8 @@
  *     error = qn_open(&engine, file, size, memory, qn_memory(file, size, 1), 1, QN_BEST);
  *     qn_run(engine, image, 1, logits);                   uint8 [side][side][channels] -> int32 [classes]
  *
- * The logits are the same, bit for bit, on every CPU and by every instruction set: FORMAT.md. */
+ * The logits are the same, bit for bit, on every CPU and by every instruction set: FORMAT.md. From a picture of any
+ * size to `image`: resize.h. */
 #ifndef QUICKNET_H
 #define QUICKNET_H
 #include <stddef.h>

@@ -1,0 +1,99 @@
+// What the page knows of pictures and answers without a browser: limits, test vectors, answers.
+
+export const LIMIT_BYTES = 300e6;
+export const LIMIT_PIXELS = 100e6;
+const GOLDEN = 0x9e3779b97f4a7c15n;
+const MASK = (1n << 64n) - 1n;
+
+/** Width and height by the header of a PNG, GIF, BMP, WebP or JPEG; null where it does not tell. Nothing is decoded. */
+export function headerSize(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const tag = (at, size) => String.fromCharCode(...bytes.subarray(at, at + size));
+  const size24 = (at) => 1 + (bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16));
+  if (bytes.length < 30) return null;
+  if (tag(1, 3) === "PNG") return [view.getUint32(16), view.getUint32(20)];
+  if (tag(0, 4) === "GIF8") return [view.getUint16(6, true), view.getUint16(8, true)];
+  if (tag(0, 2) === "BM") return [Math.abs(view.getInt32(18, true)), Math.abs(view.getInt32(22, true))];
+  if (tag(8, 8) === "WEBPVP8X") return [size24(24), size24(27)];
+  if (bytes[0] !== 0xff || bytes[1] !== 0xd8) return null;
+  for (let at = 2; at + 9 < bytes.length && bytes[at] === 0xff; at += 2 + view.getUint16(at + 2)) {
+    const marker = bytes[at + 1];
+    const frame = marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
+    if (frame) return [view.getUint16(at + 7), view.getUint16(at + 5)];
+  }
+  return null;
+}
+
+/** A sentence that says why a picture is refused, or "". */
+export function refusal(name, bytes, size) {
+  if (bytes === 0) return `${name} is empty (0 bytes); choose a picture.`;
+  const size_mb = (bytes / 1e6).toFixed(0);
+  if (bytes > LIMIT_BYTES) return `${name} has ${size_mb} MB, over the limit of ${LIMIT_BYTES / 1e6}; scale it down.`;
+  if (!size || size[0] * size[1] <= LIMIT_PIXELS) return "";
+  const pixels = `${size[0]} × ${size[1]}: ${((size[0] * size[1]) / 1e6).toFixed(0)} megapixels`;
+  return `${name} has ${pixels}, over the limit of ${LIMIT_PIXELS / 1e6}; scale it down.`;
+}
+
+function splitmix(seed, count) {
+  return Array.from({ length: count }, (_, i) => {
+    let z = (BigInt(seed) + BigInt(i + 1) * GOLDEN) & MASK;
+    z = ((z ^ (z >> 30n)) * 0xbf58476d1ce4e5b9n) & MASK;
+    z = ((z ^ (z >> 27n)) * 0x94d049bb133111ebn) & MASK;
+    return z ^ (z >> 31n);
+  });
+}
+
+const modulo = (a, b) => ((a % b) + b) % b;
+
+function shape(kind, seed, size, channels) {
+  const n = splitmix(seed, 64).map((z) => Number(z >> 40n));
+  const out = new Int32Array(size * size * channels);
+  const level = (c) => n[c] % 256;
+  const high = (c) => n[16 + c] % 256;
+  const discs = [0, 1, 2, 3, 4].map((d) => [n[34 + 3 * d] % 1024, n[35 + 3 * d] % 1024, (96 + 48 * d) ** 2]);
+  for (let i = 0; i < size * size; i++) {
+    const x = Math.floor(((i % size) * 1024) / size);
+    const y = Math.floor((Math.floor(i / size) * 1024) / size);
+    const ramp = modulo(x * ((n[32] % 7) - 3) + y * ((n[33] % 7) + 1), 1024);
+    const bright = modulo(x + y * ((n[35] % 5) - 2), 64 + (n[34] % 256)) * 2 < 64 + (n[34] % 256);
+    const disc = discs.findLastIndex(([cx, cy, square]) => (x - cx) ** 2 + (y - cy) ** 2 < square);
+    for (let c = 0; c < channels; c++) {
+      let value = bright ? high(c) : level(c);
+      if (kind === 1) value = level(c) + Math.floor(((high(c) - level(c)) * ramp) / 1023);
+      if (kind === 2) value = disc < 0 ? level(c) : (high(c) + 37 * disc) % 256;
+      out[i * channels + c] = value;
+    }
+  }
+  return out;
+}
+
+/** Test vector `index`, uint8 size x size x channels: image/vectors.py, generator 1. */
+export function vector(index, size, channels) {
+  const kind = index % 4;
+  if (kind === 0) return Uint8Array.from(splitmix(index, size * size * channels), (z) => Number(z >> 56n));
+  const first = shape(kind, index, size, channels);
+  if (Math.floor(index / 4) % 2 === 0) return Uint8Array.from(first);
+  const other = shape((kind % 3) + 1, index + 1000, size, channels);
+  return Uint8Array.from(first, (value, i) => (value * 5 + other[i] * 3) >> 3);
+}
+
+/** Replays the card's test vectors: how many of how many gave exactly the recorded logits, or why none were asked. */
+export function selfTest(classifier) {
+  const { generator, integers } = classifier.card.vectors ?? {};
+  if (!integers?.length) return { right: 0, n: 0, why: "the card has no test vectors" };
+  if (generator !== 1) return { right: 0, n: 0, why: "the card's test vectors are of a newer kind" };
+  const right = integers.filter((expected, i) => {
+    const logits = classifier.integerLogits(vector(i, classifier.side, classifier.channels));
+    return logits.length === expected.length && expected.every((value, k) => value === logits[k]);
+  });
+  return { right: right.length, n: integers.length, why: "" };
+}
+
+/** The answer for prepared pixels: the best classes with their probabilities, "unknown" below the threshold. */
+export function answer(classifier, pixels, threshold, most = 5) {
+  const logits = classifier.integerLogits(pixels);
+  const shares = classifier.probabilities(logits);
+  const order = Array.from(shares.keys()).sort((a, b) => shares[b] - shares[a] || a - b);
+  const top = order.slice(0, most).map((k) => ({ name: classifier.names[k], probability: shares[k] }));
+  return { label: top[0].probability >= threshold ? top[0].name : null, top, logits };
+}
