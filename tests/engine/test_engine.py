@@ -187,7 +187,7 @@ def test_the_best_instruction_set_is_the_last_named() -> None:
 
 def open_codes(blob: bytes) -> dict[str, int]:
     """Return the codes of qn_check, and of qn_open with enough memory, with none, and for no instruction set."""
-    library, handle, file = binding._library(), ctypes.c_void_p(), (blob, len(blob))
+    library, handle, file = binding.loaded_library(), ctypes.c_void_p(), (blob, len(blob))
     size = library.qn_memory(*file, 1)
     memory = np.empty(size + 64, np.uint8)
     address = -(-memory.ctypes.data // 64) * 64

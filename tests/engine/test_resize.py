@@ -16,7 +16,7 @@ from quicknet.image.preprocess import load_image
 pytestmark = pytest.mark.skipif(not available(), reason="no engine here")
 
 FILTERS = ("nearest", "bilinear", "bicubic", "lanczos")
-RESIZES = ("shorter", "stretch", "pad")
+RESIZES: tuple[Any, ...] = ("shorter", "stretch", "pad")
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 

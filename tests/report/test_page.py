@@ -162,7 +162,8 @@ def test_sizes_are_read_from_headers(tmp_path: Path) -> None:
     for name in names:
         exif = image.getexif()
         exif[0x010E] = "x" * 3000
-        image.save(tmp_path / name, **({"exif": exif} if name in ("b.jpg", "a.webp") else {}))
+        extra: dict[str, Any] = {"exif": exif} if name in ("b.jpg", "a.webp") else {}
+        image.save(tmp_path / name, **extra)
     program = "show(given.map((path) => pictures.headerSize(readFileSync(path))));"
     sizes = node(tmp_path, program, *(tmp_path / name for name in names))
     assert sizes == [[50, 31]] * 6 + [None]
