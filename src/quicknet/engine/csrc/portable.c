@@ -121,6 +121,10 @@ static void sparse(const qn_matrix *m, const qn_span *span, int32_t first, int32
     }
 }
 
+/* GCC 12 on Zen 1, processor time: 1.6 times as fast as dense at 30%, 1.45 at 45%, and at 60% from 1.1 to 0.9, where
+ * the widened tile leaves the first cache. */
+enum { BREAK_EVEN = 450 };
+
 /* ---- depthwise ----------------------------------------------------------------------------------- */
 
 /* One output pixel of CHUNK channels from `in`, its window's first. */
@@ -175,7 +179,7 @@ const qn_kernels qn_portable = {
     .pack_matrix = pack_matrix,
     .pack_depthwise = pack_depthwise,
     .pack_sparse = pack_sparse,
-    .sparse_below = 400,
+    .sparse_below = BREAK_EVEN,
     .sparse_pixels = VECTOR,
     .sparse_scratch = sparse_scratch,
     .matrix = matrix,
