@@ -98,6 +98,7 @@ def photos(run: Path, manifest: Path) -> dict[str, Any]:
         "training_seconds": round(sum(epoch["seconds"] for epoch in log), 1),
         "log": log,
         "weights_sha256": card.weights_sha256,
+        "teacher_sha256": teacher_sha256(recipe.distill.teacher),
         "manifest": read_json(manifest, "the manifest"),
     }
 
