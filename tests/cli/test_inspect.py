@@ -254,6 +254,12 @@ def test_a_qnz_shows_its_sections_its_own_layers_and_its_receipt(
     assert [layer["side"] for layer in record["layers"]] == [28, 28, 14, 14, 1]
     assert record["layers"][2]["macs"] == (9 * 16 + 16 * 24) * 14**2
     assert record["macs"] == sum(layer["macs"] for layer in record["layers"])
+    kept = [
+        None,
+        *(float(block.weight.reshape(len(block.weight), -1, 4).any(2).mean()) for block in network.blocks),
+        None,
+    ]
+    assert [layer["kept"] for layer in record["layers"]] == kept
     assert record["receipt"] == {"data": "drawn", "split": "test", "protocol": "standard", "n": 60, "correct": 45}
     assert record["intact"] is True
     assert run(["inspect", str(path)]) == 0

@@ -24,7 +24,8 @@ multiply-adds (MACs) are counted from the card, or from the network in a .qnz.
 
 In the layer table of a .qnz, N is how many pairs of products are added in 16 bits. "top" is the
 largest value of a layer's output, and in brackets that of its depthwise part. "bits" are those of
-its largest weight.
+its largest weight. A compressed network's table has "kept" for bytes: the share of blocks of four
+pointwise weights that are not all zero. Where few are left, the engine skips the others.
 """
 
 
@@ -157,14 +158,17 @@ def _layer_table(layers: Sequence[LayerCosts]) -> Any:
 
 
 def _integer_table(layers: Sequence[IntegerLayerFacts]) -> Any:
-    columns = ("kernel", "channels", "output", "N", "top", "bits", "bytes", "MACs")
+    sparse = any(layer.kept is not None and layer.kept < 1 for layer in layers)
+    # 80 columns hold one of the two; with blocks left out, the bytes of all are not those of the file
+    columns = ("kernel", "channels", "output", "N", "top", "bits", "kept" if sparse else "bytes", "MACs")
     table = make_table("layers", ("layer",), columns)
     for layer in layers:
         name = f"{layer.name}, pool" if layer.pool else layer.name
         sums, top = ("–" if value is None else str(value) for value in (layer.sums, layer.top))
         middle = "" if layer.middle_top is None else f" ({layer.middle_top})"
         shapes = (f"{layer.kernel}x{layer.kernel}", f"{layer.in_channels}→{layer.out_channels}")
-        numbers = (sums, top + middle, str(layer.bits), f"{layer.size_bytes:,}", f"{layer.macs:,}")
+        kept = "–" if layer.kept is None else f"{layer.kept:.0%}"
+        numbers = (sums, top + middle, str(layer.bits), kept if sparse else f"{layer.size_bytes:,}", f"{layer.macs:,}")
         table.add_row(name, *shapes, f"{layer.side}x{layer.side}", *numbers)
     return table
 

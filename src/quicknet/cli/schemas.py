@@ -417,7 +417,7 @@ _REALTIME = _partial(
 
 _LAYER = _partial(
     "One layer. Only the layers of a .qnz have the fields from pool on.",
-    ("pool", "sums", "shift", "top", "middle_top", "bits", "size_bytes"),
+    ("pool", "sums", "shift", "top", "middle_top", "bits", "kept", "size_bytes"),
     name=_text("The name of the layer."),
     kind=_text("The kind of the layer."),
     kernel=_integer("The side of the kernel."),
@@ -433,6 +433,7 @@ _LAYER = _partial(
     top=_or_null(_integer("The largest value of the output.")),
     middle_top=_or_null(_integer("The largest value of the depthwise output.")),
     bits=_integer("The bits of the largest weight with its sign."),
+    kept=_or_null(_number("The share of the pointwise part's blocks of four weights that are not all zero.")),
     size_bytes=_integer("The size of its numbers in bytes."),
 )
 _SECTION = _record(

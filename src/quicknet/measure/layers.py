@@ -71,7 +71,9 @@ class IntegerLayerFacts(LayerCosts, frozen=True, kw_only=True):
 
     `sums` is FORMAT.md's N (products added up in 16 bits), `top` the largest value of the output,
     `middle_top` of the depthwise output, `bits` those of the largest weight with its sign
-    (pointwise or stem). What a layer does not have is None.
+    (pointwise or stem). `kept` is the share of a pointwise's blocks (one output channel, four
+    neighbouring inputs) that are not all zero: the engine skips the others where few are left.
+    What a layer does not have is None.
     """
 
     pool: bool
@@ -80,6 +82,7 @@ class IntegerLayerFacts(LayerCosts, frozen=True, kw_only=True):
     top: int | None
     middle_top: int | None
     bits: int
+    kept: float | None
     size_bytes: int
 
 
@@ -106,6 +109,7 @@ def integer_layers(network: IntegerNetwork) -> tuple[IntegerLayerFacts, ...]:
             top=stem.output.top,
             middle_top=None,
             bits=_bits(stem.weight),
+            kept=None,
             size_bytes=sum(array.nbytes for array in numbers),
         )
     ]
@@ -134,6 +138,7 @@ def _separable(block: IntegerSeparable, name: str, side: int) -> IntegerLayerFac
         top=output.top,
         middle_top=block.middle_top,
         bits=_bits(block.weight),
+        kept=_kept(block.weight),
         size_bytes=sum(array.nbytes for array in numbers),
     )
 
@@ -156,6 +161,7 @@ def _classifier(network: IntegerNetwork) -> IntegerLayerFacts:
         top=None,
         middle_top=None,
         bits=_bits(network.weight),
+        kept=None,
         size_bytes=network.weight.nbytes + network.bias.nbytes,
     )
 
@@ -163,3 +169,9 @@ def _classifier(network: IntegerNetwork) -> IntegerLayerFacts:
 def _bits(weight: NDArray[Any]) -> int:
     """Return how many bits the largest magnitude takes, and one for the sign."""
     return int(np.abs(weight.astype(np.int64)).max(initial=0)).bit_length() + 1
+
+
+def _kept(weight: NDArray[np.int8]) -> float:
+    """Return the share of blocks of a pointwise (O, C) that are not all zero."""
+    full = np.pad(weight, ((0, 0), (0, -weight.shape[1] % 4)))
+    return float(full.reshape(len(full), -1, 4).any(2).mean())
