@@ -205,8 +205,10 @@ def test_two_runs_on_one_folder(begun: Path, tiny_data: Path, finished_run: Path
 def test_a_loss_that_is_no_number_loses_nothing_saved(begun: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch):
     real = loop.loss_of
 
-    def later_nan(current, logits, batch):
-        return real(current, logits, batch) * (float("nan") if current.steps_done() == STEPS_PER_EPOCH + 3 else 1)
+    def later_nan(current, logits, batch, features):
+        return real(current, logits, batch, features) * (
+            float("nan") if current.steps_done() == STEPS_PER_EPOCH + 3 else 1
+        )
 
     monkeypatch.setattr(loop, "loss_of", later_nan)
     refused(
@@ -222,8 +224,8 @@ def test_weights_that_are_no_numbers_are_never_saved(begun: Path, refused: Refus
     """The last step of an epoch: the loss was still a number, its gradient is not."""
     real = loop.loss_of
 
-    def later_nan(current, logits, batch):
-        losses = real(current, logits, batch)
+    def later_nan(current, logits, batch, features):
+        losses = real(current, logits, batch, features)
         last = current.steps_done() == 2 * STEPS_PER_EPOCH - 1
         return losses + torch.sqrt((logits * 0).sum()) if last else losses
 

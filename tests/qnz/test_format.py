@@ -12,7 +12,7 @@ import pytest
 from native import CSRC, ENGINE
 from quicknet import engine
 from quicknet.core import card
-from quicknet.engine import binding
+from quicknet.engine import binding, resize
 from quicknet.qnz import format as numbers
 from quicknet.qnz import reference
 from quicknet.qnz.coding.model import BITS
@@ -260,9 +260,12 @@ def test_the_web_pages_loader_has_the_same_numbers() -> None:
     constants = {name: int(value) for name, value in re.findall(r"^const ([A-Z_]+) = (\d+);", text, re.MULTILINE)}
     known = offsets("HEADER") | offsets("ENTRY")
     known |= {"INFO_BYTES": ctypes.sizeof(binding._Info), "SECTION_AT": binding._Info.section.offset}
+    spec = re.search(r"int32_t ([\w, ]+);\n} qn_spec;", (CSRC / "resize.h").read_text())
+    known["SPEC_AT"] = 4 * len(resize._Picture._fields_)  # a pointer has 4 bytes there
+    known["PICTURE_BYTES"] = known["SPEC_AT"] + 4 * len(spec[1].split(",") if spec else ())
     known["READ_SHAPE"] = enumerators(CSRC / "reading.h")["QN_READ_SHAPE"]
     assert constants == {name: known[name] for name in constants}
-    assert len(constants) == 8
+    assert len(constants) == 10
 
 
 def test_no_module_spells_a_limit_out_again() -> None:

@@ -6,6 +6,8 @@
 #include "format.h"
 #include "reading.h"
 
+#include "small.h"
+
 /* Of the weights of one output channel so far, in pairs {2i, 2i+1} of a block: 8 of the positive, 8 of the
  * magnitudes of the negative. */
 typedef struct {

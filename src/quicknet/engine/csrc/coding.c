@@ -7,6 +7,8 @@
 #include "quicknet.h"
 #include "reading.h"
 
+#include "small.h"
+
 _Static_assert(2 * QNZ_MAX_CODE_BITS + 2 <= QNZ_DIGEST_BYTES, "words that are read ahead lie in the file");
 
 enum {

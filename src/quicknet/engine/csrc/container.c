@@ -4,6 +4,8 @@
 #include "format.h"
 #include "reading.h"
 
+#include "small.h"
+
 const char qn_kind[QN_SECTIONS][5] = {QNZ_CARD, QNZ_NETW, QNZ_TENS, QNZ_CODE};
 
 static const uint8_t *entry_at(const uint8_t *file, size_t index) {

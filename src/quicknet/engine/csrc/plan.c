@@ -6,6 +6,8 @@
 #include "engine.h"
 #include "reading.h"
 
+#include "small.h"
+
 /* Of a tile. More pixels load the weights less often and reread fewer rows for the depthwise, until they push them
  * out of the first cache: one thread is 1-2% faster with 84 than with 28. A team wants as many tiles as parts first. */
 enum { FEW_PIXELS = 28, MANY_PIXELS = 84 };

@@ -5,6 +5,8 @@
 
 #include "format.h"
 
+#include "small.h"
+
 static int check_code(qn_section code, uint64_t tensor_bytes) {
     if (code.size < QNZ_CODE_HEADER_BYTES) return QN_CODE;
     const uint8_t *header = code.bytes;

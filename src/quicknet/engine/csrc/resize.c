@@ -8,6 +8,8 @@
 #include "colour.h"
 #include <string.h>
 
+#include "small.h"
+
 #ifdef __clang__
 #pragma STDC FP_CONTRACT OFF /* GCC with -std=c11 does not contract anyway, and does not know the pragma */
 #endif

@@ -4,6 +4,8 @@
 #include "format.h"
 #include "plain.h"
 
+#include "small.h"
+
 enum { QN_QUADS = QNZ_MAX_CHANNELS / 4, QN_GROUP = 4, QN_OPEN = 8 };
 
 /* The kept blocks of an output channel in groups. Of group g the first block, of block b the next one of its group. */
