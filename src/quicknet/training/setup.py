@@ -55,6 +55,7 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     parent = load_model(locate(recipe.model.start_from, "run")) if recipe.model.start_from else None
     if parent is not None:  # its network replaces the one that the recipe names
         recipe = recipe.replace(model={**recipe.model.to_dict(), "name": parent[1].model.name})
+        _config_at(parent[0].config, recipe.data.size or parent[1].preprocess.size)  # before images are decoded
     else:
         _check_model(recipe)
     data = load_data(recipe.data.source, _request(recipe, parent))
