@@ -43,7 +43,6 @@ def test_a_folder_with_too_few_pictures(
         (["--size", "2048"], ("image size 2048 must lie in 16..1024",)),
         (["--set", "optim.layer_decay=0"], ("optim.layer_decay 0.0 must lie in",)),
         (["--set", "train.views=0"], ("train.views 0 must be at least 1",)),
-        (["--set", "train.few_views=0"], ("train.few_views 0 must be at least 1",)),
     ],
 )
 def test_what_the_parent_cannot_take(

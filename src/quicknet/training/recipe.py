@@ -23,7 +23,6 @@ from quicknet.inference.shipped import names_with_run, or_names_with_run
 
 _LIMIT_BYTES = 1 << 20
 _MAX_EPOCHS = 1_000_000
-_FEW_IMAGES = 200  # 20 of each of ten classes, say
 NO_PARENT = "none"  # as `start_from`
 INHERITED = ("size", "mode", "resize")  # settings of [data] that a fine-tuned network has from its parent
 
@@ -118,8 +117,7 @@ class ScheduleSettings(Settings, frozen=True, kw_only=True):
 class TrainSettings(Settings, frozen=True, kw_only=True):
     """The loop. `sizes`: progressive image size, (from this share of the run, pixels) pairs.
 
-    `views` shortens `epochs` to what shows about so many augmented images; up to 200 images are
-    shown `few_views` times in all, more of them in proportion, until `views`. `head_first`: a
+    `views` shortens `epochs` to what shows about so many augmented images. `head_first`: a
     classifier for new classes starts from a fit to the parent's features instead of random numbers.
     `balance`: a class counts the more in the loss the fewer images it has; `auto` where classes
     differ by 5 to 1. `keep`: which epoch's weights to use, `auto` the last where `val` has
@@ -128,7 +126,6 @@ class TrainSettings(Settings, frozen=True, kw_only=True):
 
     epochs: int = 30
     views: int | None = None
-    few_views: int | None = None
     head_first: bool = False
     balance: Literal["off", "on", "auto"] = "off"
     keep: Literal["best", "last", "auto"] = "best"
@@ -151,9 +148,8 @@ class TrainSettings(Settings, frozen=True, kw_only=True):
             raise ConfigError("train: epochs, batch_size, accumulate and evaluate_every must be at least 1")
         if self.epochs > _MAX_EPOCHS or self.batch_size > 1 << 20 or not 0 <= self.seed < 1 << 63:
             raise ConfigError("train: at most 1,000,000 epochs, 1,048,576 images a batch, a seed in 0..2^63-1")
-        for name in ("views", "few_views"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigError(f"train.{name} {getattr(self, name)} must be at least 1")
+        if self.views is not None and self.views < 1:
+            raise ConfigError(f"train.views {self.views} must be at least 1")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"train.patience {self.patience} must be at least 1")
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.ema_decay < 1:
@@ -163,17 +159,6 @@ class TrainSettings(Settings, frozen=True, kw_only=True):
         shares = [share for share, _ in self.sizes]
         if shares != sorted(shares) or (shares and shares[0] != 0):
             raise ConfigError("train.sizes must start at share 0 and rise")
-
-    def views_of(self, images: int) -> int | None:
-        """Return how many augmented images to show in all of so many; None where only `epochs` says it.
-
-        >>> settings = TrainSettings(views=24_000, few_views=7_200)
-        >>> [settings.views_of(images) for images in (20, 200, 400, 1_000)]
-        [7200, 7200, 14400, 24000]
-        """
-        if self.views is None or self.few_views is None:
-            return self.views
-        return min(self.views, max(self.few_views, self.few_views * images // _FEW_IMAGES))
 
 
 class DistillSettings(Settings, frozen=True, kw_only=True):
@@ -330,8 +315,8 @@ def load_recipe(name: str, changes: Sequence[str] = (), values: Mapping[str, Any
     `values` are keys with values that are taken as they are, such as a folder's name. `{name}` in
     `model.start_from` stands for the network's name. With a parent a shipped recipe does not
     decide how images are prepared: what `changes` and `values` leave out is the parent's.
-    Whoever asks for `train.epochs` or `train.views` gets them, whatever else the recipe says of
-    views. Raises ConfigError naming the nearest known key or recipe.
+    Whoever asks for `train.epochs` gets them, whatever the recipe's `views`. Raises ConfigError
+    naming the nearest known key or recipe.
     """
     if name.endswith(".toml") or "/" in name:
         fields, where = _read_toml(Path(name)), name
@@ -342,22 +327,14 @@ def load_recipe(name: str, changes: Sequence[str] = (), values: Mapping[str, Any
     fields.setdefault("name", Path(name).stem)
     asked = [*map(_parsed, changes), *(values or {}).items()]
     _put_all(fields, asked)
-    _drop_views(_table(fields, "train"), {key for key, _ in asked})
+    if any(key == "train.epochs" for key, _ in asked) and all(key != "train.views" for key, _ in asked):
+        _table(fields, "train").pop("views", None)
     _name_parent(_table(fields, "model"))
     if name in list_recipes() and _table(fields, "model").get("start_from") is not None:
         for key in INHERITED:
             _table(fields, "data").pop(key, None)
         _put_all(fields, [(key, value) for key, value in asked if key.startswith("data")])
     return from_mapping(Recipe, fields, where)
-
-
-def _drop_views(train: dict[str, Any], asked: set[str]) -> None:
-    """Take out what the recipe says of views, where it would overrule what was asked for."""
-    if "train.few_views" in asked or not asked & {"train.epochs", "train.views"}:
-        return
-    train.pop("few_views", None)
-    if "train.views" not in asked:
-        train.pop("views", None)
 
 
 def _name_parent(model: dict[str, Any]) -> None:

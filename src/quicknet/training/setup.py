@@ -103,13 +103,12 @@ def resume(folder: Path, device: torch.device, source: str | None = None) -> Run
 
 
 def with_epochs(recipe: Recipe, images: int) -> Recipe:
-    """Return the recipe with as many epochs as show `TrainSettings.views_of` so many images, `epochs` at most."""
+    """Return the recipe with as many epochs as show `train.views` of so many images, `epochs` at most."""
     train = recipe.train
-    views = train.views_of(images)
-    if views is None:
+    if train.views is None:
         return recipe
-    epochs = min(train.epochs, max(1, round(views / images)))
-    return recipe.replace(train={**train.to_dict(), "epochs": epochs, "views": None, "few_views": None})
+    epochs = min(train.epochs, max(1, round(train.views / images)))
+    return recipe.replace(train={**train.to_dict(), "epochs": epochs, "views": None})
 
 
 def _origin(card: Card) -> dict[str, Any]:
