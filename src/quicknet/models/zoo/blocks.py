@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -66,14 +67,14 @@ class WholeMapConfig(ZooConfig, frozen=True, kw_only=True):
             )
 
     @property
+    @abstractmethod
     def last_side(self) -> int:
         """Side of the last map at `image_size`."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def published_side(self) -> int:
         """Side of the last map as published."""
-        raise NotImplementedError
 
     @property
     def side(self) -> int:

@@ -1,0 +1,26 @@
+"""What --json prints, verb by verb, as JSON Schema; `--json-schema` and docs/commands.md show it.
+
+The schemas are written here and not derived from the records, because the records of `train` and
+`export` lie in modules that import torch, and `--json-schema` works without it. A test holds the
+schemas to the records' fields and types.
+"""
+
+from __future__ import annotations
+
+from quicknet.cli.schemas.answers import EPOCH, EVALUATION, PREDICTION, RESULT
+from quicknet.cli.schemas.files import COMPRESSED, ONNX, PAGE, QNZ, VERIFICATION
+from quicknet.cli.schemas.machine import BENCHMARK, EXAMINATION, INSPECTION, REALTIME
+from quicknet.cli.schemas.parts import Schema, verb
+
+SCHEMAS: dict[str, Schema] = {
+    "train": verb("train", EPOCH, RESULT),
+    "evaluate": verb("evaluate", EVALUATION),
+    "predict": verb("predict", PREDICTION),
+    "export": verb("export", QNZ, ONNX),
+    "compress": verb("compress", COMPRESSED),
+    "page": verb("page", PAGE),
+    "verify": verb("verify", VERIFICATION),
+    "benchmark": verb("benchmark", BENCHMARK, REALTIME),
+    "inspect": verb("inspect", INSPECTION),
+    "doctor": verb("doctor", EXAMINATION),
+}
