@@ -243,7 +243,7 @@ def test_killed_at_any_stage_it_goes_on_to_the_same_bytes(
     def again() -> Any:
         return compress(run_dir, data, tmp_path / "m.qnz", QUICK, pictures)
 
-    for where, name in ((module, "make_recipe"), (path, "load_model"), (module, "make_integers")):
+    for where, name in ((module, "make_recipe"), (path, "load_model"), (module, "pruned_integers")):
         with monkeypatch.context() as patch:
             patch.setattr(where, name, dying)
             with pytest.raises(Killed):

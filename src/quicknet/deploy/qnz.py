@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -46,6 +46,7 @@ from quicknet.image.batches import in_batches
 from quicknet.image.vectors import draw_vectors
 from quicknet.inference.receipt import predictions_of
 from quicknet.inference.verify import receipt_split
+from quicknet.models.network import Network
 from quicknet.qnz import reference
 from quicknet.qnz.file import QnzFile, assemble_qnz, parse_qnz
 from quicknet.qnz.format import Bits
@@ -149,8 +150,32 @@ def _draft(run: Path, data: Dataset, settings: QnzSettings, show: Show) -> Draft
     """Return the run's network in integers, fine-tuned where asked."""
     require_run_folder(run)
     parent = TorchClassifier(run)
-    net = fold(parent.model, parent.card.preprocess)
-    _, blocks = require_expressible(net, parent.card.preprocess.size)
+    task = begin(parent, parent.model, parent.card, data, settings)
+    tuning = QatSettings(epochs=settings.qat_epochs, seed=settings.seed) if settings.qat_epochs else None
+    quantized, card = make_integers(task, tuning, show)
+    card = integer_card(card, quantized, settings.bits)
+    measure = functools.partial(measure_against, parent, settings, show)
+    return Draft(card, functools.partial(assemble_qnz, quantized.network), parse_qnz, measure)
+
+
+class Task(NamedTuple):
+    """A network that becomes integers: calibrated on `images`, fine-tuned on `data` towards what `parent` answers."""
+
+    parent: TorchClassifier
+    net: Folded
+    images: NDArray[np.uint8]
+    data: Dataset
+    card: Card
+    bits: Bits
+
+
+def begin(parent: TorchClassifier, network: Network, card: Card, data: Dataset, settings: QnzSettings) -> Task:
+    """Return the task for a network, the parent's own or one made of it, with `card` as an export's card.
+
+    Raises ConfigError for a network that FORMAT.md cannot express, DataError for too few images.
+    """
+    net = fold(network, parent.card.preprocess)
+    require_expressible(net, parent.card.preprocess.size)
     images = calibration_images(net, data, settings)
     step = ExportStep(
         format="qnz",
@@ -158,20 +183,30 @@ def _draft(run: Path, data: Dataset, settings: QnzSettings, show: Show) -> Draft
         parent_weights_sha256=parent.card.weights_sha256,
         bits=settings.bits,
         calibration=calibration_record(images, settings),
-        **split_settings_of(run),
+        **split_settings_of(parent.source),
     )
-    card = exported_card(parent.card, step, parents_vectors(parent))
-    with show("quantize", 1 + len(blocks), "layers") as advance:
-        quantized = quantize(net, images, settings.bits, advance)
-    if settings.qat_epochs:
-        tuning = QatSettings(epochs=settings.qat_epochs, seed=settings.seed)
-        answers = functools.partial(judge, card, settings.bits, run)
-        lesson = Lesson(parent.model, data, augmentation_of(run), answers)
-        quantized, tuned = fine_tune(quantized, lesson, tuning, show)
-        card = card.with_receipt(qat=QatRecord(**{**tuning.to_dict(), **tuned.to_dict()}))
-    card = integer_card(card, quantized, settings.bits)
-    measure = functools.partial(measure_against, parent, settings, show)
-    return Draft(card, functools.partial(assemble_qnz, quantized.network), parse_qnz, measure)
+    card = exported_card(card, step, parents_vectors(parent))
+    return Task(parent, net, images, data, card, settings.bits)
+
+
+def make_integers(
+    task: Task, tuning: QatSettings | None, show: Show, coarse: Sequence[float] = (), folder: Path | None = None
+) -> tuple[Quantized, Card]:
+    """Return the integers, fine-tuned where there is `tuning`, and the card that says so.
+
+    `coarse` as in `quantize`; fine-tuning goes on from what is in `folder`, if that is given.
+    """
+    layers = len(require_expressible(task.net, task.card.preprocess.size)[1])
+    with show("quantize", 1 + layers, "layers") as advance:
+        quantized = quantize(task.net, task.images, task.bits, advance, coarse)
+    if tuning is None:
+        return quantized, task.card
+    run = task.parent.source
+    lesson = Lesson(
+        task.parent.model, task.data, augmentation_of(run), functools.partial(judge, task.card, task.bits, run)
+    )
+    quantized, tuned = fine_tune(quantized, lesson, tuning, show, folder)
+    return quantized, task.card.with_receipt(qat=QatRecord(**{**tuning.to_dict(), **tuned.to_dict()}))
 
 
 def calibration_images(net: Folded, data: Dataset, settings: QnzSettings) -> NDArray[np.uint8]:

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from quicknet import __version__
 from quicknet.core.card import Card
 from quicknet.core.errors import CheckFailed
-from quicknet.core.lineage import CompressStep, ExportStep, QatRecord
+from quicknet.core.lineage import CompressStep
 from quicknet.data import Dataset
 from quicknet.deploy.compress.path import Trained
 from quicknet.deploy.compress.prepare import Prepared, network_densities, plan_of
 from quicknet.deploy.compress.sensitivity import LayerSensitivity
 from quicknet.deploy.compress.settings import CompressSettings
-from quicknet.deploy.fold import fold
-from quicknet.deploy.pipeline import exported_card, parents_vectors, split_settings_of
-from quicknet.deploy.qnz import (
-    QnzSettings,
-    augmentation_of,
-    calibration_images,
-    calibration_record,
-    integer_card,
-    judge,
-)
-from quicknet.deploy.quantize import Lesson, QatSettings, Quantized, fine_tune, quantize
+from quicknet.deploy.qnz import QnzSettings, begin, integer_card, make_integers
+from quicknet.deploy.quantize import QatSettings, Quantized
 from quicknet.deploy.quantize.qat import Show
 from quicknet.deploy.quantize.student import Student
 from quicknet.qnz.file import Coding, assemble_qnz
@@ -44,7 +33,7 @@ class Integers(NamedTuple):
     card: Card
 
 
-def make_integers(
+def pruned_integers(
     parent: TorchClassifier,
     trained: Trained,
     data: Dataset,
@@ -59,27 +48,13 @@ def make_integers(
     Raises CheckFailed where the file cannot be brought under `target_size`.
     """
     work, show = place
-    net = fold(trained.network, parent.card.preprocess)
     writing = QnzSettings(bits=settings.bits, max_loss=None, seed=settings.seed)
-    images = calibration_images(net, data, writing)
-    step = ExportStep(
-        format="qnz",
-        quicknet=__version__,
-        parent_weights_sha256=parent.card.weights_sha256,
-        bits=settings.bits,
-        calibration=calibration_record(images, writing),
-        **split_settings_of(parent.source),
-    )
-    card = exported_card(_compressed_card(parent.card, trained, settings), step, parents_vectors(parent))
+    task = begin(parent, trained.network, _compressed_card(parent.card, trained, settings), data, writing)
     coarse = layer_steps(trained, prepared.sensitivity, settings.step)
-    with show("quantize", 1 + len(coarse), "layers") as advance:
-        quantized = quantize(net, images, settings.bits, advance, coarse)
+    tuning = None
     if settings.qat_epochs:
         tuning = QatSettings(epochs=settings.qat_epochs, seed=settings.seed, rate=settings.rate)
-        answers = functools.partial(judge, card, settings.bits, parent.source)
-        lesson = Lesson(parent.model, data, augmentation_of(parent.source), answers)
-        quantized, tuned = fine_tune(quantized, lesson, tuning, show, work)
-        card = card.with_receipt(qat=QatRecord(**{**tuning.to_dict(), **tuned.to_dict()}))
+    quantized, card = make_integers(task, tuning, show, coarse, work)
     if settings.target_size is not None:
         quantized = fitting(quantized, card, settings)
     return Integers(quantized, integer_card(card, quantized, settings.bits))

@@ -19,7 +19,7 @@ from quicknet.core.card import require_run_folder
 from quicknet.core.errors import CheckpointError, ToolError
 from quicknet.core.files import folder_lock, read_json, write_atomically
 from quicknet.data import Dataset
-from quicknet.deploy.compress.integers import CODING, Integers, make_integers
+from quicknet.deploy.compress.integers import CODING, Integers, pruned_integers
 from quicknet.deploy.compress.paper import paper_sizes
 from quicknet.deploy.compress.path import Trained, Watch, search_loss, share, train_to
 from quicknet.deploy.compress.predict import speed_at
@@ -89,7 +89,7 @@ def compress(
         if settings.mode == "paper":
             shared = share(trained, recipe, work, watch)
             trained = trained._replace(network=shared, paper=paper_sizes(shared))
-        integers = make_integers(parent, trained, data, settings, prepared, (work, show))
+        integers = pruned_integers(parent, trained, data, settings, prepared, (work, show))
         compressed = _written(job, integers, trained, prepared)
     shutil.rmtree(work)
     return compressed
