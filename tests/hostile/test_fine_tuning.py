@@ -42,6 +42,8 @@ def test_a_folder_with_too_few_pictures(
         (["--size", "8"], ("image size 8 must lie in 16..1024",)),
         (["--size", "2048"], ("image size 2048 must lie in 16..1024",)),
         (["--set", "optim.layer_decay=0"], ("optim.layer_decay 0.0 must lie in",)),
+        (["--set", "optim.freeze=1"], ("optim.freeze 1.0 must lie in 0 <= x < 1",)),
+        (["--set", "optim.freeze=0.5", "--from", "none"], ("optim.freeze 0.5 would keep random weights", "--from")),
         (["--set", "train.views=0"], ("train.views 0 must be at least 1",)),
     ],
 )

@@ -176,3 +176,16 @@ def test_layers_far_from_the_classifier_learn_slower(parent, shades, tmp_path):
     assert rates["blocks.1.pointwise.weight"] == rates["blocks.1.bn.bias"] == 0.5
     assert rates["blocks.0.depthwise.weight"] == 0.25
     assert rates["stem.conv.weight"] == 0.125
+
+
+def test_frozen_layers_keep_the_parents_weights_and_the_others_learn(parent, shades, tmp_path):
+    run = training.start(child(parent, shades, "optim.freeze=0.67", "train.epochs=2"), tmp_path / "run", CPU)
+    before = {name: tensor.clone() for name, tensor in run.model.named_parameters()}
+    records = training.fit(run)
+    assert [next(records).epoch for _ in range(2)] == [0, 1]
+    resumed = training.resume(tmp_path / "run", CPU)
+    list(training.fit(resumed))
+    for name, tensor in resumed.model.named_parameters():
+        frozen = name.startswith(("stem.", "blocks.0."))  # two of three layers
+        assert torch.equal(tensor, before[name]) == frozen, name
+        assert (tensor.grad is None) == frozen, name

@@ -6,6 +6,7 @@ Muon takes matrices, so convolution filters are handed to it as views.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -43,19 +44,34 @@ Group = dict[str, Any]
 Parameters = list[tuple[str, nn.Parameter]]
 
 
-def _layers(model: nn.Module, decay: float) -> list[tuple[float, Parameters]]:
-    """Return the parameters that are trained, layer by layer, each with its share of the learning rate.
+def _layers(model: nn.Module) -> list[Parameters]:
+    """Return the parameters layer by layer, from the image on.
 
-    A layer is what stands at the top of the network, or in a list there (`stem`, `blocks.3`); its
-    share is `decay` for every layer behind it. Without decay all are one.
+    A layer is what stands at the top of the network, or in a list there (`stem`, `blocks.3`).
     """
     layers: dict[str, Parameters] = {}
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            first, second = [*name.split("."), ""][:2]
-            layer = f"{first}.{second}" if second.isdigit() else first
-            layers.setdefault(layer if decay < 1 else "", []).append((name, parameter))
-    return [(decay ** (len(layers) - 1 - depth), parameters) for depth, parameters in enumerate(layers.values())]
+        first, second = [*name.split("."), ""][:2]
+        layers.setdefault(f"{first}.{second}" if second.isdigit() else first, []).append((name, parameter))
+    return list(layers.values())
+
+
+def freeze(model: nn.Module, share: float) -> None:
+    """Keep the first layers as they are: this share of those before the classifier, rounded down."""
+    *layers, _classifier = _layers(model)
+    for _, parameter in itertools.chain(*layers[: int(share * len(layers))]):
+        parameter.requires_grad_(False)
+
+
+def _shares(model: nn.Module, decay: float) -> list[tuple[float, Parameters]]:
+    """Return the parameters that are trained, each layer's with its share of the learning rate.
+
+    The share is `decay` for every layer behind it. Without decay all are one.
+    """
+    layers = [[(name, p) for name, p in layer if p.requires_grad] for layer in _layers(model)]
+    if decay == 1:
+        return [(1.0, list(itertools.chain(*layers)))]
+    return [(decay ** (len(layers) - 1 - depth), parameters) for depth, parameters in enumerate(layers)]
 
 
 class Optimizer:
@@ -91,7 +107,7 @@ class Optimizer:
         """Return the parameter groups of SGD or AdamW, and those of Muon."""
         groups: list[Group] = []
         matrices: list[Group] = []
-        for share, parameters in _layers(model, settings.layer_decay):
+        for share, parameters in _shares(model, settings.layer_decay):
             filters, decayed, plain = self._sort(parameters, settings)
             groups.append({"params": decayed, "weight_decay": decay, "peak_lr": share * vector_lr})
             groups.append({"params": plain, "weight_decay": 0.0, "peak_lr": share * vector_lr})

@@ -69,6 +69,8 @@ class OptimSettings(Settings, frozen=True, kw_only=True):
     decoupled and its steps have another scale. `decay_on` "convs" leaves the classifier out.
     `layer_decay` is for weights that have learned already: each layer's rate is that of the
     layer behind it times this, the classifier's is the full one (ULMFiT, Howard & Ruder 2018, §3.2).
+    `freeze`: this share of the layers before the classifier, the stem first, keeps the parent's
+    weights, so that no gradient is computed for them.
     """
 
     name: Literal["sgd", "adamw", "muon"] = "sgd"
@@ -80,6 +82,7 @@ class OptimSettings(Settings, frozen=True, kw_only=True):
     weight_decay: float = 5e-4
     decay_on: Literal["weights", "convs"] = "weights"
     layer_decay: float = 1.0
+    freeze: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot descend."""
@@ -89,6 +92,8 @@ class OptimSettings(Settings, frozen=True, kw_only=True):
             raise ConfigError("optim: weight_decay and vector_decay must not be negative")
         if not 0 < self.layer_decay <= 1:
             raise ConfigError(f"optim.layer_decay {self.layer_decay} must lie in 0 < x <= 1")
+        if not 0 <= self.freeze < 1:
+            raise ConfigError(f"optim.freeze {self.freeze} must lie in 0 <= x < 1")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"optim.betas {self.betas} must lie in 0 <= beta < 1")
 

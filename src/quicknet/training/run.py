@@ -41,7 +41,7 @@ from quicknet.training.ema import Ema
 from quicknet.training.evaluate import predict_logits
 from quicknet.training.features import FeatureMatch
 from quicknet.training.kept import keep_answers, uses_bf16
-from quicknet.training.optim import Optimizer
+from quicknet.training.optim import Optimizer, freeze
 from quicknet.training.prune import Pruner
 from quicknet.training.recipe import Recipe, lower_rate
 from quicknet.training.share import Sharer
@@ -107,6 +107,7 @@ class Run:
         compiled = self.recipe.train.compile
         compiled = self.device.type == "cuda" if compiled is None else compiled
         self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if compiled else self.model
+        freeze(self.model, self.recipe.optim.freeze)
         self.optimizer = Optimizer(self.model, self.recipe.optim)
         self.class_weights = self._class_weights()
         # sharing changes the weights: before they are averaged

@@ -154,6 +154,11 @@ def _check_overrides(recipe: Recipe) -> None:
 
 def _check_model(recipe: Recipe) -> None:
     """Raise ConfigError for an impossible network now, before the images are decoded."""
+    if recipe.optim.freeze:
+        raise ConfigError(
+            f"optim.freeze {recipe.optim.freeze} would keep random weights, since there is no parent; "
+            "name one with --from, or set it to 0"
+        )
     size = recipe.data.size or MAX_IMAGE_SIZE  # the size of the data is not known yet
     base_config(recipe.model.name).replace(**{**recipe.model.overrides, "image_size": size})
 
