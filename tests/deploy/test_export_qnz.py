@@ -230,6 +230,19 @@ def test_the_commands_json_has_the_documented_fields(run_folder: Path, tmp_path:
     }  # fmt: skip
 
 
+def test_coding_makes_the_same_network_smaller(run_folder: Path, tmp_path: Path, capfd: Captured) -> None:
+    files = {}
+    for coding in ("none", "huffman", "contexts"):
+        out = tmp_path / f"{coding}.qnz"
+        arguments = ["--coding", coding, "--max-loss", "50", "--out", str(out), "--quiet"]
+        assert command(["export", str(run_folder), *arguments]) == 0
+        files[coding] = read_qnz(out)
+        assert files[coding].coding == coding
+    capfd.readouterr()
+    assert len({file.weights_sha256 for file in files.values()}) == 1
+    assert len(files["contexts"].blob) < len(files["none"].blob)
+
+
 def test_the_command_refuses_a_loss_with_exit_1(
     run_folder: Path, tmp_path: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +272,8 @@ def test_the_command_refuses_in_one_line(run_folder: Path, run_dir: Path, tmp_pa
         ([str(run_folder), "--bits", "w7a8", "--out", "m.onnx"], "--bits is for integers"),
         ([str(run_folder), "--format", "openvino", "--max-loss", "1"], "--max-loss is for integers"),
         ([str(run_folder), "--format", "qnz", "--int8"], "leave --int8 out"),
+        ([str(run_folder), "--int8", "--coding", "contexts"], "--coding is for a .qnz"),
+        ([str(run_folder), "--format", "qnz", "--coding", "zip"], "zip"),
         ([str(run_folder), "--format", "qnz", "--bits", "w8a8"], "w8a8"),
         ([str(run_folder), "--format", "qnz", "--qat", "-1"], "--qat"),
         ([str(run_folder), "--format", "qnz", "--data", str(few)], "3 images are too few"),

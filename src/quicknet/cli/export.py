@@ -38,7 +38,7 @@ ends, the file is loaded and must answer the test vectors as the run does. With 
 is measured too, and its receipt holds the class of every test image for quicknet verify.
 """
 # option → field of QnzSettings
-_INTEGERS = {"bits": "bits", "qat": "qat_epochs", "max_loss": "max_loss"}
+_INTEGERS = {"bits": "bits", "qat": "qat_epochs", "max_loss": "max_loss", "coding": "coding"}
 
 
 @click.command(
@@ -82,6 +82,12 @@ _INTEGERS = {"bits": "bits", "qat": "qat_epochs", "max_loss": "max_loss"}
     metavar="POINTS",
     help="Refuse a file that loses more than POINTS of accuracy on val; one image is always allowed.  [default: 0.2]",
 )
+@click.option(
+    "--coding",
+    type=click.Choice(["none", "huffman", "contexts"]),
+    help="Write a .qnz in fewer bytes: the same answers, smallest by contexts; longer to write and open.  "
+    "[default: none]",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write this file.  [default: RUN/NAME.qnz or .onnx]")
 @click.option(
     "--data", metavar="DATA", help="Measure on the data that the run was trained on: cifar10, cifar100 or a folder."
@@ -124,6 +130,8 @@ def _check_options(format_: str, integers: dict[str, Any]) -> None:
     """Refuse what would not be followed."""
     if format_ == "qnz" and integers["int8"]:
         raise ConfigError("a .qnz always holds integers; leave --int8 out, or use --format onnx")
+    if format_ != "qnz" and integers["coding"] is not None:
+        raise ConfigError(f"--coding is for a .qnz; leave it out for {format_}, or add --format qnz")
     chosen = [name for name in _INTEGERS if integers[name] is not None]
     if format_ != "qnz" and not integers["int8"] and chosen:
         raise ConfigError(f"--{chosen[0].replace('_', '-')} is for integers; add --format qnz, or --int8 for {format_}")

@@ -48,7 +48,7 @@ from quicknet.inference.receipt import predictions_of
 from quicknet.inference.verify import receipt_split
 from quicknet.models.network import Network
 from quicknet.qnz import reference
-from quicknet.qnz.file import QnzFile, assemble_qnz, parse_qnz
+from quicknet.qnz.file import Coding, QnzFile, assemble_qnz, parse_qnz
 from quicknet.qnz.format import Bits
 from quicknet.qnz.implementations import implementations
 from quicknet.training.checkpoint import RunFolder, TorchClassifier
@@ -65,7 +65,7 @@ class QnzSettings(Settings, frozen=True, kw_only=True):
     simulation, a part of one too; `max_loss` how many points of top-1 on `val` may be lost to the
     float parent (one image always may), None for any; `images` of the training split to
     calibrate on, None for as many as memory holds, up to 1,024; `seed` chooses them and the
-    order of fine-tuning.
+    order of fine-tuning; `coding` "contexts" or "huffman" writes the same network into fewer bytes.
     """
 
     # w5a8 loses nothing on val (results: quantize) and is the fastest: on one AVX2 core
@@ -75,6 +75,8 @@ class QnzSettings(Settings, frozen=True, kw_only=True):
     max_loss: float | None = 0.2
     images: int | None = None
     seed: int = 0
+    # a quarter smaller by contexts (quicknet_s.cifar10 943 to 693 KB), and 10 to 90 ms more to open
+    coding: Coding = "none"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be followed."""
@@ -155,7 +157,8 @@ def _draft(run: Path, data: Dataset, settings: QnzSettings, show: Show) -> Draft
     quantized, card = make_integers(task, tuning, show)
     card = integer_card(card, quantized, settings.bits)
     measure = functools.partial(measure_against, parent, settings, show)
-    return Draft(card, functools.partial(assemble_qnz, quantized.network), parse_qnz, measure)
+    assemble = functools.partial(assemble_qnz, quantized.network, coding=settings.coding)
+    return Draft(card, assemble, parse_qnz, measure)
 
 
 class Task(NamedTuple):
