@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 import tomllib
@@ -172,7 +173,9 @@ def predict_example(records: Records) -> str:
 def points(records: Records, known: dict[str, Any]) -> list[Point]:
     """Return what the picture shows: ours, others', and the paper's claim, each marked apart."""
     found = [
-        Point(other["name"], 4 * other["parameters"], other["accuracy"], "published") for other in known["network"]
+        Point(other["name"], 4 * other["parameters"], other["accuracy"], "published")
+        for other in known["network"]
+        if other.get("picture", True)
     ]
     paper = known["paper"]
     found.append(Point("the paper, 32 bits", 4 * paper["parameters"], paper["accuracy"], "claimed"))
@@ -211,7 +214,7 @@ def network_costs(sizes: Sequence[int]) -> str:
             try:
                 found = _costs(name, image_size=size)
             except ConfigError:
-                continue  # six poolings reduce 32 pixels to nothing
+                continue  # of 32 pixels five poolings leave one, and nothing for the sixth
             memory = (f"{count / 1024:,.0f}" for count in (found.activation_bytes, found.peak_activation_bytes))
             rows.append((f"`{name}`", f"{size}", f"{found.parameters:,}", f"{found.macs:,}", *memory))
     heads = ("network", "image, pixels", "parameters", "multiply-adds", "activations, KiB", "largest layer, KiB")
@@ -398,10 +401,12 @@ def photographs() -> str:
 def published(known: dict[str, Any]) -> str:
     """Figures of other publications with their sources."""
     rows = []
-    for other in sorted(known["network"], key=lambda other: other["parameters"]):
+    for other in sorted(known["network"], key=lambda other: other.get("parameters", math.inf)):
         spread = f" ± {other['spread']:.2f}" if "spread" in other else ""
         macs = f"{other['macs'] / 1e6:.1f} M" if "macs" in other else "–"
-        size = f"{other['parameters'] / 1e6:.2f} M"
-        cells = (other["name"], f"{other['accuracy']:.2f}{spread}", size, macs, other.get("note", ""), other["source"])
-        rows.append(cells)
-    return f"\n{markdown(('network', 'accuracy, %', 'parameters', 'multiply-adds', 'note', 'source'), rows)}\n"
+        size = f"{other['parameters'] / 1e6:.2f} M" if "parameters" in other else "–"
+        here = f"`{other['network']}`" if "network" in other else "–"
+        figures = (f"{other['accuracy']:.2f}{spread}", size, macs)
+        rows.append((other["name"], here, *figures, other.get("note", ""), other["source"]))
+    heads = ("network", "here", "accuracy, %", "parameters", "multiply-adds", "note", "source")
+    return f"\n{markdown(heads, rows)}\n"

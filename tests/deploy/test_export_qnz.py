@@ -177,7 +177,7 @@ def test_what_cannot_become_integers_is_one_line(run_dir: Path, data: Dataset, p
     with pytest.raises(ConfigError, match="kernel of 7"):
         export_qnz(wide, load_run_data(wide, str(pictures), True))
     dark = make_run(tmp_path / "dark", pictures, "darknet_32", request, pools=2)
-    with pytest.raises(ConfigError, match="only QuickNets"):
+    with pytest.raises(ConfigError, match="2x2 max pool of whole windows"):
         export_qnz(dark, load_run_data(dark, str(pictures), True))
     with pytest.raises(DataError, match="3 images are too few"):
         export_qnz(run_dir, data, tmp_path / "m.qnz", QnzSettings(images=3))

@@ -243,7 +243,7 @@ def chain(net: Folded) -> Chain:
         if isinstance(layer, Conv) or (isinstance(layer, Pool) and _halves(layer)):
             kept.append(layer)
         elif layer is not None:
-            raise _unchained(f"{layer.name} is neither a convolution nor a 2x2 max pool")
+            raise _unchained(f"{layer.name} is neither a convolution nor a 2x2 max pool of whole windows")
     return Chain(tuple(kept), last.weight, last.bias)
 
 

@@ -1,12 +1,13 @@
 """AlexNet, the form for ImageNet.
 
-Source: Krizhevsky et al. 2012, ImageNet classification with deep convolutional neural networks, §3: 11x11 of 96 with
+Source: Krizhevsky et al. 2012, ImageNet classification with deep convolutional neural networks, §3.5: 11x11 of 96 with
 stride 4; 5x5 of 256; 3x3 of 384, 384, 256; the second, fourth and fifth in two halves; 3x3 max pools of stride 2 after
-the first, second and fifth; response normalization (k 2, n 5, alpha 1e-4, beta 0.75) behind the first two; 4096 and
-4096 hidden units with dropout 0.5. Published: 60 million parameters. The counts in the tests are counted here.
+the first, second and fifth; response normalization (§3.3: k 2, n 5, alpha 1e-4, beta 0.75) behind the first two; 4096
+and 4096 hidden units with dropout 0.5 (§4.2). Published: 60 million parameters. The counts in the tests are counted
+here; they are also those of the network in Caffe's model zoo, bvlc_alexnet.
 
 The text's 224 pixels give its 55x55 maps with a padding of 2. Normalization follows activation and stands before the
-pool (§3.4, §3.5); torch divides alpha by n, so n alpha is given.
+pool (§3.3, §3.5); torch divides alpha by n, so n alpha is given.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """All-CNN-C: convolutions of stride 2 in the place of pooling.
 
-Source: Springenberg et al. 2014 (arXiv:1412.6806) Tables 1 and 2: 3x3 of 96, 96, 96 (stride 2), 192, 192, 192
-(stride 2), 192 (without padding, which leaves 6x6), 1x1 of 192, 1x1 of the classes, average; ReLU, no norm;
-dropout of 20% of the image and 50% behind each layer of stride 2. Published: 7.25% error with light augmentation,
-4.41% with heavy, about 1.4 million parameters. The counts in the tests are counted here.
+Source: Springenberg et al. 2014 (arXiv:1412.6806), the table of the networks derived from model C: 3x3 of 96, 96, 96
+(stride 2), 192, 192, 192 (stride 2), 192 (without padding, which leaves 6x6), 1x1 of 192, 1x1 of the classes, average
+over 6x6; ReLU, no norm; dropout of 20% of the image and 50% behind each layer of stride 2. Published: 7.25% error with
+flips and shifts. The counts in the tests are counted here.
 
 The last 1x1 layer before the average is the classifier behind it here: the same function but for a ReLU on the
 logits, 1/36 of that layer's work.

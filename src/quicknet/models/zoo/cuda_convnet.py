@@ -1,9 +1,9 @@
 """The three convolutions of cuda-convnet's 18% layers: what "AlexNet" on CIFAR-10 comes nearest to.
 
-Source: A. Krizhevsky, cuda-convnet, example-layers/layers-18pct.cfg and layer-params-18pct.cfg (18% test error without
-augmentation): 5x5 of 32, 32, 64, each with a 3x3 pool of stride 2, the first of maxima, then of averages; ReLU;
-normalization within a map (3x3, scale 5e-5, power 0.75) behind the first two; one linear layer that takes the whole
-last 4x4 map. The counts in the tests are counted here.
+Source: A. Krizhevsky, cuda-convnet, example-layers/layers-18pct.cfg and layer-params-18pct.cfg ("18% error on CIFAR-10
+in 20 minutes"): 5x5 of 32, 32, 64, each with a 3x3 pool of stride 2, the first of maxima, then of averages; ReLU, the
+first one behind its pool; normalization within a map (3x3, scale 5e-5, power 0.75) behind the first two pools; one
+linear layer that takes the whole last 4x4 map. The counts in the tests are counted here.
 
 Average pools take a ring of padding, which is not counted, where the published ones let the last window hang over:
 the mirror image, with the same sides.

@@ -1,9 +1,9 @@
 """DenseNet-BC for CIFAR: every layer takes the maps of all layers of its block.
 
-Source: Huang et al. 2016 (arXiv:1608.06993) §3, §4: a 3x3 stem of 2 k; three blocks of (L - 4) / 6 layers, each batch
-norm, ReLU, 1x1 of 4 k, batch norm, ReLU, 3x3 of k; between blocks batch norm, ReLU, 1x1 to half of the channels, 2x2
-average pool; batch norm, ReLU, average. L = 100, k = 12: 0.8 million parameters, 4.51% error (Table 2). Its count in
-the tests is counted here; the published transition is named without the ReLU, which the authors' code has.
+Source: Huang et al. 2016 (arXiv:1608.06993) §3, and the authors' repository, models/densenet.lua: a 3x3 stem of 2 k;
+three blocks of (L - 4) / 6 layers, each batch norm, ReLU, 1x1 of 4 k, batch norm, ReLU, 3x3 of k; between blocks batch
+norm, ReLU (which only the code has), 1x1 to half of the channels, 2x2 average pool; batch norm, ReLU, average. L = 100,
+k = 12: 0.8 million parameters, 4.51% error (Table 2). The counts in the tests are counted here.
 """
 
 from __future__ import annotations

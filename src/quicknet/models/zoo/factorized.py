@@ -1,10 +1,10 @@
 """Factorized convolutions: a few filters for each channel alone, a sum with the input, then a 1x1 layer.
 
-Source: Wang et al. 2016 (arXiv:1608.04337) §3.1, single intra-channel convolution (SIC): a k x k convolution of each
-channel for itself, a shortcut around it, and a linear projection of the channels. This layer is what the file takes
-from the paper. Widths and depths for 32 pixels are chosen here (a 3x3 stem and three stages, as wide as in the residual
-networks times four), because the published networks are for ImageNet only; so all counts are of this network, counted
-here, and none is published.
+Source: Wang et al. 2016 (arXiv:1608.04337), single intra-channel convolution (SIC): a convolution of each channel for
+itself, a shortcut around it, and a linear projection of the channels. This layer is what the file takes from the paper.
+Its order within batch norm and ReLU, widths and depths for 32 pixels are chosen here (a 3x3 stem and three stages, as
+wide as in the residual networks times four), because the published networks are for ImageNet; so all counts are of this
+network, counted here, and none is published.
 """
 
 from __future__ import annotations

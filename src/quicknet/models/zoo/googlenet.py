@@ -2,9 +2,9 @@
 
 Source: Szegedy et al. 2014 (arXiv:1409.4842) Table 1, whose rows `_ROWS` are: 7x7 of 64, stride 2; pool; 1x1 of 64, 3x3
 of 192; pool; nine modules of four branches with pools between; average; dropout 0.4; response normalization (n 5,
-alpha 1e-4, beta 0.75, k 1, as in the published Caffe definition) behind the first pool and before the second. No batch
-norm. Published: about 7 million parameters, 1.5 G multiply-adds. The counts in the tests are counted here. The two
-auxiliary classifiers, which only training uses, are left out.
+alpha 1e-4, beta 0.75, k 1, as in Caffe's bvlc_googlenet) behind the first pool and before the second. No batch norm.
+Published: 1.5 G multiply-adds. The counts in the tests are counted here; the parameters are as many as Caffe's network
+has without its two auxiliary classifiers, which only training uses and which are left out.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Network in Network: convolutions, each followed by two 1x1 layers, and a global average as classifier.
 
-Source: Lin et al. 2013 (arXiv:1312.4400) §4.2 and the authors' published definition for CIFAR-10: 5x5 of 192, 1x1 of
-160 and 96, 3x3 max pool; 5x5 of 192, 1x1 of 192 twice, 3x3 average pool; 3x3 of 192, 1x1 of 192 and of the classes,
-average; both pools of stride 2 with dropout 0.5 behind; ReLU, no norm. Published: 10.41% error without, 8.81% with
-augmentation; 0.97 million parameters. The counts in the tests are counted here.
+Source: Lin et al. 2013 (arXiv:1312.4400), and the first author's definition for CIFAR-10 in Caffe's model zoo: 5x5 of
+192, 1x1 of 160 and 96, 3x3 max pool; 5x5 of 192, 1x1 of 192 twice, 3x3 average pool (a max pool in his older file for
+cuda-convnet); 3x3 of 192, 1x1 of 192 and of the classes, average; both pools of stride 2 with dropout 0.5 behind; ReLU,
+no norm. Published: 10.41% error without, 8.81% with augmentation (Table 1). The counts in the tests are counted here.
 
 Two differences: the last 1x1 layer before the average is the classifier behind it, without its ReLU; pools take a
 ring of padding where the published ones let the last window hang over: the mirror image, with the same sides.

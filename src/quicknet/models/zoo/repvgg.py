@@ -2,9 +2,9 @@
 
 Source: Ding et al. 2021 (arXiv:2101.03697) §3, Tables 2 and 3: stages of 1, 2, 4, 14, 1 layers; A0 has widths 48, 48,
 96, 192, 1280. A layer is 3x3 with batch norm, 1x1 with batch norm and, where the shape stays, a batch norm of its
-input, summed, then ReLU. For ImageNet every stage halves the side: 8.30 million parameters deployed, 1.4 G
-multiply-adds. For CIFAR the first two do not (Y. Chen, pytorch-cifar-models, README: 7.84 million, 489 M, 94.39%,
-before folding). The counts in the tests are counted here.
+input, summed, then ReLU. For ImageNet every stage halves the side. For CIFAR the first two do not (Y. Chen,
+pytorch-cifar-models, README: 7.84 million parameters, 489 M multiply-adds, 94.39%, before folding). The counts in the
+tests are counted here.
 """
 
 from __future__ import annotations

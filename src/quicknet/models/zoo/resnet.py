@@ -3,9 +3,9 @@
 Source: He et al. 2015 (arXiv:1512.03385). §4.2 for CIFAR-10: a 3x3 stem of 16; three stages of n
 basic blocks, widths 16, 32, 64 at sides 32, 16, 8; average; 6 n + 2 layers; shortcuts without
 parameters (option A), whose missing channels are zeros. Table 6: ResNet-20 0.27 million parameters,
-91.25%; ResNet-56 0.85 million, 93.03%. Table 1 for ImageNet, ResNet-50: a 7x7 stem of 64 and a 3x3
+8.75% error; ResNet-56 0.85 million, 6.97%. Table 1 for ImageNet, ResNet-50: a 7x7 stem of 64 and a 3x3
 max pool, both of stride 2; 3, 4, 6, 3 bottlenecks (1x1 with the stride, 3x3, 1x1 four times as wide),
-widths 64 to 512; 3.8 G multiply-adds. All counts in the tests are counted here; these agree.
+widths 64 to 512; 3.8 G multiply-adds (§4.1). All counts in the tests are counted here; these agree.
 """
 
 from __future__ import annotations

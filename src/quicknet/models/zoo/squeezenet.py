@@ -2,8 +2,9 @@
 
 Source: Iandola et al. 2016 (arXiv:1602.07360) and the authors' repository, SqueezeNet_v1.1: a 3x3 stem of 64,
 stride 2; fires with squeeze 16, 16, 32, 32, 48, 48, 64, 64 and expand four times that, twice (1x1 and 3x3);
-3x3 max pools of stride 2 behind the stem and the second and fourth fire; dropout 0.5. Published: 1.24 million
-parameters, 0.72 GFLOP by its README, a multiply-add counted as two; the counts in the tests are counted here.
+3x3 max pools of stride 2 behind the stem and the second and fourth fire; dropout 0.5. Published: 0.72 GFLOP by
+its README, a multiply-add counted as two, at 227 pixels. The counts in the tests are counted here; the parameters
+are as many as torchvision says of its squeezenet1_1.
 
 The published 1x1 classifier with ReLU before the average is the linear one behind it here: the same
 parameters, and 1/169 of that layer's work at 224 pixels. Its ReLU, which keeps logits from being negative, is left out.

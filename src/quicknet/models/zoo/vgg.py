@@ -1,10 +1,10 @@
 """VGG-16 with batch norm in its form for CIFAR: thirteen 3x3 convolutions, five max pools, three linear layers.
 
 Source: Simonyan and Zisserman 2014 (arXiv:1409.1556) Table 1, column D: widths 64, 64, 128, 128, 256 three times,
-512 six times, a 2x2 max pool after each group; batch norm as in Liu and Deng 2015. For 32 pixels both hidden
-layers have 512 units (Y. Chen, pytorch-cifar-models, README: 15.25 million parameters, 314 M multiply-adds,
-94.16%); `hidden` (4096, 4096) at 224 pixels is the one for ImageNet. The counts in the tests are counted here;
-its convolutions have biases beside the norms, these do not.
+512 six times, a 2x2 max pool after each group. For 32 pixels with batch norm, both hidden layers have 512 units
+(Y. Chen, pytorch-cifar-models, README: 15.25 million parameters, 314 M multiply-adds, 94.16%); `hidden` (4096, 4096)
+at 224 pixels is the one for ImageNet. The counts in the tests are counted here; its convolutions have biases beside
+the norms, these do not.
 """
 
 from __future__ import annotations

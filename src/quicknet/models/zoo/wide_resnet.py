@@ -2,7 +2,8 @@
 
 Source: Zagoruyko and Komodakis 2016 (arXiv:1605.07146) §2: three groups of pre-activated basic
 blocks of two 3x3 convolutions; WRN-d-k has d convolutions on the longest path and k times the
-widths 16, 32, 64. WRN-28-10 is published at 96.0% on CIFAR-10.
+widths 16, 32, 64. WRN-28-10 is published with 36.5 million parameters and 4.00% error on CIFAR-10
+(the authors' README, without dropout, median of 5 runs). The counts in the tests are counted here.
 """
 
 from __future__ import annotations
