@@ -6,10 +6,10 @@
 RUN, a finished run folder, becomes NAME/card.json and NAME/model.safetensors, its matrices in
 fp16 (vectors stay: they are 2% of the bytes). That is measured on `val`: where more than one
 predicted class in 1,000 would change, the weights ship as they are, in fp32. Weights that nobody
-classifies with (--to-start-from) may change one in 200. Licence and notes go into the card. FILE, exported from RUN with --data,
-becomes NAME.qnz, with --file-only nothing else. Without --release both go into
-src/quicknet/weights/; with it into FOLDER, to be uploaded, and the package gets their digests
-only. Either way index.json there lists them.
+classifies with (--to-start-from) may change one in 200. Licence and notes go into the card.
+FILE, exported from RUN with --data, becomes NAME.qnz, with --file-only nothing else. Without
+--release both go into src/quicknet/weights/; with it into FOLDER, to be uploaded, and the package
+gets their digests only. Either way index.json there lists them.
 
 Figures on `test` stay those of RUN, under its digest: the test set is read once per finished run.
 """
