@@ -30,6 +30,7 @@ from quicknet.core.card import Card, PreprocessSpec
 from quicknet.core.files import write_atomically
 from quicknet.core.settings import Settings
 from quicknet.models.config import QuickNetConfig
+from quicknet.study.references import read_references
 from quicknet.training.recipe import Recipe, list_recipes, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +49,7 @@ def generated(root: Path) -> Iterator[tuple[Path, str]]:
     for page in pages(root):
         text = page.read_text(encoding="utf-8")
         yield page, _BLOCK.sub(lambda found: f"{found[1]}{blocks[found['name']]()}{found[3]}", text)
-    records, known = tables.Records(root / "results"), tables.references(root / "docs" / "references.toml")
+    records, known = tables.Records(root / "results"), read_references()
     picture = figure.accuracy_against_size(tables.points(records, known))
     yield root / "docs" / "accuracy-size.svg", picture
     claim = (known["paper"]["converged_epochs"], known["paper"]["converged_accuracy"])
@@ -62,7 +63,6 @@ def outdated(root: Path) -> list[Path]:
 
 def _blocks(results: Path) -> dict[str, Callable[[], str]]:
     records = tables.Records(results)
-    references = tables.references(Path(__file__).with_name("references.toml"))
     groups = {f.name: type(f.default) for f in msgspec.structs.fields(Recipe) if isinstance(f.default, Settings)}
     return {
         "summary": lambda: tables.summary(records),
@@ -77,7 +77,7 @@ def _blocks(results: Path) -> dict[str, Callable[[], str]]:
         "records": lambda: tables.all_records(records),
         "photographs": tables.photographs,
         "folders": lambda: folders.learned(records),
-        "references": lambda: tables.published(references),
+        "references": lambda: tables.published(read_references()),
         "commands": _commands,
         "recipes": _recipes,
         "network-settings": lambda: _settings(QuickNetConfig),
@@ -99,6 +99,7 @@ _IN_PYTHON = {
     "page": "[The page](page.md) says how to use it; [Python](python.md) has no function for it.",
     "verify": "In Python: [`quicknet.verify`](python.md#export-and-verify).",
     "benchmark": "In Python: [`quicknet.benchmark`](python.md).",
+    "compare": "In Python: [`quicknet.compare`](python.md); [an example](networks.md#comparing-networks).",
     "inspect": "In Python: the card of a [loaded model](python.md#load-a-model).",
     "doctor": "In Python: [`quicknet.doctor`](python.md).",
 }

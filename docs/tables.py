@@ -6,7 +6,6 @@ import json
 import math
 import re
 import statistics
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,11 +84,6 @@ class Records:
 
 def _names(record: dict[str, Any], model: str) -> list[str]:
     return [facts["name"] for facts in record["benchmark"]["models"] if facts["model"] == model]
-
-
-def references(path: Path) -> dict[str, Any]:
-    """Return the figures of other publications."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 # --- README -------------------------------------------------------------------------------

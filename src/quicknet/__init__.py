@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from quicknet.models.config import QuickNetConfig as QuickNetConfig
     from quicknet.models.registry import create_model as create_model
     from quicknet.models.registry import list_models as list_models
+    from quicknet.study.compare import CompareSettings as CompareSettings
+    from quicknet.study.compare import compare as compare
     from quicknet.training import train as train
     from quicknet.training.recipe import load_recipe as load_recipe
 
@@ -78,6 +80,8 @@ _PUBLIC = {
     "VideoSettings": "quicknet.inference.video:VideoSettings",
     "benchmark": "quicknet.measure.benchmark:benchmark",
     "BenchmarkSettings": "quicknet.measure.benchmark:BenchmarkSettings",
+    "compare": "quicknet.study.compare:compare",
+    "CompareSettings": "quicknet.study.compare:CompareSettings",
     "doctor": "quicknet.data.doctor:examine",
 }
 

@@ -154,6 +154,7 @@ def records() -> dict[str, tuple[tuple[str, set[str]], ...]]:
         "compress": (("quicknet.deploy.compress.settings:Compressed", set()),),
         "verify": (("quicknet.inference.verify:Verification", {"holds"}),),
         "benchmark": (("quicknet.measure.benchmark:Benchmark", set()),),
+        "compare": (("quicknet.report.comparison:Comparison", set()),),
     }
 
 

@@ -24,6 +24,7 @@ VERBS = {
     "page": "Write a web page that classifies pictures in any browser.",
     "verify": "Check that an exported file still answers as its receipt says.",
     "benchmark": "Measure how fast models are on this machine, side by side.",
+    "compare": "Compare networks: size, memory, energy, speed on this machine, accuracy.",
     "inspect": "Show what a model is: classes, data, training, metrics, layers, files.",
     "doctor": "List what is wrong with a data set before you train on it.",
 }

@@ -8,6 +8,7 @@ schemas to the records' fields and types.
 from __future__ import annotations
 
 from quicknet.cli.schemas.answers import EPOCH, EVALUATION, PREDICTION, RESULT
+from quicknet.cli.schemas.compare import COMPARISON
 from quicknet.cli.schemas.files import COMPRESSED, ONNX, PAGE, QNZ, VERIFICATION
 from quicknet.cli.schemas.machine import BENCHMARK, EXAMINATION, INSPECTION, REALTIME
 from quicknet.cli.schemas.parts import Schema, verb
@@ -21,6 +22,7 @@ SCHEMAS: dict[str, Schema] = {
     "page": verb("page", PAGE),
     "verify": verb("verify", VERIFICATION),
     "benchmark": verb("benchmark", BENCHMARK, REALTIME),
+    "compare": verb("compare", COMPARISON),
     "inspect": verb("inspect", INSPECTION),
     "doctor": verb("doctor", EXAMINATION),
 }

@@ -1,0 +1,291 @@
+"""A comparison counts, measures in turn, goes on where it was interrupted, and keeps ours and theirs apart."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import quicknet
+from compared import speed, without_processes
+from quicknet.core.card import Costs
+from quicknet.core.errors import ConfigError, FormatError, ToolError
+from quicknet.measure.energy import energy_uj
+from quicknet.report.compare_cells import busy, tables
+from quicknet.report.compare_page import render_comparison
+from quicknet.report.comparison import Comparison
+from quicknet.report.scatter import Mark, front, scatter_chart
+from quicknet.report.svg import Axes
+from quicknet.study import compare_speed
+from quicknet.study.compare import CompareSettings, compare
+from quicknet.study.reached import reached
+from quicknet.study.references import paper_table
+
+ROOT = Path(__file__).resolve().parents[2]
+XS = CompareSettings(base="quicknet_xs", rounds=1)
+
+
+def compared(names: list[str], patch: pytest.MonkeyPatch, settings: CompareSettings = XS) -> Comparison:
+    without_processes(patch)
+    return compare(names, settings)
+
+
+# --- what is measured ----------------------------------------------------------------------
+
+
+def test_networks_are_exported_and_measured_in_turn() -> None:
+    result = quicknet.compare(["lenet_5"], XS)
+    base, lenet = result.networks
+    assert (base.name, lenet.name) == ("quicknet_xs", "lenet_5")
+    assert base.float32 is not None and lenet.float32 is not None and base.int8 is not None
+    assert base.float32.ratio == base.int8.ratio == 1
+    assert base.float32.runtime == "onnxruntime" and base.int8.runtime == "engine"
+    assert lenet.float32.ratio == pytest.approx(base.float32.cpu_ms / lenet.float32.cpu_ms)
+    assert min(base.float32.n, base.int8.n, lenet.float32.n) >= 1
+    assert lenet.int8 is None and re.search("no int8 file: .* chain of layers only", lenet.notes[0])
+    assert (base.int8_bytes, base.int8_bytes_measured) == (259_446, True)  # the shipped file
+    assert (lenet.int8_bytes, lenet.int8_bytes_measured) == (lenet.parameters, False)
+    assert 4 * base.parameters < base.float_bytes < 4.2 * base.parameters + 50_000 and base.float_bytes_measured
+    assert (lenet.parameters, lenet.macs, lenet.input) == (60_850, 328_096, "1x32x32")
+
+
+def test_what_cannot_be_exported_is_noted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise ConfigError("Nin cannot be exported: no rule folds it")
+
+    monkeypatch.setattr(compare_speed, "fold", refuse)
+    built = compare_speed.build("nin", 32, tmp_path)
+    assert not built.files
+    assert built.notes[0] == "no float32 file: Nin cannot be exported: no rule folds it"
+    measured = compare_speed.measure([built], built, 1, lambda n: None)["nin"]
+    assert measured.float32 is measured.int8 is measured.float_bytes is None
+
+
+def test_a_file_that_its_runtime_refuses_is_noted(tmp_path: Path) -> None:
+    built = compare_speed.build("lenet_5", 32, tmp_path)
+    blob = bytearray(built.files["float32"].read_bytes())
+    blob[len(blob) // 2] ^= 1
+    built.files["float32"].write_bytes(blob)
+    measured = compare_speed.measure([built], built, 1, lambda n: None)["lenet_5"]
+    assert measured.float32 is None
+    assert any(note.startswith("float32 not measured: its file was changed or damaged") for note in measured.notes)
+
+
+def test_energy_is_that_of_the_source() -> None:
+    costs = Costs(parameters=3, macs=7, activation_bytes=4 * 11, peak_activation_bytes=0)
+    assert energy_uj(costs, 32) == pytest.approx((7 * (3.7 + 0.9) + 3 * 640 + 2 * 11 * 5) / 1e6)
+    assert energy_uj(costs, 8) == pytest.approx((7 * (3.1 + 0.1) + 3 / 4 * 640 + 2 * 11 / 4 * 5) / 1e6)
+
+
+# --- going on ------------------------------------------------------------------------------
+
+
+NAMES = ["lenet_5", "alexnet_cifar", "mobilenet_v2_x05", "shufflenet_v2_x05", "squeezenet", "factorized"]
+
+
+def test_a_second_call_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+
+    def interrupt(asked: list[str]) -> None:
+        if len(asked) > 4:
+            raise KeyboardInterrupt
+
+    without_processes(monkeypatch, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        compare(NAMES, XS, state)
+    asked = without_processes(monkeypatch)
+    result = compare(NAMES, XS, state)
+    assert asked == ["shufflenet_v2_x05", "squeezenet", "factorized"]  # groups of four, the base among them
+    assert result.kept == 4
+    assert [row.name for row in result.networks] == ["quicknet_xs", *NAMES]
+    assert compare(NAMES[:2], XS, state).kept == 3 and len(asked) == 3
+    again = compare(NAMES[:2], XS.replace(rounds=2), state)
+    assert again.kept == 0, "other rounds are measured anew"
+
+
+@pytest.mark.parametrize("changed", ["version", "machine", "config"])
+def test_another_version_machine_or_network_is_measured_anew(
+    changed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from quicknet.models.zoo import lenet
+    from quicknet.study import compare as module
+    from quicknet.study import compare_state
+
+    state, machine = tmp_path / "state.json", {"cpu": "a", "cores": 2, "flags": [], "system": "s"}
+    without_processes(monkeypatch)
+    monkeypatch.setattr(module, "machine_card", lambda: machine)
+    compare(["lenet_5"], XS, state)
+    if changed == "version":
+        monkeypatch.setattr(compare_state, "__version__", "0")
+    elif changed == "machine":
+        machine["cpu"] = "b"
+    else:
+        monkeypatch.setattr(lenet, "lenet_5", lenet.lenet_5.replace(num_classes=12))
+    asked = without_processes(monkeypatch)
+    assert compare(["lenet_5"], XS, state).kept == (1 if changed == "config" else 0)
+    assert asked == (["lenet_5"] if changed == "config" else ["quicknet_xs", "lenet_5"])
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"networks": {"a": {}}}'])
+def test_a_file_that_is_not_a_state_is_refused(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(text)
+    asked = without_processes(monkeypatch)
+    with pytest.raises(FormatError, match=r"is not a state that `quicknet compare` wrote .*; name another file"):
+        compare(["lenet_5"], XS, tmp_path / "state.json")
+    with pytest.raises(ToolError, match="is a folder; name a file with --state"):
+        compare(["lenet_5"], XS, tmp_path)
+    assert not asked
+    assert (tmp_path / "state.json").read_text() == text
+
+
+# --- what is refused -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "message"),
+    [
+        (["resnet20"], {}, r"no model is called 'resnet20' \(did you mean 'resnet_20'\?\)"),
+        (["lenet_5"], {"base": "quicknet_m"}, "no model is called 'quicknet_m'"),
+        (["nin", "lenet_5", "nin"], {}, "nin is named twice; name each network once"),
+        (["vgg_16"], {"size": 16}, "vgg_16 cannot be compared at 16 pixels: "),
+        (["nin"], {"size": 4000}, "quicknet_xs cannot be compared at 4000 pixels: image size 4000 must lie in"),
+    ],
+)
+def test_names_and_sizes_are_checked_before_anything_is_measured(
+    names: list[str], settings: dict, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = without_processes(monkeypatch)
+    with pytest.raises(ConfigError, match=message):
+        compare(names, XS.replace(**settings))
+    assert not asked
+
+
+def test_no_rounds_are_refused() -> None:
+    with pytest.raises(ConfigError, match="rounds 0 must lie in"):
+        CompareSettings(rounds=0)
+
+
+def record(results: Path, name: str, top1: list[float], **changes: Any) -> Path:
+    """A record of quicknet_xs, beside it the card of one of its runs."""
+    folder = results / name
+    (folder / "seed0").mkdir(parents=True)
+    fields: dict[str, Any] = {"name": name[5:], "kind": "accuracy", "network": "quicknet_xs", "data": "cifar10"}
+    fields |= {
+        "protocol": "standard",
+        "split": "test",
+        "n": 100,
+        "seeds": list(range(len(top1))),
+        "top1": top1,
+        **changes,
+    }
+    (folder / "record.json").write_text(json.dumps(fields))
+    card = next(ROOT.glob("results/0011-*/seed0/card.json")).read_text(encoding="utf-8")
+    (folder / "seed0" / "card.json").write_text(card)
+    return folder
+
+
+def test_the_best_record_by_the_standard_protocol_counts(tmp_path: Path) -> None:
+    record(tmp_path, "0001-a", [0.5, 0.7])
+    record(tmp_path, "0002-b", [0.55])
+    record(tmp_path, "0003-c", [0.9], protocol="paper")
+    record(tmp_path, "0004-d", [0.9], data="cifar100")
+    record(tmp_path, "0005-e", [0.9], network="quicknet_s")
+    ours, integers = reached("quicknet_xs", 236_538, tmp_path)
+    assert (ours.source, ours.numbers, ours.seeds, ours.n) == ("a", "float32", (0, 1), 100)
+    assert ours.top1 == pytest.approx(0.6) and ours.spread == pytest.approx(0.1414, abs=1e-4)
+    assert (integers.source, integers.numbers, integers.n) == ("quicknet_xs.cifar10", "int8", 9980)
+    shipped = reached("quicknet_xs", 236_538, None)
+    assert [(o.numbers, o.source) for o in shipped] == [(n, "quicknet_xs.cifar10") for n in ("float32", "int8")]
+    assert reached("nin", 966_986, tmp_path) == ()
+
+
+def test_a_record_that_does_not_match_its_network_is_refused(tmp_path: Path) -> None:
+    folder = record(tmp_path, "0001-a", [0.5])
+    with pytest.raises(ConfigError, match=r"record does not match its network: 236,538 parameters, .* has 236,539 \("):
+        reached("quicknet_xs", 236_539, tmp_path)
+    fields = json.loads((folder / "record.json").read_text())
+    del fields["top1"]
+    (folder / "record.json").write_text(json.dumps(fields))
+    with pytest.raises(FormatError, match="the record lacks what a comparison needs: 'top1'"):
+        reached("quicknet_xs", 236_538, tmp_path)
+
+
+# --- ours and theirs -----------------------------------------------------------------------
+
+
+def test_accuracies_stand_beside_cifar_networks_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {row.name: row for row in compared(["resnet_20", "squeezenet"], monkeypatch).networks}
+    assert [p.top1 for p in rows["resnet_20"].published] == [0.9125, 0.926] and not rows["resnet_20"].ours
+    assert rows["quicknet_xs"].ours and not rows["quicknet_xs"].published
+    assert rows["squeezenet"].input == "3x224x224" and not rows["squeezenet"].published
+    larger = compared(["resnet_20"], monkeypatch, XS.replace(size=64))
+    assert not any(row.ours or row.published for row in larger.networks), "other sizes were not measured"
+
+
+def test_the_papers_table_has_a_column_of_ours_and_its_traps(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = compared([], monkeypatch, XS.replace(paper=True))
+    assert [row.name for row in result.networks[1:]] == [row.network for row in paper_table()]
+    table = tables(result)[0]
+    rows = {cells[0].rpartition(" [")[0]: dict(zip(table.heads, cells, strict=True)) for cells in table.rows}
+    assert rows["AlexNet"]["the paper, %"] == "81.96" and rows["AlexNet"]["ours, %"] == "–"
+    assert rows["All-CNN"]["published, %"] == "92.75"
+    assert rows["Fractional max pooling"]["published, %"] == "95.50 / 96.53"
+    assert rows["Maxout"]["the paper, %"] == "–"
+    assert rows["QuickNet"]["ours, %"] == "93.74"
+    assert "no source of this figure" in table.under[1] and "100 passes" in " ".join(table.under)
+
+
+def test_the_tables_mark_what_was_counted_and_name_what_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = compared(["lenet_5", "nin"], monkeypatch)
+    counted, measured, accuracies = tables(result)
+    assert counted.rows[1][4:6] == ("243*", "61*") and counted.rows[0][5] == "1"
+    assert measured.rows[1][5:] == ("–",) * 4
+    assert "– no int8 file: made up (lenet_5, nin)" in measured.under
+    assert [row[3:] for row in accuracies.rows if row[0] == "quicknet_xs"] == [("92.43", "")]
+    assert [row[3:] for row in accuracies.rows if row[0] == "nin"] == [("", "91.19")]
+    assert all(len(row) == len(table.heads) for table in tables(result) for row in table.rows)
+    assert busy(result) == pytest.approx(0)
+    slow = result.networks[0].replace(float32={**speed(1.0).to_dict(), "images_per_second": 250.0})
+    assert busy(msgspec.structs.replace(result, networks=(slow,))) == pytest.approx(0.75)
+
+
+# --- the page ------------------------------------------------------------------------------
+
+
+def test_the_page_is_self_contained_and_draws_ours_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = compared(["resnet_20", "nin"], monkeypatch)
+    text = render_comparison(result)
+    assert text == render_comparison(result)
+    assert "<script" not in text and not re.search(r'(?:src|href)="(?!data:)', text)
+    assert text.count('<figure class="chart">') == 2
+    filled, hollow = re.findall(r'class="mark" cx', text), re.findall(r'class="mark hollow" cx', text)
+    # a key of each kind in each picture; quicknet_xs as float and int8; resnet_20 twice and nin
+    assert (len(filled), len(hollow)) == (2 * (1 + 2), 2 * (1 + 3))
+    assert "resnet_20: 91.25% (published)" in text and "quicknet_xs, int8: 92.41% (ours)" in text
+    hostile = msgspec.structs.replace(result, networks=(result.networks[0].replace(name="<b>&"),))
+    assert "<b>&" not in render_comparison(hostile).replace("&lt;b&gt;&amp;", "")
+
+
+def test_the_front_holds_what_nothing_else_dominates() -> None:
+    marks = [Mark(name, x, y, True) for name, x, y in (("a", 1, 0.5), ("b", 1, 0.6), ("c", 5, 0.6), ("d", 9, 0.9))]
+    assert [mark.name for mark in front(marks)] == ["b", "d"]
+    axes = Axes("Accuracy", "ms", "accuracy")
+    assert scatter_chart([], axes) == ""
+    one = scatter_chart(marks[:1], axes)
+    assert "NaN" not in one and one.count("<polyline") == 0
+    assert scatter_chart(marks, axes).count("<polyline") == 1
+
+
+def test_names_in_the_picture_do_not_cover_each_other() -> None:
+    marks = [Mark(f"network_{n}", 1 + n / 50, 0.9 + n / 1000, n % 2 == 0) for n in range(30)]
+    text = scatter_chart(marks, Axes("Accuracy", "ms", "accuracy"))
+    boxes = [
+        (float(x), float(y), 6.9 * len(name))
+        for x, y, name in re.findall(r'<text x="([\d.]+)" y="([\d.]+)">(network_\d+)</text>', text)
+    ]
+    assert len(boxes) >= 8
+    for i, (x, y, wide) in enumerate(boxes):
+        for other_x, other_y, other_wide in boxes[:i]:
+            assert abs(y - other_y) >= 12.9 or x + wide <= other_x + 0.1 or other_x + other_wide <= x + 0.1
