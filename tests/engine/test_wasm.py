@@ -33,7 +33,7 @@ for (let i = 0; i + 1 < paths.length; i += 2) {
   const classifier = await Classifier.load(readFileSync(wasm), readFileSync(paths[i]));
   const images = readFileSync(paths[i + 1]), size = classifier.side ** 2 * classifier.channels, logits = [];
   for (let at = 0; at < images.length; at += size) {
-    logits.push(...classifier.integerLogits(images.subarray(at, at + size)));
+    logits.push(...classifier.logits(images.subarray(at, at + size)));
   }
   answers.push(logits);
 }
@@ -47,7 +47,7 @@ const [wasm, path] = process.argv.slice(2);
 try {
   const c = await Classifier.load(readFileSync(wasm), readFileSync(path));
   const image = new Uint8Array(c.side ** 2 * c.channels);
-  console.log(JSON.stringify([c.side, c.names, c.logitScale, c.classify(image), [...c.integerLogits(image)]]));
+  console.log(JSON.stringify([c.side, c.names, c.logitScale, c.answer(c.logits(image)), [...c.logits(image)]]));
 } catch (error) {
   console.log(JSON.stringify(error.message));
 }
@@ -63,7 +63,7 @@ for (let i = 0; i < cases.length; i += 4) {
   const [width, height] = [Number(cases[i + 2]), Number(cases[i + 3])];
   const picture = { data: readFileSync(cases[i + 1]), width, height };
   classifier.prepare({ data: new Uint8Array(3), width: 1, height: 1 });
-  const pixels = classifier.prepare(picture), logits = classifier.integerLogits(pixels);
+  const pixels = classifier.prepare(picture), logits = classifier.logits(pixels);
   answers.push([[...pixels], [...logits], [...classifier.probabilities(logits)]]);
 }
 console.log(JSON.stringify(answers));
@@ -117,8 +117,9 @@ def test_the_card_gives_names_and_scale(module: Path, tmp_path: Path) -> None:
     side, names, scale, best, logits = describe(module, path)
     assert (side, tuple(names), scale) == (network.side, card.classes, card.integer.logit_scale)
     real = np.array(logits) * scale
-    assert best["index"] == int(np.argmax(logits)) and best["name"] == names[best["index"]]
-    assert best["probability"] == pytest.approx(1 / np.exp(real - real.max()).sum())
+    first = best["top"][0]
+    assert first["name"] == best["label"] == names[int(np.argmax(logits))]
+    assert first["probability"] == pytest.approx(1 / np.exp(real - real.max()).sum())
 
 
 def test_pictures_of_any_size_are_prepared_as_pillow_does_it(module: Path, tmp_path: Path) -> None:

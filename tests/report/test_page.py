@@ -103,7 +103,8 @@ def node(tmp_path: Path, program: str, *arguments: str | Path) -> Any:
     """Run a program that sees the page's modules and the arguments as `given`; return what it gives to `show`."""
     imports = (
         f'import {{ readFileSync }} from "node:fs";\n'
-        f'import * as pictures from "{(CODE / "pictures.mjs").as_uri()}";\n'
+        f'import * as selftest from "{(CODE / "selftest.mjs").as_uri()}";\n'
+        f'import * as decode from "{(ENGINE / "js" / "decode.mjs").as_uri()}";\n'
         f'import {{ csv }} from "{(CODE / "table.mjs").as_uri()}";\n'
         f'import {{ Classifier }} from "{(ENGINE / "js" / "quicknet.mjs").as_uri()}";\n'
         "const given = process.argv.slice(2), show = (value) => console.log(JSON.stringify(value));\n"
@@ -115,13 +116,13 @@ def node(tmp_path: Path, program: str, *arguments: str | Path) -> Any:
 
 def test_the_test_vectors_are_pythons(tmp_path: Path) -> None:
     for size, channels in ((1, 1), (7, 3), (33, 4)):
-        program = f"show(Array.from({{ length: 16 }}, (_, i) => [...pictures.vector(i, {size}, {channels})]));"
+        program = f"show(Array.from({{ length: 16 }}, (_, i) => [...selftest.vector(i, {size}, {channels})]));"
         assert node(tmp_path, program) == draw_vectors(size, channels).reshape(16, -1).tolist()
 
 
 def test_the_self_test_sees_another_network(tmp_path: Path) -> None:
     _, card = small_model(tmp_path)
-    program = "show(pictures.selfTest(await load(given[0])));"
+    program = "show(selftest.selfTest(await load(given[0])));"
     assert node(tmp_path, program, tmp_path / "model.qnz") == {"right": 16, "n": 16, "why": ""}
     assert card.vectors is not None and card.vectors.integers is not None
     first, *others = card.vectors.integers
@@ -139,8 +140,8 @@ def test_answers_are_those_of_predict(tmp_path: Path, shipped: QnzFile) -> None:
     pixels[:, :, 3] = 255  # what a browser gives for an opaque picture
     (tmp_path / "pixels").write_bytes(pixels.tobytes())
     program = """
-    const classifier = await load(given[0]), data = readFileSync(given[1]);
-    const { label, top, logits } = pictures.answer(classifier, classifier.prepare({ data, width: 61, height: 97 }), 2);
+    const classifier = await load(given[0]), picture = { data: readFileSync(given[1]), width: 61, height: 97 };
+    const { label, top, logits } = await classifier.classify(picture, { minConfidence: 2 });
     show([label, top, [...logits]]);"""
     label, top, logits = node(tmp_path, program, shipped.path, tmp_path / "pixels")
     image = load_image(pixels[:, :, :3], shipped.card.preprocess)
@@ -164,14 +165,14 @@ def test_sizes_are_read_from_headers(tmp_path: Path) -> None:
         exif[0x010E] = "x" * 3000
         extra: dict[str, Any] = {"exif": exif} if name in ("b.jpg", "a.webp") else {}
         image.save(tmp_path / name, **extra)
-    program = "show(given.map((path) => pictures.headerSize(readFileSync(path))));"
+    program = "show(given.map((path) => decode.headerSize(readFileSync(path))));"
     sizes = node(tmp_path, program, *(tmp_path / name for name in names))
     assert sizes == [[50, 31]] * 6 + [None]
 
 
 def test_refusals_are_sentences(tmp_path: Path) -> None:
     cases = '[["a", 0, null], ["a", 4e8, null], ["a", 9, [20000, 10000]], ["a", 9, [10000, 10000]], ["a", 9, null]]'
-    empty, heavy, large, *good = node(tmp_path, f"show({cases}.map((c) => pictures.refusal(...c)));")
+    empty, heavy, large, *good = node(tmp_path, f"show({cases}.map((c) => decode.refusal(...c)));")
     assert empty == "a is empty (0 bytes); choose a picture."
     assert heavy == "a has 400 MB, over the limit of 300; scale it down."
     assert large == "a has 20000 × 10000: 200 megapixels, over the limit of 100; scale it down."

@@ -52,7 +52,7 @@ WASM_FAST := sha256 wasm
 WASM_OBJECTS := $(WASM_SMALL:%=$(ENGINE_OUT)/wasm/%.o) $(WASM_FAST:%=$(ENGINE_OUT)/wasm/%.o) $(ENGINE_OUT)/wasm/module.o
 WASM_EXPORTS := qn_check qn_read_to qn_strerror qn_memory qn_open qn_run qn_prepare qn_prepare_memory
 
-engine-wasm: $(ENGINE_OUT)/quicknet.wasm $(ENGINE_OUT)/quicknet.mjs $(ENGINE_OUT)/benchmark.mjs
+engine-wasm: $(ENGINE_OUT)/quicknet.wasm $(patsubst %,$(ENGINE_OUT)/%.mjs,quicknet decode benchmark)
 
 $(WASM_FAST:%=$(ENGINE_OUT)/wasm/%.o): $(ENGINE_OUT)/wasm/%.o: $(ENGINE_DIR)/csrc/%.c | $(ENGINE_OUT)/wasm
 	$(WASM_COMPILE) -O2 -c $< -o $@

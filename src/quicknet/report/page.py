@@ -19,7 +19,8 @@ from quicknet.inference.receipt import recorded_predictions
 from quicknet.report.html import document, escaped, facts_section, percent, resource
 
 _SCRIPT = ("table", "page")  # of report/page/
-_WORKER = ("pictures", "worker")
+_ENGINE = ("decode", "quicknet")  # of engine/js/
+_WORKER = ("selftest", "worker")
 
 
 class PageSettings(Settings, frozen=True, kw_only=True):
@@ -91,7 +92,8 @@ def _unknown(threshold: float) -> str:
 
 
 def _engine() -> str:
-    return _squeezed(_without_modules((MODULE.parent / "quicknet.mjs").read_text("utf-8")))
+    paths = (MODULE.parent / f"{name}.mjs" for name in _ENGINE)
+    return "".join(_squeezed(_without_modules(path.read_text("utf-8"))) for path in paths)
 
 
 def _bundle(names: tuple[str, ...]) -> str:

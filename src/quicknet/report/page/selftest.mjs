@@ -1,38 +1,7 @@
-// What the page knows of pictures and answers without a browser: limits, test vectors, answers.
+// The self-test: the test vectors of image/vectors.py, replayed.
 
-export const LIMIT_BYTES = 300e6;
-export const LIMIT_PIXELS = 100e6;
 const GOLDEN = 0x9e3779b97f4a7c15n;
 const MASK = (1n << 64n) - 1n;
-
-/** Width and height by the header of a PNG, GIF, BMP, WebP or JPEG; null where it does not tell. Nothing is decoded. */
-export function headerSize(bytes) {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const tag = (at, size) => String.fromCharCode(...bytes.subarray(at, at + size));
-  const size24 = (at) => 1 + (bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16));
-  if (bytes.length < 30) return null;
-  if (tag(1, 3) === "PNG") return [view.getUint32(16), view.getUint32(20)];
-  if (tag(0, 4) === "GIF8") return [view.getUint16(6, true), view.getUint16(8, true)];
-  if (tag(0, 2) === "BM") return [Math.abs(view.getInt32(18, true)), Math.abs(view.getInt32(22, true))];
-  if (tag(8, 8) === "WEBPVP8X") return [size24(24), size24(27)];
-  if (bytes[0] !== 0xff || bytes[1] !== 0xd8) return null;
-  for (let at = 2; at + 9 < bytes.length && bytes[at] === 0xff; at += 2 + view.getUint16(at + 2)) {
-    const marker = bytes[at + 1];
-    const frame = marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
-    if (frame) return [view.getUint16(at + 7), view.getUint16(at + 5)];
-  }
-  return null;
-}
-
-/** A sentence that says why a picture is refused, or "". */
-export function refusal(name, bytes, size) {
-  if (bytes === 0) return `${name} is empty (0 bytes); choose a picture.`;
-  const size_mb = (bytes / 1e6).toFixed(0);
-  if (bytes > LIMIT_BYTES) return `${name} has ${size_mb} MB, over the limit of ${LIMIT_BYTES / 1e6}; scale it down.`;
-  if (!size || size[0] * size[1] <= LIMIT_PIXELS) return "";
-  const pixels = `${size[0]} × ${size[1]}: ${((size[0] * size[1]) / 1e6).toFixed(0)} megapixels`;
-  return `${name} has ${pixels}, over the limit of ${LIMIT_PIXELS / 1e6}; scale it down.`;
-}
 
 function splitmix(seed, count) {
   return Array.from({ length: count }, (_, i) => {
@@ -83,17 +52,8 @@ export function selfTest(classifier) {
   if (!integers?.length) return { right: 0, n: 0, why: "the card has no test vectors" };
   if (generator !== 1) return { right: 0, n: 0, why: "the card's test vectors are of a newer kind" };
   const right = integers.filter((expected, i) => {
-    const logits = classifier.integerLogits(vector(i, classifier.side, classifier.channels));
+    const logits = classifier.logits(vector(i, classifier.side, classifier.channels));
     return logits.length === expected.length && expected.every((value, k) => value === logits[k]);
   });
   return { right: right.length, n: integers.length, why: "" };
-}
-
-/** The answer for prepared pixels: the best classes with their probabilities, "unknown" below the threshold. */
-export function answer(classifier, pixels, threshold, most = 5) {
-  const logits = classifier.integerLogits(pixels);
-  const shares = classifier.probabilities(logits);
-  const order = Array.from(shares.keys()).sort((a, b) => shares[b] - shares[a] || a - b);
-  const top = order.slice(0, most).map((k) => ({ name: classifier.names[k], probability: shares[k] }));
-  return { label: top[0].probability >= threshold ? top[0].name : null, top, logits };
 }
