@@ -12,6 +12,7 @@ import pytest
 
 from native import ENGINE, run, tool
 from networks import network_card, random_network
+from quicknet.cli.main import run as cli
 from quicknet.core.card import Card, UnknownRecord
 from quicknet.core.errors import ConfigError
 from quicknet.engine import wasm
@@ -94,6 +95,25 @@ def test_the_module_in_the_package_is_what_its_sources_give(tmp_path: Path) -> N
         pytest.skip(f"another clang than {record['clang']}")
     run(tool("make"), "-f", ENGINE / "engine.mk", "engine-wasm", f"ENGINE_OUT={tmp_path}")
     assert (tmp_path / "quicknet.wasm").read_bytes() == wasm.MODULE.read_bytes()
+
+
+def test_colours_have_the_contrast_that_readers_need() -> None:
+    """WCAG 2.2, 1.4.3 (level AA): 4.5 for text, in the light and the dark colours."""
+    style = (CODE.parent / "style.css").read_text("utf-8")
+    light, dark = (
+        dict(re.findall(r"--(\w+): (#\w+);", block)) for block in re.findall(r":root \{(.*?)\}", style, re.S)
+    )
+
+    def luminance(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        shares = np.array([int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)])
+        linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    for colours in (light, dark):
+        for text, ground in (("ink", "card"), ("ink", "page"), ("soft", "card"), ("c1", "card"), ("card", "c0")):
+            one, other = sorted(luminance(colours[name]) for name in (text, ground))
+            assert (other + 0.05) / (one + 0.05) >= 4.5, f"{text} on {ground}: {colours}"
 
 
 # --- its code under Node -------------------------------------------------------------------
@@ -232,10 +252,41 @@ def test_a_browser_answers_as_python_does(tmp_path: Path, shipped: QnzFile) -> N
     assert shown["problems"] == [] and shown["wider"] <= 0
 
 
+def test_dropped_pictures_are_answered_as_by_predict_and_keys_reach_everything(
+    tmp_path: Path, shipped: QnzFile, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(1)
+    modes = ("RGB", "L", "P", "RGB")
+    paths = [tmp_path / f"{i}.png" for i in range(len(modes))]
+    for path, mode in zip(paths, modes, strict=True):
+        smooth = Image.fromarray(rng.integers(0, 256, (6, 5, 3), np.uint8)).resize((90, 120))
+        smooth.convert(mode).save(path)
+    names = [str(path) for path in paths]
+    keys = ["Tab", "Enter", "Tab", "Tab", " "]
+    shown = browse(tmp_path, render_page(shipped.blob, shipped.card), dropped=names, keys=keys)
+    assert shown["focused"] == ["files", "files", "photo", "camera", "camera"]
+    assert shown["choosers"] == ["selectMultiple"], "Enter opens the choice of files"
+    assert {"Choose pictures", "Take a photograph", "Live camera"} <= set(shown["controls"])
+    assert all(shown["controls"]), "a control has no name"
+
+    assert cli(["predict", "quicknet_xs.cifar10", *names, "--top", "5", "--json"]) == 0
+    answers = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [row["name"] for row in shown["rows"]] == [path.name for path in paths]
+    for row, answer in zip(shown["rows"], answers, strict=True):
+        assert row["label"] == answer["label"]
+        assert [guess["name"] for guess in row["top"]] == [guess["label"] for guess in answer["top"]]
+        shares = [guess["probability"] for guess in answer["top"]]
+        assert [guess["probability"] for guess in row["top"]] == pytest.approx(shares, rel=1e-4, abs=1e-6)
+    images = np.stack([load_image(path, shipped.card.preprocess) for path in paths])
+    assert [row["logits"] for row in shown["rows"]] == reference.run(shipped.network, images).tolist()
+
+
 def test_the_camera_and_hostile_names_on_a_narrow_dark_screen(tmp_path: Path) -> None:
     blob, card = small_model(tmp_path, classes=HOSTILE)
     flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    shown = browse(tmp_path, render_page(blob, card), camera=True, width=390, dark=True, flags=flags)
+    shown = browse(tmp_path, render_page(blob, card), camera=True, width=390, mobile=True, dark=True, flags=flags)
     assert shown["status"].endswith("frames/s") and shown["label"] in HOSTILE
     assert shown["problems"] == [] and shown["scripts"] == 4 and shown["wider"] <= 0
     assert shown["background"] == "rgb(16, 19, 23)"
