@@ -356,3 +356,10 @@ def demo(folder: Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_the_picture_of_the_page_is_small_and_shown() -> None:
+    picture = ROOT / "docs" / "page.png"
+    assert picture.stat().st_size < 60_000
+    assert Image.open(picture).info["looks"], "docs/screenshot.py writes of which looks it is"
+    assert "](page.png)" in (ROOT / "docs" / "page.md").read_text(encoding="utf-8")

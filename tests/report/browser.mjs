@@ -1,6 +1,6 @@
 // node browser.mjs CHROMIUM '{"page": URL, "files": [...], "dropped": [...], "camera": true, "camera_s": 0, "keys": [...],
 // "in_worker": "...", "width": 390, "height": 800, "mobile": true, "dark": true, "flags": [...], "profile": FOLDER,
-// "screenshot": PNG}': opens a page, uses it so, and prints what it then shows, as JSON.
+// "screenshot": PNG, "screenshot_to": ID}': opens a page, uses it so, and prints what it then shows, as JSON.
 import { spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
 
@@ -24,7 +24,7 @@ browser.stdio[4].on("data", (part) => {
   for (const message of messages.map((each) => JSON.parse(each))) {
     if (message.method === "Runtime.exceptionThrown") problems.push(message.params.exceptionDetails.exception?.description);
     if (message.method === "Log.entryAdded") problems.push(message.params.entry.text);
-    if (message.method === "Target.attachedToTarget") workers.push(message.params.sessionId);
+    if (message.params?.targetInfo?.type === "worker") workers.push(message.params.sessionId);
     if (message.method === "Page.fileChooserOpened") choosers.push(message.params.mode);
     waiting.get(message.id)?.(message);
   }
@@ -112,7 +112,10 @@ answers.wider = await evaluate("document.documentElement.scrollWidth - innerWidt
 answers.scripts = await evaluate("document.scripts.length");
 answers.background = await evaluate("getComputedStyle(document.body).backgroundColor");
 if (wish.screenshot) {
-  const { data } = await call("Page.captureScreenshot", { captureBeyondViewport: true });
+  const id = wish.screenshot_to; // the last element that it shows
+  const height = id && 16 + (await evaluate(`document.getElementById("${id}").getBoundingClientRect().bottom + scrollY`));
+  const clip = id && { x: 0, y: 0, width: size.width, height, scale: 1 };
+  const { data } = await call("Page.captureScreenshot", { captureBeyondViewport: true, clip });
   writeFileSync(wish.screenshot, Buffer.from(data, "base64"));
 }
 answers.problems = problems;

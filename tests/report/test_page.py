@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import browsing
 from native import ENGINE, run, tool
 from networks import network_card, random_network
 from quicknet.cli.main import run as cli
@@ -24,7 +25,6 @@ from quicknet.qnz import reference
 from quicknet.qnz.file import QnzFile, assemble_qnz, read_qnz
 from quicknet.report.page import PageSettings, render_page
 
-HERE = Path(__file__).parent
 CODE = Path(wasm.__file__).parent.parent / "report" / "page"
 LIMIT_BESIDE = 60_000
 HOSTILE = ("</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "\"'&{title}", "{about}")
@@ -214,10 +214,8 @@ def test_the_csv_quotes_and_starts_no_formula(tmp_path: Path) -> None:
 
 
 def browse(tmp_path: Path, page: str, **wish: Any) -> Any:
-    (tmp_path / "page.html").write_text(page, "utf-8")
-    wish |= {"page": (tmp_path / "page.html").as_uri(), "profile": str(tmp_path / "profile")}
-    browser = tool("chromium", "chromium-browser", "google-chrome")
-    return json.loads(run(tool("node"), HERE / "browser.mjs", browser, json.dumps(wish), timeout_s=200))
+    tool("node"), tool(*browsing.CHROMIUM)
+    return browsing.browse(tmp_path, page, **wish)
 
 
 def test_a_browser_answers_as_python_does(tmp_path: Path, shipped: QnzFile) -> None:
