@@ -70,7 +70,8 @@ console.log(JSON.stringify(answers));
 """
 
 
-MODES = ("0", "512")  # QN_BEST, and with QN_SPARSE
+# QN_BEST, and with QN_SPARSE; the module without SIMD
+MODES = (("quicknet.wasm", "0"), ("quicknet.wasm", "512"), ("quicknet-plain.wasm", "0"))
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +90,15 @@ def describe(module: Path, model: Path) -> Any:
     return json.loads(run(tool("node"), module / "describe.mjs", module / "quicknet.wasm", model))
 
 
-def test_the_module_is_small(module: Path) -> None:
-    assert (module / "quicknet.wasm").stat().st_size <= LIMIT_BYTES
+def test_the_modules_are_small(module: Path) -> None:
+    for name in ("quicknet.wasm", "quicknet-plain.wasm"):
+        assert (module / name).stat().st_size <= LIMIT_BYTES
 
 
 def test_equal_to_the_reference(module: Path, tmp_path: Path) -> None:
     files, expected = write_cases(tmp_path, range(100, 160))
-    for mode in MODES:
-        actual = run(tool("node"), module / "run.mjs", module / "quicknet.wasm", mode, *files)
+    for name, mode in MODES:
+        actual = run(tool("node"), module / "run.mjs", module / name, mode, *files)
         assert json.loads(actual) == expected
 
 
@@ -104,8 +106,8 @@ def test_equal_to_the_reference(module: Path, tmp_path: Path) -> None:
 def test_equal_to_the_reference_on_many(module: Path, tmp_path: Path) -> None:
     for start in range(3000, 5000, 200):
         files, expected = write_cases(tmp_path, range(start, start + 200))
-        for mode in MODES:
-            actual = run(tool("node"), module / "run.mjs", module / "quicknet.wasm", mode, *files, timeout_s=600)
+        for name, mode in MODES:
+            actual = run(tool("node"), module / "run.mjs", module / name, mode, *files, timeout_s=600)
             assert json.loads(actual) == expected
 
 

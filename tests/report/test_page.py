@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import platform
 import re
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,13 @@ def test_the_policy_allows_the_one_script_by_its_digest(shipped: QnzFile) -> Non
     digest = base64.b64encode(hashlib.sha256(scripts(page)[""].encode()).digest()).decode()
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
     assert f"script-src 'sha256-{digest}' blob:" in policy and policy.startswith("default-src 'none'")
-    assert set(scripts(page)) == {"wasm", "model", "worker", ""}
+    assert set(scripts(page)) == {"engine", "model", ""}
 
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:
     blob, card = small_model(tmp_path, classes=HOSTILE, notes=HOSTILE[0], licence=HOSTILE[1])
     page = render_page(blob, card, PageSettings(title=HOSTILE[0]))
-    assert set(scripts(page)) == {"wasm", "model", "worker", ""}
+    assert set(scripts(page)) == {"engine", "model", ""}
     assert "<img src=x" not in page and "alert(1)</script>" not in page
     assert page.count("&lt;/script&gt;&lt;script&gt;alert(1)") >= 3  # title, heading, classes
     assert "{title}" in page, "a name is not a place to fill in"
@@ -88,13 +89,14 @@ def test_the_threshold_is_the_cards_or_the_callers(tmp_path: Path) -> None:
         PageSettings(min_confidence=1.5)
 
 
-def test_the_module_in_the_package_is_what_its_sources_give(tmp_path: Path) -> None:
+def test_the_modules_in_the_package_are_what_their_sources_give(tmp_path: Path) -> None:
     record = json.loads(wasm.RECORD.read_text("utf-8"))
     assert record["sources_sha256"] == wasm.sources_sha256(), "run `make wasm`"
     if record["clang"] != run(tool("clang"), "--version").splitlines()[0] or not tool("wasm-ld"):
         pytest.skip(f"another clang than {record['clang']}")
     run(tool("make"), "-f", ENGINE / "engine.mk", "engine-wasm", f"ENGINE_OUT={tmp_path}")
-    assert (tmp_path / "quicknet.wasm").read_bytes() == wasm.MODULE.read_bytes()
+    for module in (wasm.MODULE, wasm.PLAIN):
+        assert (tmp_path / module.name).read_bytes() == module.read_bytes()
 
 
 def test_colours_have_the_contrast_that_readers_need() -> None:
@@ -286,8 +288,16 @@ def test_the_camera_and_hostile_names_on_a_narrow_dark_screen(tmp_path: Path) ->
     flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     shown = browse(tmp_path, render_page(blob, card), camera=True, width=390, mobile=True, dark=True, flags=flags)
     assert shown["status"].endswith("frames/s") and shown["label"] in HOSTILE
-    assert shown["problems"] == [] and shown["scripts"] == 4 and shown["wider"] <= 0
+    assert shown["problems"] == [] and shown["scripts"] == 3 and shown["wider"] <= 0
     assert shown["background"] == "rgb(16, 19, 23)"
+
+
+def test_without_simd_the_plain_module_answers(tmp_path: Path) -> None:
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("only on x86 has Chromium a switch for it")
+    blob, card = small_model(tmp_path)
+    shown = browse(tmp_path, render_page(blob, card), flags=["--js-flags=--no-enable-sse4-1 --no-enable-ssse3"])
+    assert shown["test"].startswith("Self-test: 16 of 16 test vectors") and "no SIMD" in shown["test"]
 
 
 def test_a_refused_camera_and_a_damaged_model_are_said(tmp_path: Path) -> None:

@@ -63,9 +63,10 @@ async function decode(blob, name, upright) {
   if (typeof createImageBitmap === "undefined") {
     throw new Error(`${name} cannot be decoded here: this is not a browser; give { data, width, height }.`);
   }
-  const imageOrientation = upright ? "from-image" : "none";
+  const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
+  if (!upright) options.imageOrientation = "none"; // upright is what browsers do; older ones have no word for it
   try {
-    return await createImageBitmap(blob, { colorSpaceConversion: "none", premultiplyAlpha: "none", imageOrientation });
+    return await createImageBitmap(blob, options);
   } catch {
     throw new Error(`${name} is not a whole picture of a kind that this browser reads; use a JPEG, PNG or WebP.`);
   }

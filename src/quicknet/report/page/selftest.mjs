@@ -25,7 +25,7 @@ function shape(kind, seed, size, channels) {
     const y = Math.floor((Math.floor(i / size) * 1024) / size);
     const ramp = modulo(x * ((n[32] % 7) - 3) + y * ((n[33] % 7) + 1), 1024);
     const bright = modulo(x + y * ((n[35] % 5) - 2), 64 + (n[34] % 256)) * 2 < 64 + (n[34] % 256);
-    const disc = discs.findLastIndex(([cx, cy, square]) => (x - cx) ** 2 + (y - cy) ** 2 < square);
+    const disc = discs.reduce((last, [cx, cy, square], d) => ((x - cx) ** 2 + (y - cy) ** 2 < square ? d : last), -1);
     for (let c = 0; c < channels; c++) {
       let value = bright ? high(c) : level(c);
       if (kind === 1) value = level(c) + Math.floor(((high(c) - level(c)) * ramp) / 1023);

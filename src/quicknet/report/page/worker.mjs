@@ -6,18 +6,9 @@ import { selfTest } from "./selftest.mjs";
 let classifier;
 let threshold = 0;
 
-async function gunzip(bytes) {
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
 async function open(data) {
-  const wasm = await gunzip(data.wasm);
-  if (!WebAssembly.validate(wasm)) {
-    throw new Error("This browser's WebAssembly has no SIMD; use Chrome 91, Firefox 113, Safari 16.4 or newer.");
-  }
   try {
-    classifier = await Classifier.load(wasm, data.model);
+    classifier = await Classifier.load(data.wasm, data.model);
   } catch (error) {
     throw new Error(`The model in this page is damaged (${error.message}); get the page again.`);
   }
