@@ -37,8 +37,10 @@ def looks() -> str:
 def update(model: Path = ROOT / "demo" / "scenes.qnz") -> str:
     """Make the picture again if it is of other looks. Returns a line that says what was done, "" for nothing."""
     name = PICTURE.relative_to(ROOT)
-    if PICTURE.is_file() and Image.open(PICTURE).info.get(_LOOKS) == looks():
-        return ""
+    if PICTURE.is_file():
+        with Image.open(PICTURE) as image:
+            if image.info.get(_LOOKS) == looks():
+                return ""
     if browsing.programs() is None:
         return f"kept: {name}, though the page looks otherwise now; install Chromium and Node to make it again"
     if not model.is_file():

@@ -361,5 +361,6 @@ def demo(folder: Path) -> str:
 def test_the_picture_of_the_page_is_small_and_shown() -> None:
     picture = ROOT / "docs" / "page.png"
     assert picture.stat().st_size < 60_000
-    assert Image.open(picture).info["looks"], "docs/screenshot.py writes of which looks it is"
+    with Image.open(picture) as image:
+        assert image.info["looks"], "docs/screenshot.py writes of which looks it is"
     assert "](page.png)" in (ROOT / "docs" / "page.md").read_text(encoding="utf-8")
