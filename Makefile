@@ -45,9 +45,9 @@ bench: setup
 docs results: setup
 	$(BIN)/python docs/generate.py
 
-# Makes the WebAssembly module in the package again, after a change of its sources; needs clang and wasm-ld.
+# Makes the WebAssembly modules in the package again, after a change of its sources; needs clang and wasm-ld.
 wasm: setup engine-wasm
-	cp $(ENGINE_OUT)/quicknet.wasm $(ENGINE_DIR)/js/quicknet.wasm
+	cp $(ENGINE_OUT)/quicknet.wasm $(ENGINE_OUT)/quicknet-plain.wasm $(ENGINE_DIR)/js/
 	$(BIN)/python -m quicknet.engine.wasm "$$($(WASM_CLANG) --version | head -n 1)"
 
 clean:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The whole main job within two minutes on two CPU cores, from nothing: draw ten classes of
 # scenes, train quicknet_xs on them, measure it, write it as one verified file for other runtimes
-# (ONNX) and as one of integers (.qnz), classify a few pictures with that. `make demo` calls this
+# (ONNX) and as one of integers (.qnz), classify a few pictures with that, and put it into a page
+# that anyone can open. `make demo` calls this
 # with .venv/bin on the PATH; DEMO names another folder than demo/. Run again, it keeps the
 # scenes, which are always the same, and trains anew.
 set -euo pipefail
@@ -13,7 +14,7 @@ echo "== 1. draw ten classes of cluttered 32x32 scenes"
 python -m quicknet.data.scenes "$demo/scenes" --per-class 500 --seed 0
 
 echo "== 2. train quicknet_xs"
-rm -rf "$demo/run" "$demo/scenes.onnx" "$demo/scenes.qnz"
+rm -rf "$demo/run" "$demo"/scenes.{onnx,qnz,html}
 quicknet train "$demo/scenes" --recipe demo --run "$demo/run"
 
 echo "== 3. measure it on the held-out test scenes"
@@ -30,4 +31,8 @@ quicknet verify "$demo/scenes.qnz" --data "$demo/scenes"
 echo "== 6. classify a few pictures with it"
 quicknet predict "$demo/scenes.qnz" "$demo"/scenes/test/{arrow,ring,spiral,star}/00000.png
 
-echo "== done in $((SECONDS - started)) s; the report is $(cd "$demo" && pwd)/run/report.html"
+echo "== 7. put it into one web page, which classifies pictures in any browser"
+quicknet page "$demo/scenes.qnz" --title "Drawn scenes" --out "$demo/scenes.html"
+
+folder=$(cd "$demo" && pwd)
+echo "== done in $((SECONDS - started)) s; the report is $folder/run/report.html, the page $folder/scenes.html"

@@ -24,6 +24,7 @@ from typing import Any
 import figure
 import folders
 import msgspec
+import screenshot
 import tables
 
 from quicknet.core.card import Card, PreprocessSpec
@@ -212,6 +213,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{'out of date' if options.check else 'written'}: {path.relative_to(ROOT)}")
         if not options.check:
             write_atomically(path, text)
+    if not options.check and (line := screenshot.update()):
+        print(line)
     return 1 if options.check and outdated(ROOT) else 0
 
 

@@ -338,6 +338,8 @@ def test_the_demo_learns_its_scenes_twice_over(tmp_path: Path) -> None:
         report = tmp_path / "demo" / "run" / "report.html"
         assert str(report) in out
         assert report.stat().st_size < 2_000_000
+        page = tmp_path / "demo" / "scenes.html"
+        assert str(page) in out and "<title>Drawn scenes</title>" in page.read_text(encoding="utf-8")
 
 
 def demo(folder: Path) -> str:
@@ -353,3 +355,11 @@ def demo(folder: Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_the_picture_of_the_page_is_small_and_shown() -> None:
+    picture = ROOT / "docs" / "page.png"
+    assert picture.stat().st_size < 60_000
+    with Image.open(picture) as image:
+        assert image.info["looks"], "docs/screenshot.py writes of which looks it is"
+    assert "](page.png)" in (ROOT / "docs" / "page.md").read_text(encoding="utf-8")

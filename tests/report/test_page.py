@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import platform
 import re
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import browsing
 from native import ENGINE, run, tool
 from networks import network_card, random_network
+from quicknet.cli.main import run as cli
 from quicknet.core.card import Card, UnknownRecord
 from quicknet.core.errors import ConfigError
 from quicknet.engine import wasm
@@ -23,7 +26,6 @@ from quicknet.qnz import reference
 from quicknet.qnz.file import QnzFile, assemble_qnz, read_qnz
 from quicknet.report.page import PageSettings, render_page
 
-HERE = Path(__file__).parent
 CODE = Path(wasm.__file__).parent.parent / "report" / "page"
 LIMIT_BESIDE = 60_000
 HOSTILE = ("</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "\"'&{title}", "{about}")
@@ -65,13 +67,13 @@ def test_the_policy_allows_the_one_script_by_its_digest(shipped: QnzFile) -> Non
     digest = base64.b64encode(hashlib.sha256(scripts(page)[""].encode()).digest()).decode()
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)
     assert f"script-src 'sha256-{digest}' blob:" in policy and policy.startswith("default-src 'none'")
-    assert set(scripts(page)) == {"wasm", "model", "worker", ""}
+    assert set(scripts(page)) == {"engine", "model", ""}
 
 
 def test_hostile_names_are_text(tmp_path: Path) -> None:
     blob, card = small_model(tmp_path, classes=HOSTILE, notes=HOSTILE[0], licence=HOSTILE[1])
     page = render_page(blob, card, PageSettings(title=HOSTILE[0]))
-    assert set(scripts(page)) == {"wasm", "model", "worker", ""}
+    assert set(scripts(page)) == {"engine", "model", ""}
     assert "<img src=x" not in page and "alert(1)</script>" not in page
     assert page.count("&lt;/script&gt;&lt;script&gt;alert(1)") >= 3  # title, heading, classes
     assert "{title}" in page, "a name is not a place to fill in"
@@ -87,13 +89,33 @@ def test_the_threshold_is_the_cards_or_the_callers(tmp_path: Path) -> None:
         PageSettings(min_confidence=1.5)
 
 
-def test_the_module_in_the_package_is_what_its_sources_give(tmp_path: Path) -> None:
+def test_the_modules_in_the_package_are_what_their_sources_give(tmp_path: Path) -> None:
     record = json.loads(wasm.RECORD.read_text("utf-8"))
     assert record["sources_sha256"] == wasm.sources_sha256(), "run `make wasm`"
     if record["clang"] != run(tool("clang"), "--version").splitlines()[0] or not tool("wasm-ld"):
         pytest.skip(f"another clang than {record['clang']}")
     run(tool("make"), "-f", ENGINE / "engine.mk", "engine-wasm", f"ENGINE_OUT={tmp_path}")
-    assert (tmp_path / "quicknet.wasm").read_bytes() == wasm.MODULE.read_bytes()
+    for module in (wasm.MODULE, wasm.PLAIN):
+        assert (tmp_path / module.name).read_bytes() == module.read_bytes()
+
+
+def test_colours_have_the_contrast_that_readers_need() -> None:
+    """WCAG 2.2, 1.4.3 (level AA): 4.5 for text, in the light and the dark colours."""
+    style = (CODE.parent / "style.css").read_text("utf-8")
+    light, dark = (
+        dict(re.findall(r"--(\w+): (#\w+);", block)) for block in re.findall(r":root \{(.*?)\}", style, re.S)
+    )
+
+    def luminance(colour: str) -> float:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        shares = np.array([int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)])
+        linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    for colours in (light, dark):
+        for text, ground in (("ink", "card"), ("ink", "page"), ("soft", "card"), ("c1", "card"), ("card", "c0")):
+            one, other = sorted(luminance(colours[name]) for name in (text, ground))
+            assert (other + 0.05) / (one + 0.05) >= 4.5, f"{text} on {ground}: {colours}"
 
 
 # --- its code under Node -------------------------------------------------------------------
@@ -103,7 +125,8 @@ def node(tmp_path: Path, program: str, *arguments: str | Path) -> Any:
     """Run a program that sees the page's modules and the arguments as `given`; return what it gives to `show`."""
     imports = (
         f'import {{ readFileSync }} from "node:fs";\n'
-        f'import * as pictures from "{(CODE / "pictures.mjs").as_uri()}";\n'
+        f'import * as selftest from "{(CODE / "selftest.mjs").as_uri()}";\n'
+        f'import * as decode from "{(ENGINE / "js" / "decode.mjs").as_uri()}";\n'
         f'import {{ csv }} from "{(CODE / "table.mjs").as_uri()}";\n'
         f'import {{ Classifier }} from "{(ENGINE / "js" / "quicknet.mjs").as_uri()}";\n'
         "const given = process.argv.slice(2), show = (value) => console.log(JSON.stringify(value));\n"
@@ -115,13 +138,13 @@ def node(tmp_path: Path, program: str, *arguments: str | Path) -> Any:
 
 def test_the_test_vectors_are_pythons(tmp_path: Path) -> None:
     for size, channels in ((1, 1), (7, 3), (33, 4)):
-        program = f"show(Array.from({{ length: 16 }}, (_, i) => [...pictures.vector(i, {size}, {channels})]));"
+        program = f"show(Array.from({{ length: 16 }}, (_, i) => [...selftest.vector(i, {size}, {channels})]));"
         assert node(tmp_path, program) == draw_vectors(size, channels).reshape(16, -1).tolist()
 
 
 def test_the_self_test_sees_another_network(tmp_path: Path) -> None:
     _, card = small_model(tmp_path)
-    program = "show(pictures.selfTest(await load(given[0])));"
+    program = "show(selftest.selfTest(await load(given[0])));"
     assert node(tmp_path, program, tmp_path / "model.qnz") == {"right": 16, "n": 16, "why": ""}
     assert card.vectors is not None and card.vectors.integers is not None
     first, *others = card.vectors.integers
@@ -139,8 +162,8 @@ def test_answers_are_those_of_predict(tmp_path: Path, shipped: QnzFile) -> None:
     pixels[:, :, 3] = 255  # what a browser gives for an opaque picture
     (tmp_path / "pixels").write_bytes(pixels.tobytes())
     program = """
-    const classifier = await load(given[0]), data = readFileSync(given[1]);
-    const { label, top, logits } = pictures.answer(classifier, classifier.prepare({ data, width: 61, height: 97 }), 2);
+    const classifier = await load(given[0]), picture = { data: readFileSync(given[1]), width: 61, height: 97 };
+    const { label, top, logits } = await classifier.classify(picture, { minConfidence: 2 });
     show([label, top, [...logits]]);"""
     label, top, logits = node(tmp_path, program, shipped.path, tmp_path / "pixels")
     image = load_image(pixels[:, :, :3], shipped.card.preprocess)
@@ -164,14 +187,14 @@ def test_sizes_are_read_from_headers(tmp_path: Path) -> None:
         exif[0x010E] = "x" * 3000
         extra: dict[str, Any] = {"exif": exif} if name in ("b.jpg", "a.webp") else {}
         image.save(tmp_path / name, **extra)
-    program = "show(given.map((path) => pictures.headerSize(readFileSync(path))));"
+    program = "show(given.map((path) => decode.headerSize(readFileSync(path))));"
     sizes = node(tmp_path, program, *(tmp_path / name for name in names))
     assert sizes == [[50, 31]] * 6 + [None]
 
 
 def test_refusals_are_sentences(tmp_path: Path) -> None:
     cases = '[["a", 0, null], ["a", 4e8, null], ["a", 9, [20000, 10000]], ["a", 9, [10000, 10000]], ["a", 9, null]]'
-    empty, heavy, large, *good = node(tmp_path, f"show({cases}.map((c) => pictures.refusal(...c)));")
+    empty, heavy, large, *good = node(tmp_path, f"show({cases}.map((c) => decode.refusal(...c)));")
     assert empty == "a is empty (0 bytes); choose a picture."
     assert heavy == "a has 400 MB, over the limit of 300; scale it down."
     assert large == "a has 20000 × 10000: 200 megapixels, over the limit of 100; scale it down."
@@ -193,10 +216,8 @@ def test_the_csv_quotes_and_starts_no_formula(tmp_path: Path) -> None:
 
 
 def browse(tmp_path: Path, page: str, **wish: Any) -> Any:
-    (tmp_path / "page.html").write_text(page, "utf-8")
-    wish |= {"page": (tmp_path / "page.html").as_uri(), "profile": str(tmp_path / "profile")}
-    browser = tool("chromium", "chromium-browser", "google-chrome")
-    return json.loads(run(tool("node"), HERE / "browser.mjs", browser, json.dumps(wish), timeout_s=200))
+    tool("node"), tool(*browsing.CHROMIUM)
+    return browsing.browse(tmp_path, page, **wish)
 
 
 def test_a_browser_answers_as_python_does(tmp_path: Path, shipped: QnzFile) -> None:
@@ -231,13 +252,52 @@ def test_a_browser_answers_as_python_does(tmp_path: Path, shipped: QnzFile) -> N
     assert shown["problems"] == [] and shown["wider"] <= 0
 
 
+def test_dropped_pictures_are_answered_as_by_predict_and_keys_reach_everything(
+    tmp_path: Path, shipped: QnzFile, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(1)
+    modes = ("RGB", "L", "P", "RGB")
+    paths = [tmp_path / f"{i}.png" for i in range(len(modes))]
+    for path, mode in zip(paths, modes, strict=True):
+        smooth = Image.fromarray(rng.integers(0, 256, (6, 5, 3), np.uint8)).resize((90, 120))
+        smooth.convert(mode).save(path)
+    names = [str(path) for path in paths]
+    keys = ["Tab", "Enter", "Tab", "Tab", " "]
+    shown = browse(tmp_path, render_page(shipped.blob, shipped.card), dropped=names, keys=keys)
+    assert shown["focused"] == ["files", "files", "photo", "camera", "camera"]
+    assert shown["choosers"] == ["selectMultiple"], "Enter opens the choice of files"
+    assert {"Choose pictures", "Take a photograph", "Live camera"} <= set(shown["controls"])
+    assert all(shown["controls"]), "a control has no name"
+
+    assert cli(["predict", "quicknet_xs.cifar10", *names, "--top", "5", "--json"]) == 0
+    answers = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [row["name"] for row in shown["rows"]] == [path.name for path in paths]
+    for row, answer in zip(shown["rows"], answers, strict=True):
+        assert row["label"] == answer["label"]
+        assert [guess["name"] for guess in row["top"]] == [guess["label"] for guess in answer["top"]]
+        shares = [guess["probability"] for guess in answer["top"]]
+        assert [guess["probability"] for guess in row["top"]] == pytest.approx(shares, rel=1e-4, abs=1e-6)
+    images = np.stack([load_image(path, shipped.card.preprocess) for path in paths])
+    assert [row["logits"] for row in shown["rows"]] == reference.run(shipped.network, images).tolist()
+
+
 def test_the_camera_and_hostile_names_on_a_narrow_dark_screen(tmp_path: Path) -> None:
     blob, card = small_model(tmp_path, classes=HOSTILE)
     flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    shown = browse(tmp_path, render_page(blob, card), camera=True, width=390, dark=True, flags=flags)
+    shown = browse(tmp_path, render_page(blob, card), camera=True, width=390, mobile=True, dark=True, flags=flags)
     assert shown["status"].endswith("frames/s") and shown["label"] in HOSTILE
-    assert shown["problems"] == [] and shown["scripts"] == 4 and shown["wider"] <= 0
+    assert shown["problems"] == [] and shown["scripts"] == 3 and shown["wider"] <= 0
     assert shown["background"] == "rgb(16, 19, 23)"
+
+
+def test_without_simd_the_plain_module_answers(tmp_path: Path) -> None:
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("only on x86 has Chromium a switch for it")
+    blob, card = small_model(tmp_path)
+    shown = browse(tmp_path, render_page(blob, card), flags=["--js-flags=--no-enable-sse4-1 --no-enable-ssse3"])
+    assert shown["test"].startswith("Self-test: 16 of 16 test vectors") and "no SIMD" in shown["test"]
 
 
 def test_a_refused_camera_and_a_damaged_model_are_said(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 # The engine without Python. From the repository's Makefile, or by itself: make -f src/quicknet/engine/engine.mk engine
 #
 #   engine        $(ENGINE_OUT)/libquicknet.a, quicknet.h, resize.h and the example program `classify`
-#   engine-wasm   $(ENGINE_OUT)/quicknet.wasm with its loader (needs clang and wasm-ld)
+#   engine-wasm   $(ENGINE_OUT)/quicknet.wasm with its loader, and quicknet-plain.wasm, which needs no SIMD (needs clang
+#                 and wasm-ld)
 #
 #   ISA=portable  plain C only: any CPU, and the smallest library
 #   THREADS=0     without threads, for systems that have none
@@ -20,7 +21,7 @@ ENGINE_OBJECTS := $(ENGINE_NAMES:%=$(ENGINE_OUT)/%.o)
 .PHONY: engine engine-wasm
 engine: $(ENGINE_OUT)/libquicknet.a $(ENGINE_OUT)/quicknet.h $(ENGINE_OUT)/resize.h $(ENGINE_OUT)/classify
 
-$(ENGINE_OUT) $(ENGINE_OUT)/wasm:
+$(ENGINE_OUT) $(ENGINE_OUT)/wasm $(ENGINE_OUT)/plain:
 	mkdir -p $@
 
 # The settings that objects were made with: made again where they differ.
@@ -45,25 +46,34 @@ $(ENGINE_OUT)/classify: $(ENGINE_DIR)/example/classify.c $(ENGINE_OUT)/libquickn
 # 28.6 KB of these, and cost about 7%.
 WASM_CLANG ?= clang
 WASM_LD ?= wasm-ld
-WASM_COMPILE := $(WASM_CLANG) --target=wasm32 -std=c11 $(ENGINE_WARNINGS) -msimd128 -mbulk-memory -nostdlib \
+WASM_COMPILE := $(WASM_CLANG) --target=wasm32 -std=c11 $(ENGINE_WARNINGS) -mbulk-memory -nostdlib \
 	-I $(ENGINE_DIR)/js/include -I $(ENGINE_DIR)/csrc -DQN_NO_THREADS
 WASM_SMALL := bounds coding colour container engine isa plan read resize shape sparse threads
 WASM_FAST := sha256 wasm
+WASM_PLAIN := sha256 portable
 WASM_OBJECTS := $(WASM_SMALL:%=$(ENGINE_OUT)/wasm/%.o) $(WASM_FAST:%=$(ENGINE_OUT)/wasm/%.o) $(ENGINE_OUT)/wasm/module.o
+WASM_PLAIN_OBJECTS := $(patsubst %,$(ENGINE_OUT)/plain/%.o,$(WASM_SMALL) $(WASM_PLAIN) module)
 WASM_EXPORTS := qn_check qn_read_to qn_strerror qn_memory qn_open qn_run qn_prepare qn_prepare_memory
 
-engine-wasm: $(ENGINE_OUT)/quicknet.wasm $(ENGINE_OUT)/quicknet.mjs $(ENGINE_OUT)/benchmark.mjs
+engine-wasm: $(ENGINE_OUT)/quicknet.wasm $(ENGINE_OUT)/quicknet-plain.wasm $(patsubst %,$(ENGINE_OUT)/%.mjs,quicknet decode benchmark)
 
 $(WASM_FAST:%=$(ENGINE_OUT)/wasm/%.o): $(ENGINE_OUT)/wasm/%.o: $(ENGINE_DIR)/csrc/%.c | $(ENGINE_OUT)/wasm
-	$(WASM_COMPILE) -O2 -c $< -o $@
+	$(WASM_COMPILE) -msimd128 -O2 -c $< -o $@
 $(WASM_SMALL:%=$(ENGINE_OUT)/wasm/%.o): $(ENGINE_OUT)/wasm/%.o: $(ENGINE_DIR)/csrc/%.c | $(ENGINE_OUT)/wasm
-	$(WASM_COMPILE) -Oz -c $< -o $@
+	$(WASM_COMPILE) -msimd128 -Oz -c $< -o $@
 $(ENGINE_OUT)/wasm/module.o: $(ENGINE_DIR)/js/module.c | $(ENGINE_OUT)/wasm
+	$(WASM_COMPILE) -msimd128 -Oz -c $< -o $@
+# Without SIMD, for few: all small.
+$(ENGINE_OUT)/plain/module.o: $(ENGINE_DIR)/js/module.c | $(ENGINE_OUT)/plain
 	$(WASM_COMPILE) -Oz -c $< -o $@
-$(WASM_OBJECTS): $(wildcard $(ENGINE_DIR)/csrc/*.h $(ENGINE_DIR)/js/include/*.h)
+$(ENGINE_OUT)/plain/%.o: $(ENGINE_DIR)/csrc/%.c | $(ENGINE_OUT)/plain
+	$(WASM_COMPILE) -Oz -c $< -o $@
+$(WASM_OBJECTS) $(WASM_PLAIN_OBJECTS): $(wildcard $(ENGINE_DIR)/csrc/*.h $(ENGINE_DIR)/js/include/*.h)
 
 # The stack is first in memory: too deep a call traps.
 $(ENGINE_OUT)/quicknet.wasm: $(WASM_OBJECTS)
+$(ENGINE_OUT)/quicknet-plain.wasm: $(WASM_PLAIN_OBJECTS)
+$(ENGINE_OUT)/%.wasm:
 	$(WASM_LD) --no-entry --strip-all --gc-sections --stack-first -z stack-size=131072 \
 	  $(WASM_EXPORTS:%=--export=%) $^ -o $@
 

@@ -1,7 +1,7 @@
-"""The WebAssembly module that comes with the package, and whether it is what the sources give.
+"""The WebAssembly modules that come with the package, and whether they are what the sources give.
 
-It is kept in the package because few users have clang and wasm-ld. `make wasm` makes it again and writes beside it
-of which sources it was made, by which clang.
+They are kept in the package because few users have clang and wasm-ld. `make wasm` makes them again and writes beside
+them of which sources they were made, by which clang.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
 MODULE, RECORD = _HERE / "js" / "quicknet.wasm", _HERE / "js" / "quicknet.wasm.json"
+PLAIN = _HERE / "js" / "quicknet-plain.wasm"  # without SIMD
 
 
 def sources_sha256() -> str:
-    """Return the digest over what the module is compiled from: sources, headers, and how engine.mk does it."""
+    """Return the digest over what the modules are compiled from: sources, headers, and how engine.mk does it."""
     settings = "".join(re.findall(r"^(?:WASM_|\t.*WASM_|\t-I).*\n", (_HERE / "engine.mk").read_text("utf-8"), re.M))
-    names = re.findall(r"^WASM_(?:SMALL|FAST) := (.*)$", settings, re.M)
-    sources = [_HERE / "csrc" / f"{name}.c" for line in names for name in line.split()]
+    names = re.findall(r"^WASM_(?:SMALL|FAST|PLAIN) := (.*)$", settings, re.M)
+    sources = {_HERE / "csrc" / f"{name}.c" for line in names for name in line.split()}
     headers = [path for path in (_HERE / "csrc").glob("*.h") if not path.name.startswith("x86_")]
     parts = [*sources, *headers, *(_HERE / "js").rglob("*.[ch]")]
     digest = hashlib.sha256(settings.encode())

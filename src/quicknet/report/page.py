@@ -14,12 +14,13 @@ import re
 from quicknet.core.card import Card
 from quicknet.core.errors import ConfigError
 from quicknet.core.settings import Settings
-from quicknet.engine.wasm import MODULE
+from quicknet.engine.wasm import MODULE, PLAIN
 from quicknet.inference.receipt import recorded_predictions
 from quicknet.report.html import document, escaped, facts_section, percent, resource
 
 _SCRIPT = ("table", "page")  # of report/page/
-_WORKER = ("pictures", "worker")
+_ENGINE = ("decode", "quicknet")  # of engine/js/
+_WORKER = ("selftest", "worker")
 
 
 class PageSettings(Settings, frozen=True, kw_only=True):
@@ -48,18 +49,17 @@ def render_page(blob: bytes, card: Card, settings: PageSettings | None = None) -
     """Return the whole page for a checked `.qnz` with its card; the same arguments give the same text."""
     settings = settings or PageSettings()
     title = settings.title or card.model.name
-    script, worker = _bundle(_SCRIPT), _engine() + _bundle(_WORKER)
-    wasm = base64.b64encode(gzip.compress(MODULE.read_bytes(), 9, mtime=0)).decode()
+    script = _bundle(_SCRIPT)
     values = {"title": escaped(title), "about": _about(card), "facts": facts_section(card)}
     threshold = threshold_of(card, settings)
     digest = hashlib.sha256(blob).hexdigest()
     values["digest"] = f"The model in it: {len(blob):,} bytes, sha256 {digest}. {_unknown(threshold)}"
     text = re.sub(r"\{(\w+)\}", lambda found: values[found[1]], resource("page/body.html"))
     data = (
-        f'<script type="application/octet-stream" id="wasm">{wasm}</script>\n'
+        f"{_packed(_engine() + _bundle(_WORKER))}\n"
         f'<script type="application/octet-stream" id="model" data-threshold="{threshold!r}">'
         f"{base64.b64encode(blob).decode()}</script>\n"
-        f'<script type="text/plain" id="worker">\n{worker}</script>\n<script>{script}</script>'
+        f"<script>{script}</script>"
     )
     style = _squeezed(resource("style.css") + resource("page/page.css"))
     return document(title, _policy(script), style, f"<main>\n{text}</main>\n{data}")
@@ -90,8 +90,20 @@ def _unknown(threshold: float) -> str:
     return f"Below {percent(threshold)} the answer is “unknown”." if threshold else "It never answers “unknown”."
 
 
+def _packed(worker: str) -> str:
+    """Return the worker's code and the two modules as one script of data, with the places where the modules begin.
+
+    Together, and in this order: gzip looks back over 32 KB, and the two modules have much in common.
+    """
+    parts = worker.encode(), PLAIN.read_bytes(), MODULE.read_bytes()
+    data = base64.b64encode(gzip.compress(b"".join(parts), 9, mtime=0)).decode()
+    places = f"{len(parts[0])},{len(parts[0]) + len(parts[1])}"
+    return f'<script type="application/octet-stream" id="engine" data-places="{places}">{data}</script>'
+
+
 def _engine() -> str:
-    return _squeezed(_without_modules((MODULE.parent / "quicknet.mjs").read_text("utf-8")))
+    paths = (MODULE.parent / f"{name}.mjs" for name in _ENGINE)
+    return "".join(_squeezed(_without_modules(path.read_text("utf-8"))) for path in paths)
 
 
 def _bundle(names: tuple[str, ...]) -> str:

@@ -12,13 +12,13 @@ const file = readFileSync(modelPath);
 const start = performance.now();
 const classifier = await Classifier.load(wasm, file);
 const image = new Uint8Array(classifier.side ** 2 * classifier.channels).map((_, i) => (i * 97) % 256);
-classifier.integerLogits(image);
+classifier.logits(image);
 const first_ms = performance.now() - start;
 
 const times_ms = [];
 for (const end = performance.now() + 1000 * Number(seconds); performance.now() < end || times_ms.length < 50; ) {
   const before = performance.now();
-  classifier.integerLogits(image);
+  classifier.logits(image);
   times_ms.push(performance.now() - before);
 }
 const kept = times_ms.slice(times_ms.length >> 2).sort((a, b) => a - b); // without the compiler's warming up

@@ -1,11 +1,11 @@
 // Classifies images with a .qnz file in a browser or in Node, by quicknet.wasm (`make engine-wasm`).
 //
 //     import { Classifier } from "./quicknet.mjs";
-//     const classifier = await Classifier.load(fetch("quicknet.wasm"), await (await fetch("m.qnz")).arrayBuffer());
-//     const pixels = classifier.prepare(canvas.getImageData(0, 0, width, height));   // of any size
-//     const { index, name, probability } = classifier.classify(pixels);   // uint8, side x side x channels
+//     const model = await Classifier.load(fetch("quicknet.wasm"), await (await fetch("m.qnz")).arrayBuffer());
+//     const { label, top } = await model.classify(file);   // a Blob, an ImageBitmap, a canvas, ImageData, of any size
 //
 // The integer logits are those of every other implementation, bit for bit.
+import { LIMIT_PIXELS, pixelsOf, tooLarge } from "./decode.mjs";
 
 // qn_info: side, channels, classes, layers (u32), multiply_adds (u64), section (5 bytes)
 const INFO_BYTES = 32;
@@ -24,7 +24,6 @@ const text = new TextDecoder();
 // resize.h
 const RESIZES = ["shorter", "stretch", "pad"];
 const FILTERS = ["nearest", "bilinear", "bicubic", "lanczos"];
-const MOST_PIXELS = 100_000_000;
 
 /** A .qnz file, checked and ready to run. One image at a time; a worker of one's own makes more. */
 export class Classifier {
@@ -51,8 +50,20 @@ export class Classifier {
     this.names = this.card.classes ?? Array.from({ length: this.classes }, (_, k) => String(k));
     this.logitScale = this.card.integer?.logit_scale ?? 1;
     this.temperature = this.card.temperature ?? 1;
+    this.minConfidence = this.card.unknown?.min_confidence ?? 0;
     this.pictureAt = this.#reserve(PICTURE_BYTES);
     this.roomAt = this.roomBytes = 0;
+  }
+
+  /**
+   * Classifies one picture of any size.
+   * @param {Blob | ImageBitmap | OffscreenCanvas | HTMLCanvasElement | {data, width, height}} image only the last in Node
+   * @param {{name?: string, minConfidence?: number, most?: number}} options `name` begins sentences on what is wrong
+   * @returns {Promise<{label: string | null, top: {name, probability}[], logits: Int32Array}>} as `answer` does
+   */
+  async classify(image, { name = image?.name || "The picture", ...options } = {}) {
+    const picture = await pixelsOf(image, name, this.card.preprocess?.exif !== false);
+    return this.answer(this.logits(this.prepare(picture, name)), options);
   }
 
   /**
@@ -60,9 +71,12 @@ export class Classifier {
    * @param {{data: Uint8Array | Uint8ClampedArray, width: number, height: number}} picture 1, 3 or 4 bytes a pixel
    * @returns {Uint8Array} side x side x channels
    */
-  prepare({ data, width, height }) {
+  prepare({ data, width, height }, name = "The picture") {
     const channels = data.length / (width * height);
-    if (width * height > MOST_PIXELS) throw new RangeError("the picture is over 100 megapixels");
+    const shape = `${width} × ${height}, ${data.length} bytes`;
+    if (width * height > LIMIT_PIXELS) throw new RangeError(`${name} is over 100 megapixels: ${shape}.`);
+    const whole = [width, height, channels].every((n) => Number.isInteger(n) && n > 0);
+    if (!whole || data.BYTES_PER_ELEMENT !== 1) throw new RangeError(`${name} is not a picture: ${shape}.`);
     const spec = { resize: "shorter", filter: "bicubic", antialias: true, fill: 0, ...this.card.preprocess };
     const ways = [RESIZES.indexOf(spec.resize), FILTERS.indexOf(spec.filter), Number(spec.antialias), spec.fill];
     const fields = [0, width, height, channels, this.side, this.channels, ...ways];
@@ -70,9 +84,9 @@ export class Classifier {
     const specAt = this.pictureAt + SPEC_AT;
     describe();
     const needed = this.exports.qn_prepare_memory(this.pictureAt, specAt) >>> 0;
-    if (needed === 0) throw new RangeError(`not a picture: ${width} x ${height}, ${data.length} bytes`);
+    if (needed === 0) throw new RangeError(`${name} is not a picture: ${shape}.`);
     const scratchBytes = Math.ceil(needed / 64) * 64;
-    const room = this.#room(scratchBytes + data.length);
+    const room = this.#room(scratchBytes + data.length, name);
     fields[0] = room + scratchBytes;
     describe();
     this.#bytes(fields[0], data.length).set(data);
@@ -81,28 +95,30 @@ export class Classifier {
   }
 
   /** @returns {Float64Array} the calibrated probability of each class */
-  probabilities(integerLogits) {
-    const largest = integerLogits.reduce((a, b) => Math.max(a, b));
-    const powers = Float64Array.from(integerLogits, (v) => Math.exp(((v - largest) * this.logitScale) / this.temperature));
+  probabilities(logits) {
+    const largest = logits.reduce((a, b) => Math.max(a, b));
+    const powers = Float64Array.from(logits, (v) => Math.exp(((v - largest) * this.logitScale) / this.temperature));
     const sum = powers.reduce((a, b) => a + b);
     return powers.map((power) => power / sum);
   }
 
   /** @returns {Int32Array} the integer logits of one preprocessed image, uint8 [side][side][channels] */
-  integerLogits(pixels) {
-    if (pixels.length !== this.side * this.side * this.channels) {
-      throw new RangeError(`an image of ${pixels.length} bytes, not ${this.side} x ${this.side} x ${this.channels}`);
+  logits(pixels) {
+    if (pixels.length !== this.side * this.side * this.channels || pixels.BYTES_PER_ELEMENT !== 1) {
+      const shape = `${this.side} × ${this.side} × ${this.channels}`;
+      throw new RangeError(`an image of ${pixels.length} values, not ${shape} bytes; \`prepare\` makes it`);
     }
     this.#bytes(this.imageAt, pixels.length).set(pixels);
     this.exports.qn_run(this.engine, this.imageAt, 1, this.logitsAt);
     return new Int32Array(this.exports.memory.buffer, this.logitsAt, this.classes).slice();
   }
 
-  /** @returns {{index: number, name: string, probability: number}} the first of the largest logits */
-  classify(pixels) {
-    const logits = this.integerLogits(pixels);
-    const index = logits.indexOf(logits.reduce((a, b) => Math.max(a, b)));
-    return { index, name: this.names[index], probability: this.probabilities(logits)[index] };
+  /** @returns the best `most` classes; `label` is the first, or null where it is less probable than `minConfidence` */
+  answer(logits, { minConfidence = this.minConfidence, most = 5 } = {}) {
+    const shares = this.probabilities(logits);
+    const order = Array.from(shares.keys()).sort((a, b) => shares[b] - shares[a] || a - b);
+    const top = order.slice(0, most).map((k) => ({ name: this.names[k], probability: shares[k] }));
+    return { label: top[0].probability >= minConfidence ? top[0].name : null, top, logits };
   }
 
   #open(bytes, size, info) {
@@ -131,10 +147,12 @@ export class Classifier {
   }
 
   /* Memory that the next picture takes over; it is never given back, so a larger one takes twice as much. */
-  #room(size) {
+  #room(size, name) {
     if (size > this.roomBytes) {
       const grown = Math.max(size, 2 * this.roomBytes);
-      this.roomAt = this.#reserve(grown);
+      const at = this.exports.reserve(grown) >>> 0;
+      if (at === 0) throw new RangeError(tooLarge(name));
+      this.roomAt = at;
       this.roomBytes = grown;
     }
     return this.roomAt;
@@ -155,7 +173,9 @@ export class Classifier {
 
 async function instantiate(wasm) {
   if (wasm instanceof WebAssembly.Module) return WebAssembly.instantiate(wasm, {});
-  const bytes = typeof Response !== "undefined" && wasm instanceof Response ? await wasm.arrayBuffer() : wasm;
+  const fetched = typeof Response !== "undefined" && wasm instanceof Response;
+  if (fetched && !wasm.ok) throw new Error(`${wasm.url}: HTTP ${wasm.status}`);
+  const bytes = fetched ? await wasm.arrayBuffer() : wasm;
   return (await WebAssembly.instantiate(bytes, {})).instance;
 }
 

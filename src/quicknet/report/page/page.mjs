@@ -165,6 +165,20 @@ function bytesOf(id) {
   return Uint8Array.from(text, (letter) => letter.charCodeAt(0));
 }
 
+async function gunzip(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+/* The worker's code, and the WebAssembly that runs here. */
+async function engine() {
+  const bytes = await gunzip(bytesOf("engine"));
+  const [plainAt, simdAt] = at("engine").dataset.places.split(",").map(Number);
+  const [plain, wasm] = [bytes.slice(plainAt, simdAt), bytes.slice(simdAt)];
+  const simd = WebAssembly.validate(wasm);
+  return { code: bytes.slice(0, plainAt), wasm: simd ? wasm : plain, simd };
+}
+
 function missing() {
   const needed = ["WebAssembly", "Worker", "OffscreenCanvas", "createImageBitmap", "DecompressionStream"];
   return needed.filter((name) => typeof globalThis[name] === "undefined");
@@ -198,10 +212,11 @@ function listen() {
   });
 }
 
-function showReady({ test, exact }) {
+function showReady({ test, exact }, simd) {
   const right = `${test.right} of ${test.n} test vectors give the recorded answer, bit for bit`;
   const vectors = test.n ? right : `not done: ${test.why}`;
-  at("test").textContent = `Self-test: ${vectors}.`;
+  const slow = simd ? "" : " This device's WebAssembly has no SIMD, so answers take longer.";
+  at("test").textContent = `Self-test: ${vectors}.${slow}`;
   if (!exact) say("problem", "This browser changes the pixels that pages read, against fingerprinting; answers may differ.");
   for (const control of document.querySelectorAll("[disabled]")) control.disabled = false;
   at("status").textContent = "Ready";
@@ -211,7 +226,8 @@ function showReady({ test, exact }) {
 async function start() {
   const lacks = missing();
   if (lacks.length) throw new Error(`This browser lacks ${lacks.join(", ")}; use Chrome 91, Firefox 113, Safari 16.4 or newer.`);
-  worker = new Worker(URL.createObjectURL(new Blob([at("worker").textContent], { type: "text/javascript" })));
+  const { code, wasm, simd } = await engine();
+  worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
   worker.onmessage = ({ data: { id, ...result } }) => {
     waiting.get(id)?.(result);
     waiting.delete(id);
@@ -219,10 +235,10 @@ async function start() {
   const broken = new Promise((_, reject) => {
     worker.onerror = () => reject(new Error("The worker of this page does not start; use another browser."));
   });
-  const first = { wasm: bytesOf("wasm"), model: bytesOf("model"), threshold: Number(at("model").dataset.threshold) };
+  const first = { wasm, model: bytesOf("model"), threshold: Number(at("model").dataset.threshold) };
   const result = await Promise.race([ask(first), broken]);
   if (result.fatal) throw new Error(result.fatal);
-  showReady(result);
+  showReady(result, simd);
 }
 
 start().catch((error) => {
