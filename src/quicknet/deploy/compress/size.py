@@ -71,9 +71,9 @@ def layer_sizes(
 
 def layer_weights(network: Network) -> tuple[int, ...]:
     """Return how many weights each layer of a QuickNet has, as `layer_sizes` lists them."""
-    pairs = [(layer.depthwise, layer.pointwise) for layer in separable_layers(network)]
-    parts = [cast(Stem, network.stem).conv, *(part for pair in pairs for part in pair), network.classifier]
-    return tuple(part.weight.numel() for part in parts)
+    pairs = [(layer.depthwise.weight, layer.pointwise.weight) for layer in separable_layers(network)]
+    weights = [cast(Stem, network.stem).conv.weight, *(weight for pair in pairs for weight in pair)]
+    return (*(weight.numel() for weight in weights), network.classifier.weight.numel())
 
 
 def _layers(network: IntegerNetwork, size: int) -> Iterator[LayerSize]:
