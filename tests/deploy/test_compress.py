@@ -19,9 +19,11 @@ from quicknet.data.augment import AugmentSettings, normalize
 from quicknet.deploy.compress import integers, predict, sensitivity
 from quicknet.deploy.compress.paper import relative_indices
 from quicknet.deploy.compress.permute import choose_order, kept, permuted
+from quicknet.deploy.compress.prepare import shape_at, target_density
 from quicknet.deploy.compress.run import compress, work_folder
 from quicknet.deploy.compress.settings import CompressSettings
 from quicknet.deploy.compress.size import blocks_kept, entropy, layer_sizes
+from quicknet.deploy.compress.speed import Speedometer
 from quicknet.deploy.export import load_run_data
 from quicknet.deploy.fold import fold
 from quicknet.deploy.qnz import silent
@@ -110,20 +112,49 @@ def test_sensitivity_is_measured_and_leaves_the_network_as_it_was(run_dir: Path,
     )
 
 
-def test_the_density_for_a_size_and_a_speed() -> None:
+def test_the_density_for_a_size() -> None:
     layers = plan(QuickNetConfig(stem_width=16, widths=(32, 64, 128, 256)))
 
     def size(density: float) -> int:
-        return predict.size_at(layers, 10, density, 4)
+        return predict.size_at(predict.Shape(layers, (density,) * 12, 4), 10)
 
     density = predict.density_for(lambda d: size(d) <= 64_000, "--target-size 64,000", lambda d: f"{size(d):,} bytes")
     assert 60_000 < size(density) <= 64_000
-    assert predict.speed_at(layers, [1.0] * 12) == 1.0
-    assert predict.speed_at(layers, [0.2] * 12) > predict.speed_at(layers, [0.4] * 12) > 1.0
     with pytest.raises(
         ConfigError, match=r"--target-size 9 is out of reach: at 3% .* about [\d,]+ bytes; ask for less"
     ):
         predict.density_for(lambda d: size(d) <= 9, "--target-size 9", lambda d: f"{size(d):,} bytes")
+
+
+needs_engine = pytest.mark.skipif(not quicknet.engine.available(), reason="no engine: no C compiler")
+
+
+@needs_engine
+def test_speed_is_measured_on_networks_of_that_shape() -> None:
+    config = QuickNetConfig(stem_width=32, widths=(96, 96), depths=(2, 2), kernel_sizes=(3, 3))
+    narrow = plan(config.replace(widths=(32, 32)))
+    speed = Speedometer(config, "w5a8")
+    few = predict.Shape(plan(config), (0.03,) * 4, 4)
+    assert speed.of(few) > 1.2
+    assert speed.of(few) is speed.of(few)
+    assert speed.of(predict.Shape(narrow, (1.0,) * 4, 4)) > 1.5
+
+
+@needs_engine
+def test_a_speed_gives_a_density(run_dir: Path) -> None:
+    model, settings = TorchClassifier(run_dir).model, CompressSettings(target_speed=1.01)
+    asked: list[float] = []
+
+    def of(self: Speedometer, shape: predict.Shape) -> float:
+        asked.append(float(np.mean(shape.densities)))
+        return 1.5 - asked[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Speedometer, "of", of)
+        density = target_density(model, (1.0,) * 5, settings)
+    assert density is not None
+    assert min(asked) < density < max(asked)
+    assert float(np.mean(shape_at(model, (1.0,) * 5, density, "block").densities)) <= 0.5
 
 
 # --- integers ------------------------------------------------------------------------------
@@ -284,6 +315,34 @@ def test_the_command(run_dir: Path, pictures: Path, tmp_path: Path, capfd: Captu
     assert "<svg" in page.read_text()
     assert command(["inspect", str(out)]) == 0
     assert "kept by element" in capfd.readouterr().out
+
+
+def test_channels_leave_a_narrower_network(
+    run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path, capfd: Captured
+) -> None:
+    out, page = tmp_path / "m.qnz", tmp_path / "m.html"
+    options = ["--density", "0.6", "--epochs", "1", "--qat", "1", "--html", str(page), "--pattern", "channel"]
+    assert command(["compress", str(run_dir), str(pictures), "--out", str(out), *options, "--json", "--quiet"]) == 0
+    fields = json.loads(capfd.readouterr().out)
+    follows("compress", fields)
+    assert fields["density"] <= 0.6
+    file = read_qnz(out)
+    config, before = file.card.model.config, TorchClassifier(run_dir).model.config
+    assert [len(block.weight) for block in file.network.blocks] == [
+        layer.out_channels for layer in plan(QuickNetConfig(**{**config, "widths": tuple(config["widths"])}))[1:]
+    ]
+    assert sum(config["widths"]) < sum(before.widths)
+    assert file.shape.widths()[1:] == (8, *(len(block.weight) for block in file.network.blocks))
+    assert verify(out, data).holds
+    images = np.array(data.split("test").images)
+    assert np.array_equal(
+        quicknet.qnz.reference.run(file.network, images), quicknet.engine.Engine(file.blob).run(images)
+    )
+    kept = [row["kept"] / row["weights"] for row in fields["layers"] if "pointwise" in row["name"]]
+    assert min(kept) < 1
+    assert sum(row["time_share"] for row in fields["layers"]) == pytest.approx(1)
+    assert command(["compress", str(run_dir), str(pictures), "--out", str(out), *options, "--mode", "paper"]) == 2
+    assert "--mode paper prunes weights, not channels" in capfd.readouterr().err
 
 
 def test_the_papers_three_steps(run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path, capfd: Captured) -> None:

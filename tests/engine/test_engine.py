@@ -172,8 +172,21 @@ def test_parts_that_a_network_does_not_have() -> None:
     for layer, part in ((5, "output"), (-1, "output"), (0, "depthwise"), (1, "pointwise")):
         with pytest.raises(ConfigError, match="there is no"):
             opened.trace(image, layer, part)
-    with pytest.raises(DataError, match="takes a uint8 image"):
-        opened.trace(image[1:], 1, "output")
+        with pytest.raises(ConfigError, match="there is no"):
+            opened.seconds(image, layer, part)
+    for method in (opened.trace, opened.seconds):
+        with pytest.raises(DataError, match="takes a uint8 image"):
+            method(image[1:], 1, "output")
+
+
+def test_timing_a_layer_changes_no_answer() -> None:
+    rng = np.random.default_rng(0)
+    network = random_network(rng, Shape())
+    opened, images = Engine(network_blob(network)), random_images(rng, network, 2)
+    expected = opened.run(images)
+    for layer, part in ((0, "output"), (1, "depthwise"), (3, "output"), (0, "sums")):
+        assert 0 < opened.seconds(images[0], layer, part, 1e-4) < 1
+        assert np.array_equal(opened.run(images), expected)
 
 
 def test_the_best_instruction_set_is_the_last_named() -> None:

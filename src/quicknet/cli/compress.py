@@ -62,12 +62,12 @@ _FIELDS = {"qat": "qat_epochs"}
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Write this file.")
 @click.option("--target-size", metavar="SIZE", help="Reach this size, such as 350KB.")
 @click.option("--max-loss", type=float, metavar="POINTS", help="Lose at most POINTS of accuracy on val.")
-@click.option("--target-speed", metavar="TIMES", help="Become so many times as fast, such as 2x (an estimate).")
+@click.option("--target-speed", metavar="TIMES", help="Become so many times as fast, such as 2x, measured here.")
 @click.option("--density", type=float, metavar="SHARE", help="Keep this share of the pointwise weights.")
 @click.option(
     "--pattern",
-    type=click.Choice(["block", "element"]),
-    help="Prune blocks of four input channels, or single weights.  [default: block]",
+    type=click.Choice(["block", "element", "channel"]),
+    help="Prune blocks of four input channels, single weights, or whole output channels.  [default: block]",
 )
 @click.option(
     "--mode",
@@ -183,14 +183,15 @@ def _print(compressed: Compressed) -> None:
     click.echo(f"{shown(compressed.path)}  {compressed.size_bytes:,} bytes, sha256 {compressed.sha256}")
     click.echo(
         f"{compressed.dense_bytes / compressed.size_bytes:.1f} times smaller than in fp32; "
-        f"{100 * compressed.density:.1f}% of the pointwise weights kept; "
-        f"about {compressed.speed:.2f} times as fast as dense"
+        f"{100 * compressed.density:.1f}% of the pointwise weights kept"
+        + ("" if compressed.speed is None else f"; {compressed.speed:.2f} times as fast as dense")
     )
     for row in compressed.compared:
         click.echo(
             f"top-1 {100 * row.top1:.2f}% on {row.split}, n = {row.n:,}: {row.lost_points:+.2f} points lost to the run"
         )
-    table = make_table("layers", ["layer"], ["weights", "kept", "bits", "index", "bits coded", "index coded", "size"])
+    names = ["weights", "kept", "bits", "coded", "index", "coded", "size", "time"]  # 80 columns hold them
+    table = make_table("layers", ["layer"], names)
     total = sum(layer.bytes_coded for layer in compressed.layers)
     for layer in compressed.layers:
         table.add_row(
@@ -198,10 +199,11 @@ def _print(compressed: Compressed) -> None:
             f"{layer.weights:,}",
             f"{100 * layer.kept / layer.weights:.1f}%",
             f"{layer.bits:.0f}",
-            f"{layer.index_bits:.2f}",
             f"{layer.coded_bits:.2f}",
+            f"{layer.index_bits:.2f}",
             f"{layer.coded_index_bits:.2f}",
             f"{100 * layer.bytes_coded / total:.1f}%",
+            "" if layer.time_share is None else f"{100 * layer.time_share:.1f}%",
         )
     Console().print(table)
     if compressed.paper is not None:

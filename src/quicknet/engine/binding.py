@@ -48,6 +48,7 @@ def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "qn_open": (number, [ctypes.POINTER(pointer), *file, pointer, size, number, number]),
         "qn_run": (None, [pointer, pointer, size, pointer]),
         "qn_trace": (number, [pointer, pointer, number32, number32, pointer]),
+        "qn_repeat": (number, [pointer, pointer, number32, number32, ctypes.c_uint64, pointer]),
         "qn_trace_shape": (number, [pointer, number32, number32, ctypes.POINTER(number32)]),
         "qn_describe": (None, [pointer, ctypes.POINTER(_Info)]),
         "qn_isa_name": (ctypes.c_char_p, [pointer]),
@@ -185,8 +186,8 @@ class Engine:
         self._lock = threading.Lock()
         self._opened: _Opened | None = _Opened(*self._arguments)
         info = self._opened.info
-        self._shape = (info.side, info.side, info.channels)
-        self._classes = int(info.classes)
+        self.shape = (info.side, info.side, info.channels)
+        self._classes, self.layers = int(info.classes), int(info.layers)
         self.isa: str = self._opened.library.qn_isa_name(self._opened.handle).decode()
         _engines.add(self)
 
@@ -195,8 +196,8 @@ class Engine:
 
         Raises DataError for images of another shape or type.
         """
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self._shape:
-            expected = ", ".join(map(str, self._shape))
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.shape:
+            expected = ", ".join(map(str, self.shape))
             raise DataError(
                 f"the network takes uint8 images (N, {expected}), not {images.dtype} {images.shape}; "
                 "decode them by the card's spec"
@@ -215,9 +216,7 @@ class Engine:
         the last map, (features,) int32. Raises DataError for an image of another shape, ConfigError
         where there is no such layer or part.
         """
-        if image.dtype != np.uint8 or image.shape != self._shape:
-            raise DataError(f"the network takes a uint8 image {self._shape}, not {image.dtype} {image.shape}")
-        image, shape = np.ascontiguousarray(image), (ctypes.c_int32 * 3)()
+        image, shape = self._checked(image), (ctypes.c_int32 * 3)()
         with self._lock:
             opened = self._reopened()
             code = _PARTS.get(part, -1)
@@ -226,6 +225,30 @@ class Engine:
             out = np.empty(tuple(shape), np.uint8) if part != "sums" else np.empty(shape[2], np.int32)
             opened.library.qn_trace(opened.handle, image.ctypes.data, layer, code, out.ctypes.data)
         return out
+
+    def _checked(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if image.dtype != np.uint8 or image.shape != self.shape:
+            raise DataError(f"the network takes a uint8 image {self.shape}, not {image.dtype} {image.shape}")
+        return np.ascontiguousarray(image)
+
+    def seconds(self, image: NDArray[np.uint8], layer: int, part: str, at_least: float = 1e-3) -> float:
+        """Return the processor time of a layer's part for one image (side, side, channels) on one thread.
+
+        Parts as in `trace`; "output" is the whole layer, "sums" the head. It is repeated until
+        `at_least` seconds have passed. Call `run` before. Raises as `trace`.
+        """
+        image, logits, count = self._checked(image), np.empty(self._classes, np.int32), 1
+        with self._lock:
+            opened = self._reopened()
+            arguments = (opened.handle, image.ctypes.data, layer, _PARTS.get(part, -1))
+            while True:
+                start = time.thread_time()
+                if opened.library.qn_repeat(*arguments, count, logits.ctypes.data):
+                    raise ConfigError(f"there is no {part!r} of layer {layer}; parts are {', '.join(_PARTS)}")
+                spent = time.thread_time() - start
+                if spent >= at_least:
+                    return spent / count
+                count = max(2 * count, int(1.1 * count * at_least / max(spent, 1e-6)))
 
     def sparse_layers(self) -> tuple[bool, ...]:
         """Return for each layer, the stem first, whether its pointwise runs by the sparse kernels."""

@@ -11,7 +11,7 @@ from quicknet.core.files import write_atomically
 from quicknet.report.html import page
 from quicknet.report.svg import Axes, Line, line_chart
 
-_LAYER_COLUMNS = ("layer", "weights", "kept", "bits a value", "bits a place", "bytes", "share")
+_LAYER_COLUMNS = ("layer", "weights", "kept", "bits a value", "bits a place", "bytes", "size", "time")
 
 
 def write_path(path: Path, compressed: Mapping[str, Any]) -> None:
@@ -33,9 +33,13 @@ def _head(title: str, compressed: Mapping[str, Any]) -> str:
     times = compressed["dense_bytes"] / compressed["size_bytes"]
     return (
         f"<h1>{html.escape(title)}</h1><p>{accuracies}; {compressed['size_bytes']:,} bytes, {times:.1f} times "
-        f"smaller than in fp32; {100 * compressed['density']:.1f}% of the pointwise weights; about "
-        f"{compressed['speed']:.2f} times as fast as dense.</p>"
+        f"smaller than in fp32; {100 * compressed['density']:.1f}% of the pointwise weights{_speed(compressed)}.</p>"
     )
+
+
+def _speed(compressed: Mapping[str, Any]) -> str:
+    speed = compressed["speed"]
+    return "" if speed is None else f"; {speed:.2f} times as fast as dense"
 
 
 def _charts(points: Sequence[Mapping[str, Any]]) -> str:
@@ -48,9 +52,10 @@ def _charts(points: Sequence[Mapping[str, Any]]) -> str:
     charts = [
         line_chart(over_epochs("val_accuracy"), Axes("Accuracy on val", "epoch", "accuracy", percent=True)),
         line_chart(over_epochs("size_bytes", 1e-3), Axes("Size, KB (estimate)", "epoch", "KB", from_zero=True)),
-        line_chart(over_epochs("speed"), Axes("Speed, times dense (estimate)", "epoch", "times", from_zero=True)),
         line_chart([Line("val", by_size)], Axes("Accuracy over size", "KB", "accuracy", percent=True)),
     ]
+    if all(point["speed"] is not None for point in points):  # measured, where there is an engine
+        charts.append(line_chart(over_epochs("speed"), Axes("Speed, times dense", "epoch", "times", from_zero=True)))
     return f"<section><h2>On the way</h2>{''.join(charts)}</section>"
 
 
@@ -70,4 +75,5 @@ def _cells(layer: Mapping[str, Any], total: int) -> tuple[str, ...]:
         f"{layer['coded_index_bits']:.2f} of {layer['index_bits']:.2f}",
         f"{layer['bytes_coded']:,}",
         f"{100 * layer['bytes_coded'] / total:.1f}%",
+        "" if layer["time_share"] is None else f"{100 * layer['time_share']:.1f}%",
     )

@@ -19,9 +19,10 @@ from quicknet.models.network import Network
 from quicknet.models.quicknet import QuickNet
 from quicknet.training.recipe import PruneSettings
 
-BLOCKS = {"block": 4, "element": 1}  # pattern → neighbouring input channels that are kept or absent together
+# pattern → neighbouring input channels that are kept or absent together; of whole output channels: `channels.py`
+BLOCKS = {"block": 4, "element": 1}
 
-_EVERY = 8  # steps between two choices of what is kept
+EVERY = 8  # steps between two choices of what is kept
 
 
 def separable_layers(model: Network) -> tuple[Separable, ...]:
@@ -77,6 +78,14 @@ def _with_least(score: Tensor, least: float) -> Tensor:
     return score.index_fill(0, first, torch.inf)
 
 
+def require_importance(settings: PruneSettings, layers: int) -> tuple[float, ...]:
+    """Return how so many layers count against each other. Raises ConfigError for another number of layers."""
+    importance = settings.importance or (1.0,) * layers
+    if len(importance) != layers:
+        raise ConfigError(f"prune.importance has {len(importance)} numbers for {layers} pointwise layers")
+    return importance
+
+
 class Pruner:
     """Keeps the masks of a network, and of its average, while it trains.
 
@@ -88,11 +97,7 @@ class Pruner:
         self.settings, self.size = settings, BLOCKS[settings.pattern]
         self._layers = separable_layers(networks[0])
         self._followers = [separable_layers(network) for network in networks[1:]]
-        self._importance = settings.importance or (1.0,) * len(self._layers)
-        if len(self._importance) != len(self._layers):
-            raise ConfigError(
-                f"prune.importance has {len(self._importance)} numbers for {len(self._layers)} pointwise layers"
-            )
+        self._importance = require_importance(settings, len(self._layers))
         self.read()
 
     def read(self) -> None:
@@ -118,7 +123,7 @@ class Pruner:
     @torch.no_grad()
     def after_step(self, step: int, progress: float) -> None:
         """Choose anew what is kept, where that is due after step number `step` (from 0); zero what is absent."""
-        if step % _EVERY == 0 or progress >= self.settings.ramp:
+        if step % EVERY == 0 or progress >= self.settings.ramp:
             self._choose(density_at(self.settings, progress))
         for layers in (self._layers, *self._followers):
             for layer, mask in zip(layers, self.masks, strict=True):

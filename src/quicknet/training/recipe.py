@@ -201,14 +201,15 @@ class PruneSettings(Settings, frozen=True, kw_only=True):
 
     `density` 1 keeps all. From `start` on it falls along a cubic curve until `ramp` of the run is
     done (Zhu & Gupta 2017). `pattern`: what is kept or absent together, four neighbouring input
-    channels of one output channel or single weights; `importance` weighs the layers against each
-    other, first to last; every layer keeps `least` at least.
+    channels of one output channel, single weights, or whole output channels, equally many in each
+    layer of a stage; `importance` weighs the layers against each other, first to last; every layer
+    keeps `least` at least.
     """
 
     density: float = 1.0
     start: float = 1.0
     ramp: float = 0.6
-    pattern: Literal["block", "element"] = "block"
+    pattern: Literal["block", "element", "channel"] = "block"
     importance: tuple[float, ...] = ()
     least: float = 0.02
 

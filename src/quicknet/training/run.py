@@ -35,6 +35,7 @@ from quicknet.inference.evaluate import top1_metric
 from quicknet.models.costs import count_costs
 from quicknet.models.network import Network
 from quicknet.models.registry import model_from_record, model_record
+from quicknet.training.channels import ChannelPruner
 from quicknet.training.checkpoint import RunFolder, load_weights
 from quicknet.training.distributed import World
 from quicknet.training.ema import Ema
@@ -113,7 +114,7 @@ class Run:
         # sharing changes the weights: before they are averaged
         sharer = Sharer(self.model, self.recipe.share.bits) if self.recipe.share.bits else None
         self.ema = Ema(self.model, self.recipe.train.ema_decay) if self.recipe.train.ema_decay else None
-        self.constraint: Pruner | Sharer | None = sharer or self._pruner()
+        self.constraint: Pruner | ChannelPruner | Sharer | None = sharer or self._pruner()
         self.teacher = parts.teacher
         self.kept = keep_answers(self.recipe, self.data, self.teacher, self.device)
         self.match: FeatureMatch | None = None
@@ -127,10 +128,14 @@ class Run:
         self.stop_requested = False
         self._saved_at = time.monotonic()
 
-    def _pruner(self) -> Pruner | None:
+    def _pruner(self) -> Pruner | ChannelPruner | None:
         """Return what prunes the network, and its average; None where all weights are kept."""
+        settings = self.recipe.prune
+        if settings.density == 1:
+            return None
         averages = () if self.ema is None else (self.ema.model,)
-        return Pruner((self.model, *averages), self.recipe.prune) if self.recipe.prune.density < 1 else None
+        kind = ChannelPruner if settings.pattern == "channel" else Pruner
+        return kind((self.model, *averages), settings)
 
     def _class_weights(self) -> Tensor | None:
         """Return how much an image of each class counts in the loss, 1 on average; None where all count alike."""

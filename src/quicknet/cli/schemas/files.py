@@ -76,13 +76,14 @@ VERIFICATION = record(
 _CODED = record(
     "One layer of the compressed file.",
     name=text("The layer, by its place in the network."),
-    weights=integer("The number of its weights."),
+    weights=integer("The number of its weights in the run."),
     kept=integer("How many of them are there."),
     bits=number("Bits of a kept weight before coding."),
     index_bits=number("Bits of a kept weight's place before coding."),
     coded_bits=number("Bits of a kept weight, coded."),
     coded_index_bits=number("Bits of a kept weight's place, coded."),
     bytes_coded=integer("Bytes of the layer, coded, with its biases and multipliers."),
+    time_share=or_null(number("Share of the time of an image, 0..1, measured here; null without an engine.")),
 )
 _SENSITIVE = record(
     "How far the answers move when this layer alone is pruned and nothing is trained.",
@@ -97,7 +98,7 @@ _POINT = record(
     epoch=integer("The number of the epoch, from 1."),
     density=number("Share of the pointwise weights that is kept, 0..1."),
     size_bytes=integer("Bytes of the coded file, estimated."),
-    speed=number("Speed as a multiple of the dense network's, estimated."),
+    speed=or_null(number("Speed as a multiple of the dense network's, of that shape; null without an engine.")),
     val_accuracy=number("Share of the validation images that were right, 0..1, before quantization."),
 )
 _PAPER_LAYER = record(
@@ -125,12 +126,12 @@ COMPRESSED = record(
     "One object.",
     **_WRITTEN,
     bits=text("The width class of the integers, such as w5a8."),
-    pattern=text("What is kept or absent together: block or element."),
+    pattern=text("What is kept or absent together: block, element or channel."),
     density=number("Share of the pointwise weights that is kept, 0..1."),
     epochs=integer("Epochs of pruning."),
     qat_epochs=number("Epochs of fine-tuning the integers."),
     dense_bytes=integer("Bytes of all weights in fp32."),
-    speed=number("Speed as a multiple of the dense network's, estimated."),
+    speed=or_null(number("Speed as a multiple of the dense network's, measured here; null without an engine.")),
     compared=listing("One entry for val, and one for test where there is one.", _COMPARED),
     layers=listing("Every layer.", _CODED),
     sensitivity=listing("What pruning each layer alone does.", _SENSITIVE),

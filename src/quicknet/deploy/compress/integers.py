@@ -19,6 +19,8 @@ from quicknet.deploy.qnz import QnzSettings, begin, integer_card, make_integers
 from quicknet.deploy.quantize import QatSettings, Quantized
 from quicknet.deploy.quantize.qat import Show
 from quicknet.deploy.quantize.student import Student
+from quicknet.models.costs import count_costs
+from quicknet.models.registry import model_from_record, model_record
 from quicknet.qnz.file import Coding, assemble_qnz
 from quicknet.training.checkpoint import TorchClassifier
 
@@ -68,7 +70,11 @@ def _compressed_card(card: Card, trained: Trained, settings: CompressSettings) -
         epochs=settings.epochs,
         seed=settings.seed,
     )
-    return card.replace(lineage=(*card.lineage, step))
+    card = card.replace(lineage=(*card.lineage, step))
+    if settings.pattern != "channel":
+        return card
+    record = model_record(card.model.name, trained.network)
+    return card.replace(model=record, costs=count_costs(lambda: model_from_record(record)))
 
 
 def layer_steps(trained: Trained, sensitivity: Sequence[LayerSensitivity], step: float) -> tuple[float, ...]:

@@ -13,15 +13,18 @@ from typing import NamedTuple
 
 import torch
 
+from quicknet import engine
 from quicknet.core.errors import CheckFailed
 from quicknet.deploy.compress.paper import BITS, PaperSizes
-from quicknet.deploy.compress.predict import LEAST_DENSITY, size_at, speed_at
-from quicknet.deploy.compress.prepare import LEAST, Prepared, densities_at, plan_of
+from quicknet.deploy.compress.predict import LEAST_DENSITY, size_at
+from quicknet.deploy.compress.prepare import LEAST, Prepared, shape_at
 from quicknet.deploy.compress.settings import CompressSettings, Point
+from quicknet.deploy.compress.speed import Speedometer
 from quicknet.models.network import Network
 from quicknet.training import fit, resume, start
+from quicknet.training.channels import ChannelPruner, quicknet_config
 from quicknet.training.checkpoint import EpochRecord, RunFolder, load_model
-from quicknet.training.prune import BLOCKS, density_at
+from quicknet.training.prune import density_at
 from quicknet.training.recipe import Recipe
 from quicknet.training.run import Run
 
@@ -50,7 +53,7 @@ def train_to(
     recipe = pruned_recipe(recipe, prepared, settings, density=density)
     run = _open(recipe, work / "run")
     _finish(run, watch, lambda record: False)
-    return Trained(load_model(work / "run")[0], density, _points(run, prepared))
+    return _trained(run, density, prepared, settings)
 
 
 def pruned_recipe(recipe: Recipe, prepared: Prepared, settings: CompressSettings, **prune: float) -> Recipe:
@@ -94,20 +97,28 @@ def _finish(run: Run, watch: Watch, enough: Callable[[EpochRecord], bool]) -> No
                 break
 
 
-def _points(run: Run, prepared: Prepared) -> tuple[Point, ...]:
+def _trained(run: Run, density: float, prepared: Prepared, settings: CompressSettings) -> Trained:
+    """Return what a run came to; channels seldom come out at the density exactly."""
+    if isinstance(run.constraint, ChannelPruner):
+        density = round(run.constraint.density(), 4)
+    return Trained(load_model(run.folder.path)[0], density, _points(run, prepared, settings))
+
+
+def _points(run: Run, prepared: Prepared, settings: CompressSettings) -> tuple[Point, ...]:
     """Return the points at the ends of a run's epochs."""
     prune, epochs = run.recipe.prune, run.recipe.train.epochs
-    size, layers = BLOCKS[prune.pattern], plan_of(run.model)
     parent = load_model(run.folder.path.parent / "parent")[0]
+    speed = Speedometer(quicknet_config(parent), settings.bits)
     points = []
     for row in run.state.history:
         density = density_at(prune, row["epoch"] / epochs)
+        shape = shape_at(parent, prepared.importance, density, prune.pattern)
         points.append(
             Point(
                 epoch=row["epoch"],
                 density=round(density, 4),
-                size_bytes=size_at(layers, len(run.data.classes), density, size),
-                speed=round(speed_at(layers, densities_at(parent, prepared.importance, density, size)), 3),
+                size_bytes=size_at(shape, len(run.data.classes)),
+                speed=speed.of(shape) if engine.available() else None,
                 val_accuracy=row["val_accuracy"],
             )
         )
@@ -169,7 +180,7 @@ def _descend(
 
     if not any(accuracy < least for accuracy in done):
         _finish(run, watch, enough)
-    return _points(run, prepared)
+    return _points(run, prepared, settings)
 
 
 def _settle(
@@ -181,4 +192,4 @@ def _settle(
     recipe = pruned_recipe(recipe, prepared, settings, density=point.density, start=point.density, ramp=0.0)
     run = _open(recipe, work / f"settle{point.epoch}")
     _finish(run, watch, lambda record: False)
-    return Trained(load_model(run.folder.path)[0], point.density, _points(run, prepared))
+    return _trained(run, point.density, prepared, settings)

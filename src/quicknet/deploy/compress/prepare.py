@@ -14,13 +14,21 @@ from quicknet.core.settings import Settings
 from quicknet.data import Dataset
 from quicknet.deploy.compress import sensitivity
 from quicknet.deploy.compress.permute import choose_orders, permuted
-from quicknet.deploy.compress.predict import density_for, size_at, speed_at
+from quicknet.deploy.compress.predict import Shape, density_for, size_at
 from quicknet.deploy.compress.sensitivity import LayerSensitivity
-from quicknet.deploy.compress.settings import CompressSettings
+from quicknet.deploy.compress.settings import CompressSettings, Pattern
+from quicknet.deploy.compress.speed import Speedometer
 from quicknet.deploy.quantize.qat import Show
-from quicknet.models.config import Layer
+from quicknet.models.config import Layer, plan
 from quicknet.models.network import Network
 from quicknet.models.quicknet import QuickNet
+from quicknet.training.channels import (
+    channel_masks,
+    choose_channels,
+    narrowed_config,
+    quicknet_config,
+    weighed_scores,
+)
 from quicknet.training.checkpoint import RunFolder, TorchClassifier
 from quicknet.training.prune import BLOCKS, choose_masks, scores, separable_layers
 
@@ -80,30 +88,40 @@ def plan_of(network: Network) -> tuple[Layer, ...]:
     return network.plan
 
 
-def densities_at(network: Network, importance: Sequence[float], density: float, size: int) -> list[float]:
-    """Return the share that each pointwise layer keeps where all together keep `density`."""
+def shape_at(network: Network, importance: Sequence[float], density: float, pattern: Pattern) -> Shape:
+    """Return the shape of the network whose pointwise layers together keep `density`, were it pruned now."""
+    least = min(LEAST, density)
+    if pattern == "channel":
+        config, there = quicknet_config(network), channel_masks(network)
+        channels = choose_channels(config, weighed_scores(network, importance), there, density, least)
+        layers = plan(narrowed_config(config, channels))
+        return Shape(layers, (1.0,) * len(channels), BLOCKS["block"])
+    size = BLOCKS[pattern]
     pairs = zip(separable_layers(network), importance, strict=True)
-    masks = choose_masks([scores(layer, size) * factor for layer, factor in pairs], density, min(LEAST, density))
-    return [float(mask.float().mean()) for mask in masks]
+    masks = choose_masks([scores(layer, size) * factor for layer, factor in pairs], density, least)
+    return Shape(plan_of(network), tuple(float(mask.float().mean()) for mask in masks), size)
 
 
 def target_density(network: Network, importance: Sequence[float], settings: CompressSettings) -> float | None:
     """Return the density for a size or a speed; None for a loss. Raises ConfigError for what is out of reach."""
-    layers, size = plan_of(network), BLOCKS[settings.pattern]
-    classes = network.config.num_classes
+    classes, config = network.config.num_classes, quicknet_config(network)
+
+    def shape(density: float) -> Shape:
+        return shape_at(network, importance, density, settings.pattern)
+
     if settings.target_size is not None:
         limit = settings.target_size
         return density_for(
-            lambda density: size_at(layers, classes, density, size) <= limit,
+            lambda density: size_at(shape(density), classes) <= limit,
             f"--target-size {limit:,} bytes",
-            lambda density: f"{size_at(layers, classes, density, size):,} bytes",
+            lambda density: f"{size_at(shape(density), classes):,} bytes",
         )
     if settings.target_speed is not None:
-        times = settings.target_speed
+        times, speed = settings.target_speed, Speedometer(config, settings.bits)
         return density_for(
-            lambda density: speed_at(layers, densities_at(network, importance, density, size)) >= times,
+            lambda density: speed.of(shape(density)) >= times,
             f"--target-speed {times:g}x",
-            lambda density: f"{speed_at(layers, densities_at(network, importance, density, size)):.2f}x",
+            lambda density: f"{speed.of(shape(density)):.2f}x",
         )
     return settings.density
 

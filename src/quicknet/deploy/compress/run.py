@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from quicknet import engine
 from quicknet.core.card import require_run_folder
 from quicknet.core.errors import CheckpointError, ToolError
 from quicknet.core.files import folder_lock, read_json, write_atomically
@@ -22,16 +23,17 @@ from quicknet.data import Dataset
 from quicknet.deploy.compress.integers import CODING, Integers, pruned_integers
 from quicknet.deploy.compress.paper import paper_sizes
 from quicknet.deploy.compress.path import Trained, Watch, search_loss, share, train_to
-from quicknet.deploy.compress.predict import speed_at
-from quicknet.deploy.compress.prepare import Prepared, network_densities, plan_of, prepare
+from quicknet.deploy.compress.prepare import Prepared, plan_of, prepare
 from quicknet.deploy.compress.settings import Compressed, CompressSettings
-from quicknet.deploy.compress.size import layer_sizes
+from quicknet.deploy.compress.size import layer_sizes, layer_weights
+from quicknet.deploy.compress.speed import Speedometer, time_shares
 from quicknet.deploy.fold import fold
 from quicknet.deploy.pipeline import Draft, export_file, split_settings_of
 from quicknet.deploy.qnz import QnzSettings, measure_against, silent
 from quicknet.deploy.quantize import require_expressible
 from quicknet.deploy.quantize.qat import Show
 from quicknet.qnz.file import QnzFile, assemble_qnz, parse_qnz
+from quicknet.training.channels import narrowed, quicknet_config
 from quicknet.training.checkpoint import EpochRecord, RunFolder, TorchClassifier
 from quicknet.training.prune import BLOCKS
 from quicknet.training.recipe import Recipe, load_recipe
@@ -89,6 +91,8 @@ def compress(
         if settings.mode == "paper":
             shared = share(trained, recipe, work, watch)
             trained = trained._replace(network=shared, paper=paper_sizes(shared))
+        if settings.pattern == "channel":
+            trained = trained._replace(network=narrowed(trained.network))
         integers = pruned_integers(parent, trained, data, settings, prepared, (work, show))
         compressed = _written(job, integers, trained, prepared)
     shutil.rmtree(work)
@@ -162,7 +166,7 @@ def _trained(job: _Job, prepared: Prepared, recipe: Recipe, work: Path) -> Train
 def _written(job: _Job, integers: Integers, trained: Trained, prepared: Prepared) -> Compressed:
     """Verify and write the file; return what it is."""
     parent, settings = job.parent, job.settings
-    network, size = integers.quantized.network, BLOCKS[settings.pattern]
+    network, size = integers.quantized.network, BLOCKS.get(settings.pattern, BLOCKS["block"])
     # too much lost is refused only where that is what was asked for
     limit = QnzSettings(bits=settings.bits, max_loss=settings.max_loss, qat_epochs=settings.qat_epochs)
     measure = functools.partial(measure_against, parent, limit, job.show)
@@ -170,7 +174,7 @@ def _written(job: _Job, integers: Integers, trained: Trained, prepared: Prepared
         integers.card, functools.partial(assemble_qnz, network, coding=CODING), parse_qnz, measure
     )
     written, verified = export_file(lambda: draft, job.out, job.data)
-    densities = network_densities(trained.network)
+    blob, speed = verified.file.blob, Speedometer(quicknet_config(parent.model), settings.bits)
     weights = sum(parameter.numel() for parameter in parent.model.parameters())
     return Compressed(
         format="qnz",
@@ -180,9 +184,9 @@ def _written(job: _Job, integers: Integers, trained: Trained, prepared: Prepared
         epochs=settings.epochs,
         qat_epochs=settings.qat_epochs,
         dense_bytes=4 * weights,
-        speed=round(speed_at(plan_of(trained.network), densities), 3),
+        speed=speed.of_file(blob) if engine.available() else None,
         compared=verified.receipt.compared,
-        layers=layer_sizes(network, size),
+        layers=layer_sizes(network, size, layer_weights(parent.model), time_shares(blob)),
         sensitivity=prepared.sensitivity,
         points=trained.points,
         paper=trained.paper,

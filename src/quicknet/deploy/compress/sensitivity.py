@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.settings import Settings
 from quicknet.data.augment import normalize
-from quicknet.models.layers import Stem
+from quicknet.models.layers import Separable, Stem
 from quicknet.models.network import Network
 from quicknet.training.prune import BLOCKS, choose_masks, scores, separable_layers, spread
 
@@ -49,17 +49,17 @@ def measure(
 
     `advance(n)` is called after every n layers.
     """
-    size, chunks = BLOCKS[pattern], list(_chunks(images, spec))
+    chunks = list(_chunks(images, spec))
     layers = separable_layers(network)
     usual = [F.log_softmax(network(chunk), 1) for chunk in chunks]
     found: list[LayerSensitivity] = []
     for index, layer in enumerate(layers):
+        size = BLOCKS.get(pattern, layer.pointwise.in_channels)
         score = scores(layer, size)
         moved, removed = [], []
         for density in DENSITIES:
             mask = choose_masks([score], density, 0.0)[0]
-            filters = spread(mask, size, layer.pointwise.weight.shape[1]).float()[:, :, None, None]
-            with _multiplied(layer.pointwise.weight, filters):
+            with _pruned(layer, mask, size, pattern):
                 moved.append(_divergence(network, chunks, usual))
             removed.append(float(score[~mask].sum() / score.sum()))
         row = _row(f"blocks.{index}.pointwise", [layer.pointwise.weight], DENSITIES, moved)
@@ -97,6 +97,18 @@ def _importance(moved: list[float], removed: list[float]) -> float:
     """Return what removing all of a layer's scores would cost, were it so at every density: a geometric mean."""
     costs = [max(nats, 1e-6) / max(share, 1e-6) for nats, share in zip(moved, removed, strict=True)]
     return math.exp(_TRUST * sum(map(math.log, costs)) / len(costs))
+
+
+@contextlib.contextmanager
+def _pruned(layer: Separable, mask: Tensor, size: int, pattern: str) -> Iterator[None]:
+    """Prune a layer while the block lasts; a channel that is absent answers zero, so its batch norm goes too."""
+    filters = spread(mask, size, layer.pointwise.in_channels).float()[:, :, None, None]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_multiplied(layer.pointwise.weight, filters))
+        if pattern == "channel":
+            for vector in (layer.bn.weight, layer.bn.bias):
+                stack.enter_context(_multiplied(vector, mask[:, 0].float()))
+        yield
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from quicknet.deploy.compress.sensitivity import LayerSensitivity
 from quicknet.deploy.compress.size import LayerSize
 from quicknet.qnz.format import Bits
 
-Pattern = Literal["block", "element"]
+Pattern = Literal["block", "element", "channel"]
 
 _TARGETS = ("density", "target_size", "max_loss", "target_speed")
 
@@ -23,7 +23,8 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
     `density` is the share of the pointwise weights to keep, `target_size` the file's bytes,
     `max_loss` points of top-1 on `val` that may be lost to the run, `target_speed` how many times
     as fast as the dense file. `pattern`: four neighbouring input channels of an output channel are
-    kept or absent together, or every weight by itself. `epochs` of pruning and fine-tuning with the
+    kept or absent together, or every weight by itself, or whole output channels, equally many in each
+    layer of a stage, so that a dense and narrower network is left. `epochs` of pruning and fine-tuning with the
     run as the teacher, then `qat_epochs` of fine-tuning the integers, of the width class `bits`.
     `step` is that of the integers, in root mean squares of the weights that are left (0: the finest), `rate`
     what a bit costs (`QatSettings.rate`). `mode` paper adds what Deep Compression's own three steps
@@ -57,6 +58,8 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
         self._check_targets()
         if not 1 <= self.epochs <= 10_000 or not 0 <= self.qat_epochs <= 1000:
             raise ConfigError("epochs must lie in 1..10000, qat_epochs in 0..1000")
+        if self.mode == "paper" and self.pattern == "channel":
+            raise ConfigError("--mode paper prunes weights, not channels; use --pattern element or block with it")
         if not 0 <= self.step <= 4 or not 0 <= self.rate <= 100 or not 0 < self.lr <= 10:
             raise ConfigError("step must lie in 0..4, rate in 0..100, lr in 0..10")
         if not 16 <= self.images <= 65_536 or not 1 <= self.batch_size <= 65_536 or not 0 <= self.seed < 1 << 63:
@@ -75,20 +78,22 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
 
 class Point(Settings, frozen=True, kw_only=True):
     """An epoch's end on the way: the share of weights kept then, the file's size that this would come to,
-    the speed, as a multiple of the dense network's, and top-1 on `val` of the network in floating point.
+    the speed, as a multiple of the dense network's (None without an engine), and top-1 on `val` of the
+    network in floating point.
     """
 
     epoch: int
     density: float
     size_bytes: int
-    speed: float
+    speed: float | None
     val_accuracy: float
 
 
 class Compressed(Settings, frozen=True, kw_only=True):
     """What was written. The JSON of `compress --json` is this.
 
-    `dense_bytes` is the size of all weights in fp32. `speed` is an estimate, as a multiple of the dense network's.
+    `dense_bytes` is the size of all weights in fp32. `speed` is the file's as a multiple of the dense
+    network's, one image at a time on one thread, measured here; None without an engine.
     """
 
     path: str
@@ -102,7 +107,7 @@ class Compressed(Settings, frozen=True, kw_only=True):
     weights_sha256: str
     size_bytes: int
     dense_bytes: int
-    speed: float
+    speed: float | None
     runtimes: tuple[str, ...]
     compared: tuple[Compared, ...]
     layers: tuple[LayerSize, ...]

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quicknet.core.settings import Settings
+from quicknet.models.layers import Stem
+from quicknet.models.network import Network
 from quicknet.qnz.network import IntegerNetwork, Requantization
+from quicknet.training.prune import separable_layers
 
 
 class LayerSize(Settings, frozen=True, kw_only=True):
     """One layer of the compressed file.
 
-    `kept` of `weights` are there. A kept weight takes `bits` and its place `index_bits`, as they lie
+    `kept` of the run's `weights` are there. A kept weight takes `bits` and its place `index_bits`, as they lie
     (8, and a bit for each block) and coded (`coded_bits`, `coded_index_bits`: entropy of order 0 within
-    the layer). `bytes_coded` is the layer's share of the file, its biases and multipliers included.
+    the layer). `bytes_coded` is the layer's share of the file, its biases and multipliers included;
+    `time_share` its share of an image's time, None where that was not measured.
     """
 
     name: str
@@ -27,6 +32,7 @@ class LayerSize(Settings, frozen=True, kw_only=True):
     coded_bits: float
     coded_index_bits: float
     bytes_coded: int
+    time_share: float | None = None
 
 
 def entropy(values: NDArray[np.generic]) -> float:
@@ -47,9 +53,27 @@ def blocks_kept(weight: NDArray[np.int8], size: int) -> NDArray[np.bool_]:
     return kept
 
 
-def layer_sizes(network: IntegerNetwork, block: int) -> tuple[LayerSize, ...]:
-    """Return every layer's size, in the order of the network; `block` input channels are kept or absent together."""
-    return tuple(_layers(network, block))
+def layer_sizes(
+    network: IntegerNetwork, block: int, weights: Sequence[int] = (), shares: Sequence[float] = ()
+) -> tuple[LayerSize, ...]:
+    """Return every layer's size, in the order of the network; `block` input channels are kept or absent together.
+
+    `weights` are how many each layer had before it was pruned, where channels are gone; `shares` of the
+    time, where they were measured.
+    """
+    layers = tuple(_layers(network, block))
+    if weights:
+        layers = tuple(layer.replace(weights=count) for layer, count in zip(layers, weights, strict=True))
+    if shares:
+        layers = tuple(layer.replace(time_share=share) for layer, share in zip(layers, shares, strict=True))
+    return layers
+
+
+def layer_weights(network: Network) -> tuple[int, ...]:
+    """Return how many weights each layer of a QuickNet has, as `layer_sizes` lists them."""
+    pairs = [(layer.depthwise.weight, layer.pointwise.weight) for layer in separable_layers(network)]
+    weights = [cast(Stem, network.stem).conv.weight, *(weight for pair in pairs for weight in pair)]
+    return (*(weight.numel() for weight in weights), network.classifier.weight.numel())
 
 
 def _layers(network: IntegerNetwork, size: int) -> Iterator[LayerSize]:

@@ -60,10 +60,15 @@ static void stem_tile(const qn_engine *engine, const qn_stage *stage, const qn_t
     }
 }
 
-static void separable_tile(const qn_engine *engine, const qn_stage *stage, const qn_tile *tile, const uint8_t *in,
-                           const qn_workspace *workspace, uint8_t *out) {
+static void depthwise_tile(const qn_engine *engine, const qn_stage *stage, const qn_tile *tile, const uint8_t *in,
+                           const qn_workspace *workspace) {
     engine->kernels->depthwise(&stage->depthwise, in + (size_t)tile->row * (size_t)stage->in.row_bytes,
                                stage->in.row_bytes, tile->rows, tile->width, workspace->tile);
+}
+
+static void separable_tile(const qn_engine *engine, const qn_stage *stage, const qn_tile *tile, const uint8_t *in,
+                           const qn_workspace *workspace, uint8_t *out) {
+    depthwise_tile(engine, stage, tile, in, workspace);
     qn_span span = {tile->rows * tile->width, workspace->tile, stage->in.channels, out, stage->out_at};
     const qn_matrix *m = &stage->matrix;
     (m->rows ? engine->kernels->sparse : engine->kernels->matrix)(m, &span, tile->channels.begin, tile->channels.end,
@@ -119,26 +124,32 @@ typedef struct {
     qn_range tiles, channels;
 } qn_part;
 
+static qn_tile tile_of(const qn_stage *stage, int32_t i, int32_t used, qn_range channels) {
+    int32_t row = i * stage->tile_rows, rows = used - row < stage->tile_rows ? used - row : stage->tile_rows;
+    return (qn_tile){row, rows, used, channels};
+}
+
 /* `in`: the image or the map before, `map` the one to fill. An odd last row and column that a pool drops are not
  * computed, except for a caller that asks for them. */
 static void run_part(const qn_engine *engine, const qn_stage *stage, const uint8_t *in, const qn_workspace *workspace,
                      uint8_t *map, qn_part part) {
     int32_t used = stage->pool && !engine->watch.out ? stage->side / 2 * 2 : stage->side;
     for (int32_t i = part.tiles.begin; i < part.tiles.end; i++) {
-        int32_t row = i * stage->tile_rows, rows = used - row < stage->tile_rows ? used - row : stage->tile_rows;
-        qn_tile tile = {row, rows, used, part.channels};
+        qn_tile tile = tile_of(stage, i, used, part.channels);
         run_tile(engine, stage, &tile, in, workspace, map);
     }
 }
 
+static void run_layer(const qn_engine *engine, int32_t i, const uint8_t *image, const qn_workspace *workspace) {
+    const qn_stage *stage = &engine->stages[i];
+    int32_t rows = engine->watch.out ? stage->side : stage->tiles * stage->tile_rows;
+    qn_part all = {{0, (rows + stage->tile_rows - 1) / stage->tile_rows}, {0, stage->out.channels}};
+    run_part(engine, stage, i == 0 ? image : workspace->map[(i - 1) & 1], workspace, workspace->map[i & 1], all);
+}
+
 /* Returns the last layer's map. */
 static const uint8_t *run_layers(const qn_engine *engine, const uint8_t *image, const qn_workspace *workspace) {
-    for (int32_t i = 0; i < engine->layers; i++) {
-        const qn_stage *stage = &engine->stages[i];
-        int32_t rows = engine->watch.out ? stage->side : stage->tiles * stage->tile_rows;
-        qn_part all = {{0, (rows + stage->tile_rows - 1) / stage->tile_rows}, {0, stage->out.channels}};
-        run_part(engine, stage, i == 0 ? image : workspace->map[(i - 1) & 1], workspace, workspace->map[i & 1], all);
-    }
+    for (int32_t i = 0; i < engine->layers; i++) run_layer(engine, i, image, workspace);
     return workspace->map[(engine->layers - 1) & 1];
 }
 
@@ -220,6 +231,29 @@ int qn_trace(qn_engine *engine, const uint8_t *image, int32_t layer, int32_t par
     if (part != 2) return QN_OK;
     engine->kernels->sum(map, engine->last_pixels, engine->head.features, workspace->sums);
     memcpy(out, workspace->sums, (size_t)shape[2] * sizeof *workspace->sums);
+    return QN_OK;
+}
+
+static void repeat_depthwise(const qn_engine *engine, int32_t i, const qn_workspace *workspace) {
+    const qn_stage *stage = &engine->stages[i];
+    int32_t used = stage->pool ? stage->side / 2 * 2 : stage->side;
+    for (int32_t t = 0; t < stage->tiles; t++) {
+        qn_tile tile = tile_of(stage, t, used, (qn_range){0, stage->out.channels});
+        depthwise_tile(engine, stage, &tile, workspace->map[(i - 1) & 1], workspace);
+    }
+}
+
+int qn_repeat(qn_engine *engine, const uint8_t *image, int32_t layer, int32_t part, uint64_t count, int32_t *logits) {
+    const qn_workspace *workspace = &engine->workspaces[0];
+    int32_t shape[3];
+    if (qn_trace_shape(engine, layer, part, shape) != QN_OK) return QN_SHAPE;
+    for (; count; count--)
+        if (part == 0)
+            repeat_depthwise(engine, layer, workspace);
+        else if (part == 1)
+            run_layer(engine, layer, image, workspace);
+        else
+            run_head(engine, workspace->map[(engine->layers - 1) & 1], workspace, logits);
     return QN_OK;
 }
 

@@ -73,6 +73,10 @@ int qn_plan(qn_engine *engine, const qn_net *net, const qn_kernels *kernels, int
 int qn_trace_shape(const qn_engine *engine, int32_t layer, int32_t part, int32_t shape[3]);
 int qn_trace(qn_engine *engine, const uint8_t *image, int32_t layer, int32_t part, void *out);
 
+/* For measuring: does a layer's part 0 or 1, or the head (part 2, whatever the layer) so many times, on what the maps
+ * hold; `logits` is written by part 2 only. Returns QN_SHAPE where that part does not exist. */
+int qn_repeat(qn_engine *engine, const uint8_t *image, int32_t layer, int32_t part, uint64_t count, int32_t *logits);
+
 /* Whether a layer's pointwise runs sparse; 0 where there is no such layer. */
 int qn_is_sparse(const qn_engine *engine, int32_t layer);
 
