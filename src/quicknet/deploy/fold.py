@@ -48,7 +48,7 @@ def fold(model: Network, spec: PreprocessSpec) -> Folded:
     channels = model.config.in_channels
     if channels != spec.channels:
         raise ConfigError(f"the network takes {channels} channels, the card's mode {spec.mode} gives {spec.channels}")
-    require_exported(model.plan)
+    require_exported(getattr(model, "plan", ()))  # what is not a Network is refused by its steps
     nodes = _needed(_joined(summed(_joined(_drafted(model)))))
     if not nodes or ranks(nodes)[nodes[-1].name] != 2:
         raise ConfigError(f"{type(model).__name__} cannot be exported: it does not end in logits (N, classes)")

@@ -64,7 +64,7 @@ class QuickNetConfig(NetworkConfig, frozen=True, kw_only=True):
 
     `stem_stride` None is chosen by `image_size`: 1 under 48 pixels, 2 under 112, 4 from there.
     `negative_slope` is where PReLU's slopes start and what a leaky ReLU keeps.
-    `options` are none of the paper's network.
+    `options` are those of the paper's §7, none in its own network.
     Raises ConfigError for a shape that leaves nothing of the image.
     """
 
