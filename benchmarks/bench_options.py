@@ -87,11 +87,16 @@ def latencies(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, 
     return {files[row.model]: {"median_ms": row.median_ms, "times_faster": row.ratio} for row in rows}
 
 
+def error_of(row: dict[str, Any]) -> float:
+    """Return a difference's standard error in points; one seed has none."""
+    return math.nan if row["standard_error"] is None else 100 * float(row["standard_error"])
+
+
 def show(fields: dict[str, Any]) -> None:
     """Print the table: gains, then costs as ratios to the plain network's."""
     for label, costs in fields["costs"].items():
         gains = "  ".join(
-            f"{split} {100 * row['difference']:+.2f} ± {100 * (row['standard_error'] or math.nan):.2f}"
+            f"{split} {100 * row['difference']:+.2f} ± {error_of(row):.2f}"
             for split, row in ((split, fields[split][label]) for split in ("val", "test"))
         )
         ratios = "  ".join(f"{name} x{costs[name] / fields['costs'][PLAIN][name]:.2f}" for name in costs)

@@ -17,11 +17,12 @@ from quicknet.core.card import read_card
 from quicknet.core.errors import ConfigError
 from quicknet.core.settings import from_mapping
 from quicknet.models import fused
-from quicknet.models.config import Options, QuickNetConfig, plan
+from quicknet.models.config import QuickNetConfig, plan
 from quicknet.models.costs import count_costs
 from quicknet.models.norm import BatchNorm2d
 from quicknet.models.options.fractional_pool import FractionalPool
 from quicknet.models.options.pyramid import Level
+from quicknet.models.options.settings import Options
 from quicknet.models.options.transformer import Transformer
 from quicknet.models.options.weight_norm import MeanOnlyNorm2d, WeightNormConv2d
 from quicknet.models.predicates import (

@@ -109,7 +109,9 @@ class _Counter(dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._counted: set[str] = set()  # a parameter that is used twice is there once
         self._early: dict[str, int] = {}  # parameters that work on the image itself
         # parameter, or what is computed from parameters alone → their names and sizes
-        self._parameters = {id(p): ((name, p.numel()),) for name, p in model.named_parameters()}
+        self._parameters: dict[int, tuple[tuple[str, int], ...]] = {
+            id(p): ((name, p.numel()),) for name, p in model.named_parameters()
+        }
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

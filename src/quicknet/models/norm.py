@@ -36,7 +36,7 @@ class _SumOverProcesses(torch.autograd.Function):
 
 def summed_over_processes(x: Tensor) -> Tensor:
     """Return the sum of the processes' tensors, through which gradients pass; x itself in one process."""
-    return _SumOverProcesses.apply(x) if distributed() else x  # type: ignore[no-untyped-call, no-any-return]
+    return _SumOverProcesses.apply(x) if distributed() else x  # type: ignore[no-untyped-call]
 
 
 class BatchNorm2d(nn.BatchNorm2d):

@@ -27,7 +27,8 @@ _IN_FORMAT = frozenset({"weight_norm"})  # which is no more there once it is fol
 def options_of(layers: Sequence[Layer]) -> tuple[str, ...]:
     """Return the names of the options that a plan shows.
 
-    >>> from quicknet.models.config import Options, QuickNetConfig, plan
+    >>> from quicknet.models.config import QuickNetConfig, plan
+    >>> from quicknet.models.options.settings import Options
     >>> options_of(plan(QuickNetConfig())), options_of(plan(QuickNetConfig(options=Options(groups=2))))
     ((), ('groups',))
     """

@@ -24,12 +24,14 @@ class WeightNormConv2d(nn.Conv2d):
 
     def filters(self) -> Tensor:
         """Return the filters (O, I / groups, k, k)."""
-        lengths = torch.linalg.vector_norm(self.weight, dim=(1, 2, 3))
-        return self.weight * (self.gain / lengths)[:, None, None, None]
+        lengths: Tensor = torch.linalg.vector_norm(self.weight, dim=(1, 2, 3))
+        filters: Tensor = self.weight * (self.gain / lengths)[:, None, None, None]
+        return filters
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the map (N, O, h, w)."""
-        return self._conv_forward(x, self.filters(), self.bias)
+        y: Tensor = self._conv_forward(x, self.filters(), self.bias)
+        return y
 
 
 class MeanOnlyNorm2d(nn.Module):
