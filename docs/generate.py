@@ -31,6 +31,7 @@ from quicknet.core.card import Card, PreprocessSpec
 from quicknet.core.files import write_atomically
 from quicknet.core.settings import Settings
 from quicknet.models.config import QuickNetConfig
+from quicknet.models.options.settings import Options
 from quicknet.study.references import read_references
 from quicknet.training.recipe import Recipe, list_recipes, load_recipe
 
@@ -82,6 +83,7 @@ def _blocks(results: Path) -> dict[str, Callable[[], str]]:
         "commands": _commands,
         "recipes": _recipes,
         "network-settings": lambda: _settings(QuickNetConfig),
+        "network-options": lambda: _settings(Options),
         "preprocess-settings": lambda: _settings(PreprocessSpec),
         "card": lambda: _settings(Card),
         **{f"settings-{name}": functools.partial(_settings, cls) for name, cls in groups.items()},

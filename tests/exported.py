@@ -11,6 +11,7 @@ from torch import nn
 from quicknet.core.card import Card
 from quicknet.data import DataRequest, Dataset, load_data
 from quicknet.data.augment import normalize
+from quicknet.models.options.weight_norm import MeanOnlyNorm2d
 from quicknet.models.registry import create_model, model_record
 from quicknet.training.checkpoint import RunFolder, TorchClassifier
 
@@ -36,6 +37,8 @@ def settled(model: Any, images: np.ndarray, data: Dataset, seed: int) -> Any:
     for module in model.modules():
         if isinstance(module, nn.PReLU):
             nn.init.uniform_(module.weight, -0.3, 1.6)  # above 1 and below 0 too
+        if isinstance(module, MeanOnlyNorm2d):
+            module.momentum = 1.0
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the statistics of all that it sees
             nn.init.uniform_(module.weight, 0.5, 1.5)

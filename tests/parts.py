@@ -29,6 +29,7 @@ from quicknet.deploy.graph import (
 from quicknet.models.config import NetworkConfig
 from quicknet.models.network import Network
 from quicknet.models.norm import BatchNorm2d
+from quicknet.models.options.weight_norm import MeanOnlyNorm2d, WeightNormConv2d
 from quicknet.models.registry import create_model
 
 
@@ -47,6 +48,11 @@ def draw(model: Any) -> Any:
             for values in (module.running_mean, module.weight, module.bias):
                 if values is not None:
                     nn.init.normal_(values)
+        if isinstance(module, MeanOnlyNorm2d):
+            nn.init.normal_(module.running_mean)
+            nn.init.normal_(module.bias)
+        if isinstance(module, WeightNormConv2d):
+            nn.init.uniform_(module.gain, 0.5, 2)
         if isinstance(module, nn.PReLU):
             nn.init.uniform_(module.weight, -0.5, 2)
     return model

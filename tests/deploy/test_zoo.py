@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from narrowed import narrow
+from optional import OPTIONS, SMALL, TOGETHER
 from parts import answered, draw
 from quicknet.core.card import Card, PreprocessSpec
 from quicknet.core.errors import ConfigError
@@ -47,9 +48,15 @@ def logits(model: Any, spec: PreprocessSpec, images: np.ndarray) -> np.ndarray:
         return np.asarray(model(torch.from_numpy(normalized.transpose(0, 3, 1, 2).copy())).numpy())
 
 
-@pytest.mark.parametrize("name", list_models())
-def test_the_folded_graph_and_the_file_answer_as_the_network(name: str) -> None:
-    model, spec, net = folded(name)
+OPTIONAL = [*(options for name, options in OPTIONS.items() if name != "transformer"), *TOGETHER]
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [(name, {}) for name in list_models()] + [("quicknet_xs", {**SMALL, "options": options}) for options in OPTIONAL],
+)
+def test_the_folded_graph_and_the_file_answer_as_the_network(name: str, overrides: dict[str, Any]) -> None:
+    model, spec, net = folded(name, **overrides)
     images = draw_vectors(spec.size, spec.channels, 3)
     expected = logits(model, spec, images)
     scale = np.abs(expected).max()

@@ -1,12 +1,15 @@
-"""The plan is what the network does: each layer takes what the plan says, and who asks the plan is told the truth."""
+"""The plan is what the network does: each layer takes what the plan says, and who asks the plan is answered truly."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 import torch
 
+from optional import OPTIONS, SMALL, Option
 from quicknet.models import fused
 from quicknet.models.config import IMAGE, Layer, QuickNetConfig, is_chain, plan
+from quicknet.models.predicates import options_of, runs_fused
 from quicknet.models.quicknet import QuickNet
 from quicknet.models.registry import MODELS, create_model
 from quicknet.models.topology import Step, topology
@@ -16,6 +19,16 @@ TINY: dict[str, Any] = {"stem_width": 8, "widths": (8, 16), "depths": (2, 2), "k
 
 def layer_of(step: Step, network: QuickNet) -> str:
     return network.layer_name(step.path.rpartition(".")[0]) if step.path.startswith(("stem", "blocks")) else ""
+
+
+def planned_inputs(layers: Iterable[Layer]) -> dict[str, set[str]]:
+    """Of each layer with convolutions, those that the plan says its input is made of: sums are more than one."""
+    hands_on: dict[str, set[str]] = {IMAGE: {IMAGE}}
+    inputs: dict[str, set[str]] = {}
+    for layer in layers:
+        inputs[layer.name] = set[str]().union(*(hands_on[name] for name in layer.inputs))
+        hands_on[layer.name] = {layer.name} | (inputs[layer.name] if layer.adds else set())
+    return inputs
 
 
 def traced_inputs(network: QuickNet) -> dict[str, set[str]]:
@@ -40,6 +53,29 @@ def test_each_layer_takes_what_the_plan_says(name: str) -> None:
     network: Any = create_model(name)
     assert traced_inputs(network) == {layer.name: {*layer.inputs} for layer in network.plan}
     assert is_chain(network.plan)
+    assert not options_of(network.plan)
+
+
+@pytest.mark.parametrize("option", [name for name in OPTIONS if name != "transformer"])
+def test_each_layer_takes_what_the_plan_says_with_an_option(option: Option) -> None:
+    network: Any = create_model("quicknet_xs", **SMALL, options=OPTIONS[option])
+    planned = planned_inputs(network.layers)
+    assert traced_inputs(network) == planned
+    assert planned_inputs(network.plan) == planned | ({"pyramid": {"stage2.2"}} if option == "pyramid" else {})
+
+
+def test_a_plan_tells_sums_and_concatenations() -> None:
+    summed, dense = ({**SMALL, "options": {name: True}} for name in ("residual", "dense"))
+    layers = plan(create_model("quicknet_xs", **summed).config)  # type: ignore[arg-type]
+    assert [layer.name for layer in layers if layer.adds] == ["stage1.0", "stage1.1", "stage2.1", "stage2.2"]
+    assert planned_inputs(layers)["stage1.1"] == {"stem", "stage1.0"}
+    layers = plan(create_model("quicknet_xs", **dense).config)  # type: ignore[arg-type]
+    assert [layer.inputs for layer in layers if layer.stage == 2] == [
+        ("stage1.1",),
+        ("stage2.0",),
+        ("stage2.0", "stage2.1"),
+    ]
+    assert [layer.in_channels for layer in layers] == [3, 8, 8, 8, 16, 32]
 
 
 class Summed(QuickNet):
@@ -74,7 +110,7 @@ def test_what_is_no_chain_by_its_plan_never_runs_fused(
     assert fused.usable(network.plan, (network.stem, *network.blocks), x) == fused.available()
     layers = with_inputs(plan(QuickNetConfig(**TINY)), 3, *inputs)
     assert not is_chain(layers)
-    assert not fused.runs_fused(layers)
+    assert not runs_fused(layers)
     network.plan = layers
     assert not fused.usable(network.plan, (network.stem, *network.blocks), x)
     monkeypatch.setattr(fused, "forward_features", None)  # may not be called
@@ -84,6 +120,6 @@ def test_what_is_no_chain_by_its_plan_never_runs_fused(
 
 def test_a_plan_of_other_layers_never_runs_fused() -> None:
     layers = plan(QuickNetConfig(**TINY))
-    assert fused.runs_fused(layers)
-    assert not fused.runs_fused((layers[0], layers[1]._replace(kind="stem"), *layers[2:]))
-    assert not fused.runs_fused(())
+    assert runs_fused(layers)
+    assert not runs_fused((layers[0], layers[1]._replace(kind="stem"), *layers[2:]))
+    assert not runs_fused(())

@@ -11,10 +11,9 @@ import operator
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import ConfigError
@@ -32,8 +31,9 @@ from quicknet.deploy.graph import (
     unused_name,
 )
 from quicknet.deploy.parallel import summed
-from quicknet.deploy.rules import Draft, Norm, array, ruled
+from quicknet.deploy.rules import Draft, Norm, ruled
 from quicknet.models.network import Network
+from quicknet.models.predicates import require_exported
 from quicknet.models.topology import Step, topology
 
 
@@ -48,6 +48,7 @@ def fold(model: Network, spec: PreprocessSpec) -> Folded:
     channels = model.config.in_channels
     if channels != spec.channels:
         raise ConfigError(f"the network takes {channels} channels, the card's mode {spec.mode} gives {spec.channels}")
+    require_exported(getattr(model, "plan", ()))  # what is not a Network is refused by its steps
     nodes = _needed(_joined(summed(_joined(_drafted(model)))))
     if not nodes or ranks(nodes)[nodes[-1].name] != 2:
         raise ConfigError(f"{type(model).__name__} cannot be exported: it does not end in logits (N, classes)")
@@ -176,7 +177,7 @@ def _both(before: Node, draft: Draft) -> Node | None:
     """Return a node and the one that takes its output as one; None where they stay two."""
     if isinstance(before, Conv) and before.slope is None:
         if isinstance(draft, Norm):
-            return _normed(before, draft.bn)
+            return _normed(before, draft)
         if isinstance(draft, Activation) and draft.slope is not None:
             return replace(before, slope=draft.slope)
     if isinstance(before, Average) and isinstance(draft, Flatten):
@@ -184,26 +185,17 @@ def _both(before: Node, draft: Draft) -> Node | None:
     return None
 
 
-def _normed(conv: Conv, bn: nn.BatchNorm2d) -> Conv:
-    """Return convolution and batch norm as one: w' = w g / s, b' = b - m g / s."""
-    factor, start = _scale(bn), 0.0 if conv.bias is None else conv.bias
-    bias = _array_or(bn.bias, 0.0, bn) + (start - array(cast(Tensor, bn.running_mean))) * factor
-    return replace(conv, weight=conv.weight * factor[:, None, None, None], bias=bias)
+def _normed(conv: Conv, norm: Norm) -> Conv:
+    """Return convolution and norm as one: w' = w g / s, b' = b - m g / s."""
+    start = 0.0 if conv.bias is None else conv.bias
+    bias = norm.bias + (start - norm.mean) * norm.scale
+    return replace(conv, weight=conv.weight * norm.scale[:, None, None, None], bias=bias)
 
 
 def _standing(norm: Norm) -> Conv:
-    """Return a batch norm as a layer of its own, a depthwise 1x1 convolution: runtimes join those with what follows."""
-    one = np.ones((norm.bn.num_features, 1, 1, 1))
-    return _normed(Conv(norm.name, norm.inputs, one, None, 1, 0, norm.bn.num_features), norm.bn)
-
-
-def _scale(bn: nn.BatchNorm2d) -> Array:
-    scale: Array = _array_or(bn.weight, 1.0, bn) / np.sqrt(array(cast(Tensor, bn.running_var)) + bn.eps)
-    return scale
-
-
-def _array_or(tensor: Tensor | None, value: float, bn: nn.BatchNorm2d) -> Array:
-    return np.full(bn.num_features, value) if tensor is None else array(tensor)
+    """Return a norm as a layer of its own, a depthwise 1x1 convolution: runtimes join those with what follows."""
+    channels = len(norm.mean)
+    return _normed(Conv(norm.name, norm.inputs, np.ones((channels, 1, 1, 1)), None, 1, 0, channels), norm)
 
 
 def _needed(nodes: tuple[Node, ...]) -> tuple[Node, ...]:

@@ -38,7 +38,7 @@ from quicknet.deploy.graph import (
     ranks,
     unused_name,
 )
-from quicknet.models.zoo.fractional import region_pixels
+from quicknet.models.pooling import region_pixels
 from quicknet.onnx.file import CARD_KEY, DIGEST_KEY
 
 # Old on purpose: ONNX Runtime reads them from 1.12 on (July 2022).

@@ -47,6 +47,7 @@ from quicknet.image.vectors import draw_vectors
 from quicknet.inference.receipt import predictions_of
 from quicknet.inference.verify import receipt_split
 from quicknet.models.network import Network
+from quicknet.models.predicates import require_in_format
 from quicknet.qnz import reference
 from quicknet.qnz.file import Coding, QnzFile, assemble_qnz, parse_qnz
 from quicknet.qnz.format import Bits
@@ -177,6 +178,7 @@ def begin(parent: TorchClassifier, network: Network, card: Card, data: Dataset, 
 
     Raises ConfigError for a network that FORMAT.md cannot express, DataError for too few images.
     """
+    require_in_format(network.plan)
     net = fold(network, parent.card.preprocess)
     require_expressible(net, parent.card.preprocess.size)
     images = calibration_images(net, data, settings)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,19 +33,25 @@ from quicknet.deploy.graph import (
     Sum,
 )
 from quicknet.models.dropout import Dropout
+from quicknet.models.layers import Shuffle
 from quicknet.models.norm import BatchNorm2d
+from quicknet.models.options.fractional_pool import FractionalPool
+from quicknet.models.options.pyramid import Level
+from quicknet.models.options.weight_norm import MeanOnlyNorm2d, WeightNormConv2d
+from quicknet.models.pooling import Bounds, fractional_max_pool
 from quicknet.models.topology import Step
 from quicknet.models.zoo import blocks
-from quicknet.models.zoo.fractional import Bounds, fractional_max_pool
 
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """A batch norm that may still go into the convolution before it."""
+    """A norm that may still go into the convolution before it: (x - mean) * scale + bias, each (C,)."""
 
     name: str
     inputs: tuple[str, ...]
-    bn: nn.BatchNorm2d
+    mean: Array
+    scale: Array
+    bias: Array
 
 
 Draft = Node | Norm
@@ -97,10 +104,27 @@ def _convolution(conv: nn.Conv2d) -> Conv:
     return Conv("", (), array(conv.weight), bias, strides[0], pads[0], conv.groups)
 
 
+def _weight_normed(conv: WeightNormConv2d) -> Conv:
+    # fsum, for bytes that do not depend on the CPU: see `fold`
+    lengths = np.array([math.sqrt(math.fsum((row * row).ravel().tolist())) for row in array(conv.weight)])
+    weight = array(conv.weight) * (array(conv.gain) / lengths)[:, None, None, None]
+    return replace(_convolution(conv), weight=weight)
+
+
 def _norm(bn: nn.BatchNorm2d) -> Norm:
     if bn.running_mean is None or bn.running_var is None:
         raise _NoRule("it keeps no statistics")
-    return Norm("", (), bn)
+    scale = _array_or(bn.weight, 1.0, bn) / np.sqrt(array(bn.running_var) + bn.eps)
+    return Norm("", (), array(bn.running_mean), scale, _array_or(bn.bias, 0.0, bn))
+
+
+def _array_or(tensor: Tensor | None, value: float, bn: nn.BatchNorm2d) -> Array:
+    return np.full(bn.num_features, value) if tensor is None else array(tensor)
+
+
+def _mean_only_norm(norm: MeanOnlyNorm2d) -> Norm:
+    mean = array(norm.running_mean)
+    return Norm("", (), mean, np.ones_like(mean), array(norm.bias))
 
 
 def _linear(linear: nn.Linear) -> Linear:
@@ -244,7 +268,9 @@ def _dropout(p: float = 0.5, training: bool = True, inplace: bool = False) -> No
 
 _MODULES: dict[type, Callable[[Any], Draft | None]] = {
     nn.Conv2d: _convolution,
+    WeightNormConv2d: _weight_normed,
     BatchNorm2d: _norm,
+    MeanOnlyNorm2d: _mean_only_norm,
     nn.BatchNorm2d: _norm,
     nn.Linear: _linear,
     nn.PReLU: lambda act: Activation("", (), array(act.weight)),
@@ -257,13 +283,15 @@ _MODULES: dict[type, Callable[[Any], Draft | None]] = {
     nn.MaxPool2d: lambda pool: _max_pool(
         pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode, pool.return_indices
     ),
+    Level: lambda level: _max_pool(*level.window(level.side)),
+    FractionalPool: lambda pool: _regions(*pool.regions(pool.side)),
     nn.AvgPool2d: lambda pool: _average_pool(
         pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode, pool.count_include_pad, pool.divisor_override
     ),
     nn.AdaptiveAvgPool2d: lambda pool: _adaptive_average(pool.output_size),
     nn.LocalResponseNorm: _response_norm,
     blocks.WithinNorm: _within_norm,
-    **dict.fromkeys((blocks.Select, blocks.Shuffle), lambda part: Select("", (), part.indices)),
+    **dict.fromkeys((blocks.Select, Shuffle), lambda part: Select("", (), part.indices)),
     nn.Flatten: lambda flatten: _flatten(flatten.start_dim, flatten.end_dim),
     Dropout: _nothing,
     nn.Dropout: _nothing,

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from quicknet.core.card import Card, LayerCosts
 from quicknet.core.settings import from_mapping
 from quicknet.models.config import Layer, QuickNetConfig, plan
+from quicknet.models.predicates import options_of
 from quicknet.qnz.network import IntegerNetwork, IntegerSeparable
 
 
 def layer_facts(card: Card) -> tuple[LayerCosts, ...]:
     """Return the layers in the order in which an image passes them, as they were counted in training.
 
-    A card that holds none gives a QuickNet's by its plan, and none of another network.
+    A card that holds none gives those of a QuickNet without options by its plan, and none of another network.
     Raises ConfigError for a config that makes no network.
 
     >>> from quicknet.core.card import ModelRecord, PreprocessSpec
@@ -31,7 +32,10 @@ def layer_facts(card: Card) -> tuple[LayerCosts, ...]:
     if card.model.family != "quicknet":
         return ()
     config = from_mapping(QuickNetConfig, card.model.config, "the card's model.config")
-    layers = [_convolution(config, layer) for layer in plan(config, card.preprocess.size)]
+    planned = plan(config, card.preprocess.size)
+    if options_of(planned):
+        return ()
+    layers = [_convolution(config, layer) for layer in planned]
     width = layers[-1].out_channels
     classifier = LayerCosts(
         name="classifier",

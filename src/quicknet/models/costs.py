@@ -6,6 +6,7 @@ counted, as in the field's tables.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,8 +108,10 @@ class _Counter(dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._behind: dict[int, _Layer] = {}  # map → its layer
         self._counted: set[str] = set()  # a parameter that is used twice is there once
         self._early: dict[str, int] = {}  # parameters that work on the image itself
-        # parameter, or a view of one → its name and size
-        self._parameters = {id(p): (name, p.numel()) for name, p in model.named_parameters()}
+        # parameter, or what is computed from parameters alone → their names and sizes
+        self._parameters: dict[int, tuple[tuple[str, int], ...]] = {
+            id(p): ((name, p.numel()),) for name, p in model.named_parameters()
+        }
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -156,9 +159,10 @@ class _Counter(dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _assign(self, taken: list[Tensor], given: list[Tensor], flops: int) -> None:
         """Give an operation's work and parameters to the layer of what it takes, or to a new one for a product."""
-        used = [self._parameters[id(tensor)] for tensor in taken if id(tensor) in self._parameters]
-        if used and len(used) == len(taken):  # a view of a parameter
-            self._parameters.update({id(tensor): used[0] for tensor in given})
+        known = [self._parameters[id(tensor)] for tensor in taken if id(tensor) in self._parameters]
+        used = tuple(dict.fromkeys(itertools.chain.from_iterable(known)))
+        if used and len(known) == len(taken):  # a view of a parameter, or a filter of that length
+            self._parameters.update({id(tensor): used for tensor in given})
             return
         behind = [self._of[id(tensor)] for tensor in given if id(tensor) in self._of]
         behind = behind or [self._of[id(tensor)] for tensor in taken if id(tensor) in self._of]

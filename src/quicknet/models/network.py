@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from quicknet.models.config import NetworkConfig
+from quicknet.models.config import Layer, NetworkConfig
 from quicknet.models.dropout import Dropout
 
 
@@ -21,6 +21,7 @@ class Network(nn.Module, ABC):
     """
 
     config: NetworkConfig
+    plan: tuple[Layer, ...] = ()  # of a family that has one: what predicates are asked about
     num_features: int
     feature_info: list[dict[str, Any]]
 
@@ -40,8 +41,12 @@ class Network(nn.Module, ABC):
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Average, drop out and classify; `pre_logits` returns the (N, features) average."""
-        pooled = features.mean((2, 3))
+        pooled = self.pool_features(features)
         return pooled if pre_logits else self.classifier(self.drop(pooled))
+
+    def pool_features(self, features: Tensor) -> Tensor:
+        """Return what the classifier takes (N, num_features): the average over the map."""
+        return features.mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (N, classes)."""

@@ -34,6 +34,11 @@ class _SumOverProcesses(torch.autograd.Function):
         return total
 
 
+def summed_over_processes(x: Tensor) -> Tensor:
+    """Return the sum of the processes' tensors, through which gradients pass; x itself in one process."""
+    return _SumOverProcesses.apply(x) if distributed() else x  # type: ignore[no-untyped-call]
+
+
 class BatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` (same state dict), whose training statistics are over all processes.
 
@@ -98,7 +103,7 @@ def _over_processes(mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor,
     wide_mean, wide_variance = mean.double(), variance.double()
     number = torch.full_like(wide_mean[:1], count).detach()
     sums = torch.cat([wide_mean * count, (wide_variance + wide_mean.square()) * count, number])
-    sums = _SumOverProcesses.apply(sums)  # type: ignore[no-untyped-call]
+    sums = summed_over_processes(sums)
     channels = mean.numel()
     total = sums[-1].detach()
     joint_mean = sums[:channels] / total

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from quicknet.core.errors import ConfigError
 from quicknet.models.layers import Separable
 from quicknet.models.network import Network
+from quicknet.models.predicates import require_pruned
 from quicknet.models.quicknet import QuickNet
 from quicknet.training.recipe import PruneSettings
 
@@ -29,6 +30,7 @@ def separable_layers(model: Network) -> tuple[Separable, ...]:
     """Return the layers that are pruned, first to last. Raises ConfigError for a network of another family."""
     if type(model) is not QuickNet:
         raise ConfigError(f"a {type(model).__name__} cannot be pruned; only QuickNets have layers of that kind")
+    require_pruned(model.plan)
     return tuple(cast(Separable, block) for block in model.blocks)
 
 

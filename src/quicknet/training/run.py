@@ -23,7 +23,7 @@ from torch import Tensor
 from quicknet import __version__
 from quicknet.core.card import Card, Costs, TrainingRecord, Vectors
 from quicknet.core.energy import EnergyMeter
-from quicknet.core.errors import CheckpointError, TrainingError
+from quicknet.core.errors import CheckpointError, ConfigError, TrainingError
 from quicknet.core.lineage import Step
 from quicknet.core.machine import available_memory_bytes
 from quicknet.data.augment import Augmenter
@@ -34,6 +34,7 @@ from quicknet.inference import metrics
 from quicknet.inference.evaluate import top1_metric
 from quicknet.models.costs import count_costs
 from quicknet.models.network import Network
+from quicknet.models.predicates import runs_compiled
 from quicknet.models.registry import model_from_record, model_record
 from quicknet.training.channels import ChannelPruner
 from quicknet.training.checkpoint import RunFolder, load_weights
@@ -106,7 +107,9 @@ class Run:
         if self.device.type == "cuda":
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         compiled = self.recipe.train.compile
-        compiled = self.device.type == "cuda" if compiled is None else compiled
+        if compiled and not runs_compiled(self.model.plan):
+            raise ConfigError("a network with the option pool_ratio is not compiled; set train.compile=false")
+        compiled = (self.device.type == "cuda" and runs_compiled(self.model.plan)) if compiled is None else compiled
         self.forward: Callable[[Tensor], Tensor] = torch.compile(self.model) if compiled else self.model
         freeze(self.model, self.recipe.optim.freeze)
         self.optimizer = Optimizer(self.model, self.recipe.optim)

@@ -32,6 +32,7 @@ from quicknet.deploy.pipeline import Draft, export_file, split_settings_of
 from quicknet.deploy.qnz import QnzSettings, measure_against, silent
 from quicknet.deploy.quantize import require_expressible
 from quicknet.deploy.quantize.qat import Show
+from quicknet.models.predicates import require_in_format
 from quicknet.qnz.file import QnzFile, assemble_qnz, parse_qnz
 from quicknet.training.channels import narrowed, quicknet_config
 from quicknet.training.checkpoint import EpochRecord, RunFolder, TorchClassifier
@@ -79,6 +80,7 @@ def compress(
     if out.is_dir():
         raise ToolError(f"{out} is a folder; name a file with --out")
     parent = TorchClassifier(run)
+    require_in_format(parent.model.plan)
     require_expressible(fold(parent.model, parent.card.preprocess), parent.card.preprocess.size)
     plan_of(parent.model)
     work = work_folder(out)

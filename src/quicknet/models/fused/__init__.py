@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _python_dispatch as dispatch
 
-from quicknet.models.config import Layer, is_chain
+from quicknet.models.config import Layer
 from quicknet.models.fused import autograd, native
 from quicknet.models.fused.autograd import Kept
 from quicknet.models.fused.native import Norm, available, has_bf16, status
 from quicknet.models.layers import Separable, Stem
 from quicknet.models.norm import BatchNorm2d
+from quicknet.models.predicates import runs_fused
 
 __all__ = [
     "SeparableLayer",
@@ -32,7 +33,6 @@ __all__ = [
     "disabled",
     "forward_features",
     "has_bf16",
-    "runs_fused",
     "status",
     "usable",
 ]
@@ -74,11 +74,6 @@ class SeparableLayer(Protocol):
     pointwise: nn.Conv2d
     bn: BatchNorm2d
     act: nn.Module
-
-
-def runs_fused(layers: Sequence[Layer]) -> bool:
-    """Return whether a plan is what the kernels compute: a stem, then separable layers, each of the one before it."""
-    return is_chain(layers) and [layer.kind for layer in layers] == ["stem", *["separable"] * (len(layers) - 1)]
 
 
 def usable(layers: Sequence[Layer], modules: Iterable[nn.Module], x: Tensor) -> bool:

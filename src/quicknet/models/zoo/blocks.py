@@ -156,25 +156,6 @@ class Select(nn.Module):
         return x.index_select(1, self.get_buffer("_indices"))
 
 
-class Shuffle(nn.Module):
-    """The channels of two halves in turn: (N, C, H, W) → (N, C, H, W); as `Select(indices)`, but faster.
-
-    Source: Zhang et al. 2018, ShuffleNet (arXiv:1707.01083) §3.1.
-
-    >>> Shuffle(6).indices
-    (0, 3, 1, 4, 2, 5)
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        half = channels // 2
-        self.indices = tuple(half * (i % 2) + i // 2 for i in range(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the channels in their new order."""
-        return torch.unflatten(x, 1, (2, -1)).transpose(1, 2).flatten(1, 2)
-
-
 class WithinNorm(nn.Module):
     """Each value divided by (1 + alpha * mean square of its size x size neighbourhood) ** beta.
 

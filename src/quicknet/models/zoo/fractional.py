@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -25,9 +24,11 @@ from quicknet.models.config import check_weights
 from quicknet.models.dropout import Dropout
 from quicknet.models.layers import start_convolutions
 from quicknet.models.network import Network
+from quicknet.models.pooling import Order, bounds, fractional_max_pool
 from quicknet.models.zoo.blocks import ZooConfig, stages
 
-Bounds = tuple[int, ...]  # a(0), ..., a(N), of N regions
+fx.wrap("fractional_max_pool")  # one step of a traced network
+
 _RATIO = 2 ** (1 / 3)
 _SLOPE = 1 / 3
 
@@ -54,7 +55,7 @@ class FractionalConfig(ZooConfig, frozen=True, kw_only=True):
 
     filters: int = 160
     levels: int = 1
-    regions: Literal["random", "pseudorandom"] = "pseudorandom"
+    regions: Order = "pseudorandom"
     passes: int = 1
     inner_dropout: float = 0.5
 
@@ -88,42 +89,6 @@ class FractionalConfig(ZooConfig, frozen=True, kw_only=True):
     def widths(self) -> tuple[int, ...]:
         """Filters of each 2x2 convolution, and of the 1x1 one behind them."""
         return tuple(self.wide(self.filters * n) for n in range(1, self.depth + 3))
-
-
-def bounds(side: int, out: int, regions: str, rng: random.Random) -> Bounds:
-    """Return the bounds of `out` regions that cover `side` pixels. Raises ConfigError where there are none.
-
-    >>> bounds(8, 5, "pseudorandom", random.Random(0))
-    (0, 1, 3, 4, 6, 7)
-    """
-    if not out < side <= 2 * out + 1:
-        raise ConfigError(
-            f"{side} pixels cannot become {out} by steps of 1 and 2; use an image size nearer to the model's"
-        )
-    if regions == "random":
-        steps = [2] * (side - 1 - out) + [1] * (2 * out - side + 1)
-        rng.shuffle(steps)
-        return tuple(sum(steps[:index]) for index in range(out + 1))
-    start = rng.randrange(out)
-    return tuple(-(-(index * (side - 1) + start) // out) - -(-start // out) for index in range(out + 1))
-
-
-@fx.wrap
-def fractional_max_pool(x: Tensor, rows: Bounds, columns: Bounds) -> Tensor:
-    """Return the largest of each region: (N, C, H, W) → (N, C, len(rows) - 1, len(columns) - 1)."""
-    for dim, ends in ((2, rows), (3, columns)):
-        parts = [x.index_select(dim, torch.tensor(index, device=x.device)) for index in region_pixels(ends)]
-        x = torch.maximum(torch.maximum(parts[0], parts[1]), parts[2])
-    return x
-
-
-def region_pixels(ends: Bounds) -> tuple[Bounds, Bounds, Bounds]:
-    """Return first, second and last pixel of each region, which has two or three.
-
-    >>> region_pixels((0, 1, 3))
-    ((0, 1), (1, 2), (1, 3))
-    """
-    return ends[:-1], tuple(first + 1 for first in ends[:-1]), ends[1:]
 
 
 class Fractional(Network):

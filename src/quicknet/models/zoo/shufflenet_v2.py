@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quicknet.core.errors import ConfigError
-from quicknet.models.layers import start_convolutions
+from quicknet.models.layers import Shuffle, start_convolutions
 from quicknet.models.network import Network
-from quicknet.models.zoo.blocks import Shuffle, Unit, ZooConfig, stages
+from quicknet.models.zoo.blocks import Unit, ZooConfig, stages
 
 _DEPTHS = (4, 8, 4)
 
