@@ -331,6 +331,7 @@ def test_channels_leave_a_narrower_network(
     assert [len(block.weight) for block in file.network.blocks] == [
         layer.out_channels for layer in plan(QuickNetConfig(**{**config, "widths": tuple(config["widths"])}))[1:]
     ]
+    assert isinstance(before, QuickNetConfig)
     assert sum(config["widths"]) < sum(before.widths)
     assert file.shape.widths()[1:] == (8, *(len(block.weight) for block in file.network.blocks))
     assert verify(out, data).holds

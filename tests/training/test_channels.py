@@ -7,6 +7,7 @@ import torch
 from quicknet import training
 from quicknet.core.errors import ConfigError
 from quicknet.models import fused
+from quicknet.models.config import QuickNetConfig
 from quicknet.models.registry import create_model
 from quicknet.training.channels import GROUP, ChannelPruner, channel_masks, choose_channels, narrowed
 from quicknet.training.checkpoint import load_model, read_tensors
@@ -51,6 +52,7 @@ def test_the_narrow_network_answers_as_the_pruned_one(activation: str) -> None:
         assert all(bool((a <= b).all()) for a, b in zip(now, earlier, strict=True))  # none comes back
     for one in (model, average):
         narrow = narrowed(one.double().eval())
+        assert isinstance(narrow.config, QuickNetConfig)
         widths = narrow.config.widths
         assert all(width % GROUP == 0 for width in widths)
         assert list(widths) == [int(masks[-1][layer].sum()) for layer in (0, 1, 2, 4)]
