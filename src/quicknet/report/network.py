@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from quicknet.core.card import LayerCosts
 from quicknet.report.html import escaped, resource
 
-_WIDTH, _TOP, _ROW, _BOX = 820, 82, 32, 22
+_WIDTH, _TOP, _ROW, _BOX = 832, 82, 32, 22
 _LEFT, _BOX_WIDTH = 16, 250
 _CHANNELS, _OUTPUT, _MACS, _PARAMETERS, _BARS = 320, 404, 552, 638, 654  # middles, then right ends, then left ends
 _BAR = 84  # pixels of the largest share
