@@ -32,6 +32,7 @@ from quicknet.core.files import write_atomically
 from quicknet.core.settings import Settings
 from quicknet.models.config import QuickNetConfig
 from quicknet.models.options.settings import Options
+from quicknet.report.network import Drawing, draw_network
 from quicknet.study.references import read_references
 from quicknet.training.recipe import Recipe, list_recipes, load_recipe
 
@@ -56,6 +57,8 @@ def generated(root: Path) -> Iterator[tuple[Path, str]]:
     yield root / "docs" / "accuracy-size.svg", picture
     claim = (known["paper"]["converged_epochs"], known["paper"]["converged_accuracy"])
     yield root / "docs" / "training-curves.svg", figure.training_curves(tables.curves(root / "results"), claim)
+    layers = tables.counted("quicknet_s").layers
+    yield root / "docs" / "quicknet_s.svg", draw_network(Drawing("quicknet_s", 3, 32, layers))
 
 
 def outdated(root: Path) -> list[Path]:

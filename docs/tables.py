@@ -95,7 +95,7 @@ def summary(records: Records) -> str:
         [take(records, name) for name in _NETWORKS] for take in (_accuracy, _bytes, _latency)
     )
     rows = [
-        ("parameters", *(f"{_costs(name).parameters:,}" for name in _NETWORKS), "3.56 million"),
+        ("parameters", *(f"{counted(name).parameters:,}" for name in _NETWORKS), "3.56 million"),
         ("CIFAR-10 accuracy, %", *(figure for figure, _ in accuracies), "95.7"),
         ("file, bytes", *(figure for figure, _ in files), "14.24 million"),
         ("one image, ms", *(figure for figure, _ in latencies), "67"),
@@ -196,7 +196,8 @@ def curves(results: Path) -> list[Curve]:
 # --- docs ---------------------------------------------------------------------------------
 
 
-def _costs(name: str, **overrides: int) -> Costs:
+def counted(name: str, **overrides: int) -> Costs:
+    """Return what a network of the registry costs."""
     return count_costs(lambda: create_model(name, **overrides))
 
 
@@ -206,7 +207,7 @@ def network_costs(sizes: Sequence[int]) -> str:
     for name in (*_NETWORKS, "darknet_32", "darknet"):
         for size in sizes:
             try:
-                found = _costs(name, image_size=size)
+                found = counted(name, image_size=size)
             except ConfigError:
                 continue  # of 32 pixels five poolings leave one, and nothing for the sixth
             memory = (f"{count / 1024:,.0f}" for count in (found.activation_bytes, found.peak_activation_bytes))

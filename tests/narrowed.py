@@ -15,6 +15,8 @@ _SHALLOW: dict[str, dict[str, Any]] = {
     "resnet_56": {"depths": [2, 2, 2]},
     "resnet_50": {"depths": [1, 2, 1, 1]},
     "densenet_bc_100_12": {"depth": 16},
+    "condensenet_50": {"depths": [2, 2, 2]},
+    "condensenet_122": {"depths": [2, 3, 2]},
     "xception": {"middle": 1},
     "repvgg_a0": {"depths": [1, 2, 1, 1, 1]},
     "repvgg_a0_folded": {"depths": [1, 2, 1, 1, 1]},

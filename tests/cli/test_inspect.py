@@ -2,6 +2,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from quicknet.cli.lineage import lineage_lines
 from quicknet.cli.main import run
 from quicknet.core.card import Costs, Metric, card_from_dict, read_card
 from quicknet.core.lineage import step_from_dict
+from quicknet.engine import available
 from quicknet.models.costs import count_costs
 from quicknet.models.registry import model_from_record
 from schema import follows
@@ -275,3 +277,85 @@ def test_a_damaged_qnz_is_refused_in_one_line(tmp_path: Path, capfd: pytest.Capt
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith("quicknet: error: ")
     assert "m.qnz" in line
+
+
+def drawn(path: Path) -> tuple[list[str], int]:
+    """The texts of a picture, and how many boxes it has."""
+    root = ET.fromstring(path.read_text(encoding="utf-8"))
+    assert not [node for node in root.iter() if node.tag.rpartition("}")[2] in ("script", "image", "foreignObject")]
+    texts = [node.text or "" for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    return texts, sum(node.get("class") == "box" for node in root.iter())
+
+
+def test_the_picture_has_every_layer_with_its_shapes_and_shares(
+    run_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "network.svg"
+    layers = inspected(run_dir, capfd)["layers"]
+    assert run(["inspect", str(run_dir), "--svg", str(out)]) == 0
+    assert capfd.readouterr().out.endswith(f"picture: {out}\n")
+    texts, boxes = drawn(out)
+    assert boxes == len(layers) + 1
+    assert {"quicknet_xs", "3×32×32", "stem 5×5", "side ÷ 2", "average", "classifier"} <= {*texts}
+    total = sum(layer["macs"] for layer in layers)
+    for layer in layers:
+        shapes = {layer["name"], f"{layer['in_channels']}→{layer['out_channels']}", f"{layer['parameters']:,}"}
+        assert shapes | {f"{layer['macs']:,}", f"{100 * layer['macs'] / total:.1f}%"} <= {*texts}
+    first = out.read_bytes()
+    assert run(["inspect", str(run_dir), "--json", "--svg", str(out)]) == 0
+    assert json.loads(capfd.readouterr().out)["layers"] == layers
+    assert out.read_bytes() == first
+
+
+def test_a_card_without_layers_is_counted_for_the_picture_and_branches_are_marked(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "shuffled", "shufflenet_v2_x05", num_classes=4)
+    assert run(["inspect", str(path), "--svg", str(tmp_path / "a.svg")]) == 0
+    costs = count_costs(lambda: model_from_record(read_card(path / "card.json").model))
+    texts, boxes = drawn(tmp_path / "a.svg")
+    assert boxes == len(costs.layers) + 1
+    assert any(text.startswith("Arrow from the right") for text in texts)
+
+
+def test_the_picture_of_a_qnz_has_the_time_of_each_layer(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    if not available():
+        pytest.skip("no engine")
+    path = write_qnz(tmp_path / "m.qnz", small_network())
+    assert run(["inspect", str(path), "--svg", str(tmp_path / "m.svg"), "--time"]) == 0
+    texts, boxes = drawn(tmp_path / "m.svg")
+    shares = [text.removesuffix("%").split(" · ") for text in texts if text.endswith("%")]
+    assert len(shares) == boxes - 1
+    assert sum(float(time) for _, time in shares) == pytest.approx(100, abs=1)
+
+
+def test_names_from_outside_are_text_in_the_picture(run_dir: Path, tmp_path: Path) -> None:
+    card = read_card(run_dir / "card.json")
+    name = "<script>alert(1)</script>&\"'\x1b[2J"
+    costs = count_costs(lambda: model_from_record(card.model))
+    layers = tuple(layer.replace(name=name * 9, kind=name) for layer in costs.layers)
+    model = card.model.replace(name=name)
+    (run_dir / "card.json").write_text(card.replace(model=model, costs=costs.replace(layers=layers)).to_json())
+    assert run(["inspect", str(run_dir), "--svg", str(tmp_path / "a.svg")]) == 0
+    assert drawn(tmp_path / "a.svg")[0][0] == name.replace("\x1b", "\\x1b")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--svg", "{tmp}"], "is a folder; name a file with --svg"),
+        (["--svg", "{run}/card.json/a.svg"], "cannot write"),
+        (["--svg", "{run}/model.safetensors"], "is a file of the model itself; name another file"),
+        (["--svg", "{run}/card.json"], "is a file of the model itself; name another file"),
+        (["--time"], "name its file with --svg"),
+        (["--time", "--svg", "{tmp}/a.svg"], "--time measures a .qnz"),
+    ],
+)
+def test_a_picture_that_cannot_be_is_one_line(
+    options: list[str], words: str, run_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file())
+    assert run(["inspect", str(run_dir), *(option.format(tmp=tmp_path, run=run_dir) for option in options)]) == 2
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert words in captured.err
+    assert captured.err.count("\n") == 1
+    assert sorted((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()) == before

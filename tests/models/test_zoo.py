@@ -1,6 +1,7 @@
 """The published networks have the published counts, take every size that they can, and refuse the others."""
 
 import functools
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ COUNTS = {  # name: (parameters, multiply-adds), each at its own image size; bes
     "alexnet": (60_965_224, 724_406_816),  # 60 M; as counted of Caffe's
     "alexnet_cifar": (89_578, 12_298_240),
     "densenet_bc_100_12": (769_162, 287_929_692),  # 0.8 M
+    "condensenet_50": (214_186, 27_183_376),  # 0.22 M; 28.6 M with other operations: see the test below
+    "condensenet_122": (939_754, 110_548_528),  # 0.95 M; 116.7 M with them
     "googlenet": (6_998_552, 1_582_671_872),  # 6,998,552 (Caffe's), 1.5 G
     "xception": (22_855_952, 8_357_403_496),  # 22,855,952
     "repvgg_a0": (7_840_874, 489_075_200),  # 7.84 M, 489 M
@@ -59,7 +62,7 @@ def test_the_page_says_what_is_counted() -> None:
         r"^\| `(\w+)` \| \d+[^|]* \| ([\d,]+) \| ([\d,]+) \| [^\d]", PAGE.read_text(encoding="utf-8"), re.M
     )
     counted = {name: (int(parameters.replace(",", "")), int(macs.replace(",", ""))) for name, parameters, macs in rows}
-    assert len(counted) == 24
+    assert len(counted) == 26
     assert counted == {name: COUNTS[name] for name in counted}
 
 
@@ -110,6 +113,10 @@ def test_any_size_from_the_least_is_taken_and_smaller_ones_are_refused(name: str
         ("alexnet_cifar", {"num_classes": 100_000, "image_size": 1024}, "over the limit"),
         ("densenet_bc_100_12", {"depth": 99}, "6 n \\+ 4"),
         ("densenet_bc_100_12", {"growth": 0}, "growth"),
+        ("condensenet_50", {"depths": (8, 8)}, "one for each block"),
+        ("condensenet_50", {"depths": (0, 8, 8)}, "depths .* must lie in 1..64"),
+        ("condensenet_50", {"groups": 0}, "groups 0"),
+        ("condensenet_50", {"groups": 3}, "must be multiples of 3"),
         ("xception", {"middle": 65}, "middle"),
         ("repvgg_a0", {"strides": (1, 1, 2, 2)}, "one entry for each"),
         ("repvgg_a0", {"strides": (1, 1, 2, 2, 3)}, "1 or 2"),
@@ -129,6 +136,34 @@ def test_a_config_that_cannot_be_a_network_is_refused_by_name(name: str, overrid
     base = base_config(name)
     with pytest.raises(ConfigError, match=words):
         from_mapping(type(base), {**base.to_dict(), **overrides}, "model settings")
+
+
+@pytest.mark.parametrize(("name", "parameters", "operations"), [("50", 0.22, 28.6), ("122", 0.95, 116.7)])
+def test_condensenets_published_counts_are_these_and_what_else_its_authors_count(
+    name: str, parameters: float, operations: float
+) -> None:
+    """As their utils.py: a whole classifier, and one operation for each value of a ReLU and each one pooled."""
+    model: Any = create_model(f"condensenet_{name}").eval()
+    counts, macs = COUNTS[f"condensenet_{name}"]
+    values: list[int] = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.AvgPool2d):  # a ReLU follows each norm
+            module.register_forward_hook(lambda _, taken, given: values.append(taken[0].numel()))
+    model(torch.zeros(1, 3, 32, 32))
+    classifier = 10 * (model.bn.num_features - model.num_features)
+    pooled = 64 * model.bn.num_features
+    assert round((counts + classifier) / 1e6, 2) == parameters
+    assert round((macs + classifier + 10 + sum(values) + pooled) / 1e6, 1) == operations
+
+
+def test_every_group_of_a_condensed_layer_takes_channels_from_everywhere_and_no_channel_is_left_out() -> None:
+    model: Any = create_model("condensenet_50", **narrow("condensenet_50"))
+    layer = model.blocks[1]
+    indices = layer.select.indices
+    assert sorted(indices) == [*range(len(indices))]
+    each = len(indices) // 4
+    assert [indices[group * each] for group in range(4)] == [0, 1, 2, 3]
+    assert {b - a for a, b in itertools.pairwise(indices[:each])} == {4}
 
 
 @pytest.mark.parametrize("name", ["fractional", "fractional_s"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,9 +12,11 @@ import click
 from quicknet.cli.lineage import lineage_lines
 from quicknet.cli.text import make_table, shown
 from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
+from quicknet.core.errors import ConfigError, ToolError
 
 if TYPE_CHECKING:
     from quicknet.core.card import Card, LayerCosts, Metric
+    from quicknet.inference.artifact import Artifact
     from quicknet.measure.facts import CodingFacts, ModelFacts, SectionFacts
     from quicknet.measure.layers import IntegerLayerFacts
 
@@ -26,6 +29,9 @@ In the layer table of a .qnz, N is how many pairs of products are added in 16 bi
 largest value of a layer's output, and in brackets that of its depthwise part. "bits" are those of
 its largest weight. A compressed network's table has "kept" for bytes: the share of blocks of four
 pointwise weights that are not all zero. Where few are left, the engine skips the others.
+
+The picture of --svg has the same layers, each with its shapes and its share of the multiply-adds.
+With --time a .qnz is run, on one core, for the share of time that each layer takes.
 """
 
 
@@ -33,21 +39,31 @@ pointwise weights that are not all zero. Where few are left, the engine skips th
     cls=Verb,
     short_help="Show what a model is.",
     help="Show what a model is: classes, data, training, metrics, layers, files.",
-    examples=("quicknet inspect photos.qnz", "quicknet inspect runs/photos --json"),
+    examples=(
+        "quicknet inspect photos.qnz",
+        "quicknet inspect runs/photos --json",
+        "quicknet inspect quicknet_s.cifar10 --svg network.svg --time",
+    ),
     notes=_NOTES,
     exit_codes={0: "The model was read.", 2: BAD_INPUT, 130: "The command was interrupted."},
 )
 @click.argument("model", cls=Argument, help="A run folder, an exported file, or the name of shipped weights.")
+@click.option("--svg", type=click.Path(path_type=Path), metavar="FILE", help="Draw the network into this SVG file too.")
+@click.option("--time", "timed", is_flag=True, help="Run a .qnz and draw each layer's share of the time, with --svg.")
 @json_options("Print one JSON object, with the whole card.")
-def inspect(model: str, as_json: bool) -> int:
+def inspect(model: str, svg: Path | None, timed: bool, as_json: bool) -> int:
     """Carry out `quicknet inspect`; returns the exit code."""
     from quicknet.inference.artifact import open_artifact
     from quicknet.measure.facts import model_coding, model_facts, model_files, model_layers, model_sections
 
+    if timed and svg is None:
+        raise ConfigError("--time is drawn into a picture; name its file with --svg")
     artifact = open_artifact(model)
     card, intact = artifact.card, artifact.intact
     facts, layers, files = model_facts(model, artifact), model_layers(artifact), model_files(artifact.path)
     sections, coding, receipt = model_sections(artifact), model_coding(artifact), _receipt(card)
+    if svg is not None:
+        _draw(svg, artifact, [artifact.path, *(artifact.path / name for name in files)], layers, timed)
     if as_json:
         fields = {"format": 1, **facts.to_dict(), "layers": [layer.to_dict() for layer in layers]}
         fields |= {"sections": [section.to_dict() for section in sections], "receipt": receipt}
@@ -59,7 +75,52 @@ def inspect(model: str, as_json: bool) -> int:
         if coding:
             click.echo(_coding_line(coding))
         _print_tables(card, layers, sections, files)
+        if svg is not None:
+            click.echo(f"picture: {shown(str(svg))}")
     return 0
+
+
+def _draw(path: Path, artifact: Artifact, kept: Sequence[Path], layers: Sequence[LayerCosts], timed: bool) -> None:
+    """Write the picture. Raises ToolError where it cannot be written, ConfigError for what cannot be drawn."""
+    from quicknet.core.files import write_atomically
+    from quicknet.report.network import Drawing, draw_network
+
+    if path.is_dir():
+        raise ToolError(f"{path} is a folder; name a file with --svg")
+    overwritten = path.exists() and any(file.exists() and path.samefile(file) for file in kept)
+    if overwritten and path.suffix != ".svg":
+        raise ConfigError(f"--svg {path} is a file of the model itself; name another file")
+    card = artifact.card
+    times = _time_shares(artifact) if timed else ()
+    spec, drawn = card.preprocess, layers or _counted(card)
+    write_atomically(path, draw_network(Drawing(card.model.name, spec.channels, spec.size, drawn, times)))
+
+
+def _counted(card: Card) -> Sequence[LayerCosts]:
+    """Count the layers of a network whose card, an older one, does not tell them. Raises ToolError without torch."""
+    from quicknet.core.errors import missing_extra
+
+    try:
+        from quicknet.models.costs import count_costs
+        from quicknet.models.registry import model_from_record
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error, "a card without layers")
+        raise missing or error from error
+    return count_costs(lambda: model_from_record(card.model)).layers
+
+
+def _time_shares(artifact: Artifact) -> Sequence[float]:
+    """Measure the share of the time of each layer of a `.qnz`: of a separable one, of both its parts."""
+    from quicknet.deploy.compress.speed import time_shares
+    from quicknet.inference.artifact import QnzArtifact
+
+    if not isinstance(artifact, QnzArtifact):
+        raise ConfigError(f"--time measures a .qnz, and {artifact.path} is not one; leave it out")
+    stem, *parts, classifier = time_shares(artifact.file.blob) or (0.0, 0.0)
+    if not stem:
+        raise ToolError("--time needs the engine, which cannot run here; quicknet doctor says why")
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    return (stem, *(depthwise + pointwise for depthwise, pointwise in pairs), classifier)
 
 
 def _receipt(card: Card) -> dict[str, Any] | None:

@@ -40,6 +40,8 @@ MODELS = {
     "alexnet": "quicknet.models.zoo.alexnet:alexnet",
     "alexnet_cifar": "quicknet.models.zoo.cuda_convnet:alexnet_cifar",
     "densenet_bc_100_12": "quicknet.models.zoo.densenet:densenet_bc_100_12",
+    "condensenet_50": "quicknet.models.zoo.condensenet:condensenet_50",
+    "condensenet_122": "quicknet.models.zoo.condensenet:condensenet_122",
     "googlenet": "quicknet.models.zoo.googlenet:googlenet",
     "xception": "quicknet.models.zoo.xception:xception",
     "repvgg_a0": "quicknet.models.zoo.repvgg:repvgg_a0",

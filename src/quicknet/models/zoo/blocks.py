@@ -112,6 +112,20 @@ class Unit(nn.Module):
         return y
 
 
+class Before(nn.Module):
+    """Batch norm and ReLU, then a convolution: (N, in, H, W) → (N, out, H, W)."""
+
+    def __init__(self, ins: int, outs: int, kernel: int, groups: int = 1) -> None:
+        super().__init__()
+        self.bn = BatchNorm2d(ins)
+        self.conv = nn.Conv2d(ins, outs, kernel, padding=kernel // 2, groups=groups, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution's map."""
+        y: Tensor = self.conv(F.relu(self.bn(x)))
+        return y
+
+
 def hidden_layers(ins: int, units: Iterable[int], side: int, dropout: float) -> nn.Sequential:
     """Return fully connected layers with ReLU, dropout between them: (N, in, side, side) → (N, units, 1, 1).
 

@@ -16,7 +16,7 @@ from quicknet.core.errors import ConfigError
 from quicknet.models.layers import start_convolutions
 from quicknet.models.network import Network
 from quicknet.models.norm import BatchNorm2d
-from quicknet.models.zoo.blocks import ZooConfig, stages
+from quicknet.models.zoo.blocks import Before, ZooConfig, stages
 
 
 class DenseNetConfig(ZooConfig, frozen=True, kw_only=True):
@@ -32,20 +32,6 @@ class DenseNetConfig(ZooConfig, frozen=True, kw_only=True):
             raise ConfigError(f"depth {self.depth} must be 6 n + 4 within 10..250, such as 40 or 100")
         if not 1 <= self.growth <= 48:
             raise ConfigError(f"growth {self.growth} must lie in 1..48")
-
-
-class Before(nn.Module):
-    """Batch norm and ReLU, then a convolution: (N, in, H, W) → (N, out, H, W)."""
-
-    def __init__(self, ins: int, outs: int, kernel: int) -> None:
-        super().__init__()
-        self.bn = BatchNorm2d(ins)
-        self.conv = nn.Conv2d(ins, outs, kernel, padding=kernel // 2, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the convolution's map."""
-        y: Tensor = self.conv(F.relu(self.bn(x)))
-        return y
 
 
 class Dense(nn.Module):
