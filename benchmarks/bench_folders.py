@@ -142,6 +142,14 @@ def show(row: Row) -> str:
     )
 
 
+def _remaking(words: list[str]) -> list[str]:
+    """Return the words without --state FILE and --record, which make no row another."""
+    if "--state" in words:
+        at = words.index("--state")
+        words = words[:at] + words[at + 2 :]
+    return [word for word in words if word != "--record"]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
@@ -174,7 +182,7 @@ def main() -> int:
             with options.state.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
     if options.record:
-        command = f"python {shlex.join(['benchmarks/bench_folders.py', *sys.argv[1:]])}"
+        command = f"python {shlex.join(['benchmarks/bench_folders.py', *_remaking(sys.argv[1:])])}"
         print(write_record(ROOT / "results", "folders", command, {"kind": "folders", "rows": rows}))
     return 0
 
