@@ -28,10 +28,10 @@ check: setup
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test-all: check
-	$(BIN)/pytest -n auto --dist loadfile -m 'slow or not slow'
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m 'slow or not slow'
 
 # Draws ten classes of scenes, trains, evaluates, predicts; no network, no data set.
 demo: setup

@@ -15,10 +15,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than cores: a sixth of the time on two cores went by in tests that wait for other processes."""
-    return (os.cpu_count() or 1) + 1
+_LONGEST = ("test_kill.py",)  # 160 s: begun last, it kept one of two cores idle for two minutes
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin the longest files first, so that workers end together."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 def _real_data(variable: str, *places: Path) -> Path | None:
