@@ -33,6 +33,17 @@ from quicknet.models.options.weight_norm import MeanOnlyNorm2d, WeightNormConv2d
 from quicknet.models.registry import create_model
 
 
+def by_modules(net: Any, x: Tensor) -> Tensor:
+    """Return what the network answers without the kernels: a hook keeps them out."""
+    handle = net.stem.register_forward_hook(lambda *_: None)
+    try:
+        with torch.no_grad():
+            answers: Tensor = net(x)
+            return answers
+    finally:
+        handle.remove()
+
+
 def drawn(name: str, **config: Any) -> Any:
     """A network whose every parameter and statistic is drawn."""
     torch.manual_seed(3)

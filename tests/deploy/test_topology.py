@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from parts import answered
+from parts import answered, by_modules
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import ConfigError
 from quicknet.deploy.fold import fold
@@ -84,16 +84,6 @@ def with_unknown_head(net: Any) -> Any:
     return net
 
 
-def plain_logits(net: QuickNet, x: Tensor) -> Tensor:
-    """By modules alone: a hook on each keeps the kernels out."""
-    handle = net.stem.register_forward_hook(lambda *_: None)
-    try:
-        with torch.no_grad():
-            return net(x)
-    finally:
-        handle.remove()
-
-
 # a sum is exported; what no rule folds is refused by its name
 SUMS = (with_summed_block, with_summed_network, with_a_block_called_otherwise)
 UNKNOWN: dict[Callable[[QuickNet], QuickNet], str] = {
@@ -118,14 +108,14 @@ def planted(plant: Callable[[Any], Any]) -> Any:
 def test_it_answers_as_its_modules_do(plant: Callable[[QuickNet], QuickNet]) -> None:
     net, x = planted(plant), torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        assert torch.allclose(net(x), plain_logits(net, x), rtol=1e-4, atol=1e-6)
-    assert not torch.allclose(plain_logits(net, x), plain_logits(planted(lambda n: n), x), rtol=1e-2, atol=1e-4)
+        assert torch.allclose(net(x), by_modules(net, x), rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(by_modules(net, x), by_modules(planted(lambda n: n), x), rtol=1e-2, atol=1e-4)
 
 
 def test_the_reference_of_an_export_is_that_of_its_modules(plant: Callable[[QuickNet], QuickNet]) -> None:
     net, images = planted(plant), np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     x = torch.from_numpy((images.transpose(0, 3, 1, 2) / 255 - 0.5) / 0.25)
-    expected = plain_logits(net.double(), x).numpy()
+    expected = by_modules(net.double(), x).numpy()
     np.testing.assert_allclose(reference_logits(net, images, SPEC), expected, rtol=1e-10, atol=1e-12)
 
 

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import quicknet
 from optional import OPTIONS, SMALL, TOGETHER, Option
+from parts import by_modules
 from quicknet.core.card import read_card
 from quicknet.core.errors import ConfigError
 from quicknet.core.settings import from_mapping
@@ -42,16 +43,6 @@ WEIGHTS = Path(quicknet.__file__).parent / "weights"
 def network(options: dict[str, Any], **config: Any) -> Any:
     torch.manual_seed(5)
     return create_model("quicknet_xs", **{**SMALL, **config}, options=options)
-
-
-def by_modules(net: Any, x: Tensor) -> Tensor:
-    """What it answers without the kernels: a hook keeps them out."""
-    handle = net.stem.register_forward_hook(lambda *_: None)
-    try:
-        with torch.no_grad():
-            return net(x)
-    finally:
-        handle.remove()
 
 
 # --- the config ----------------------------------------------------------------------------

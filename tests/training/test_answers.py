@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from helpers import TINY, same_tensors
+from interrupted import interrupt
 from quicknet import training
 from quicknet.cli.live import Rate
 from quicknet.cli.main import run as command
@@ -55,19 +56,6 @@ def student(tiny_cifar: Path, teacher: Path, tmp_path: Path):
 
 def fit(run: Any) -> list[Any]:
     return list(training.fit(run))
-
-
-def stop_when(run: Any, enough: int) -> None:
-    """Interrupt training after so many steps."""
-    show = run.meter.show
-
-    def count(loss, state):
-        show(loss, state)
-        run.stop_requested = run.meter.steps_done >= enough
-
-    run.meter.show = count
-    with pytest.raises(training.Interrupted):
-        fit(run)
 
 
 def test_kept_answers_are_those_that_the_teacher_gives(student):
@@ -117,7 +105,7 @@ def test_a_student_is_resumed_bit_for_bit_and_without_the_cache_too(student, tmp
     fit(student("whole", *changes))
     (written,) = cache.glob("*.f16")
     before = written.read_bytes()
-    stop_when(student("cut", *changes), steps)
+    interrupt(student("cut", *changes), steps)
     shutil.rmtree(cache)
     fit(training.resume(tmp_path / "cut", CPU))
     for name in ("last.safetensors", "model.safetensors"):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helpers import TINY, same_tensors
+from interrupted import interrupt
 from onnx import TensorProto
 from quicknet import training
 from quicknet.cli.main import run as command
@@ -88,15 +89,7 @@ def test_the_layer_is_dropped_in_the_end(student, tmp_path):
 def test_it_is_resumed_bit_for_bit(student, tmp_path, steps):
     fit(student("whole"))
     run = student("cut")
-    show = run.meter.show
-
-    def stop(loss, state):
-        show(loss, state)
-        run.stop_requested = run.meter.steps_done >= steps
-
-    run.meter.show = stop
-    with pytest.raises(training.Interrupted):
-        fit(run)
+    interrupt(run, steps)
     fit(training.resume(tmp_path / "cut", CPU))
     for name in ("last.safetensors", "model.safetensors"):
         assert same_tensors(tmp_path / "whole" / name, tmp_path / "cut" / name), name

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helpers import same_tensors
+from interrupted import interrupt
 from optional import OPTIONS, SMALL, TOGETHER, Option
 from quicknet import training
 from quicknet.core.card import read_card
@@ -37,15 +38,7 @@ def test_it_trains_and_is_resumed_bit_for_bit(options: dict[str, Any], tiny_cifa
     # zeros stand behind the transformer's first layers, and the first step of a run is none
     assert all(name.startswith("transformer.") and "affine" not in name for name in still)
     cut: Any = training.start(recipe(options, tiny_cifar), tmp_path / "cut", CPU)
-    show = cut.meter.show
-
-    def stop(loss: Any, state: Any) -> None:
-        show(loss, state)
-        cut.stop_requested = True
-
-    cut.meter.show = stop
-    with pytest.raises(training.Interrupted):
-        list(training.fit(cut))
+    interrupt(cut)
     list(training.fit(training.resume(tmp_path / "cut", CPU)))
     assert same_tensors(tmp_path / "whole" / "last.safetensors", tmp_path / "cut" / "last.safetensors")
     card = read_card(tmp_path / "whole" / "card.json")

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 
+from interrupted import interrupt
 from quicknet import training
 from quicknet.core.errors import ConfigError
 from quicknet.models.registry import create_model
@@ -112,15 +113,7 @@ def test_a_run_that_is_pruned_goes_on_bitwise_after_an_interruption(tiny_cifar, 
     def run(name: str, stop_at: int | None):
         current = training.start(load_recipe("fast", changes), tmp_path / name, CPU)
         if stop_at is not None:
-            counted = current.add_energy
-
-            def count() -> None:
-                counted()
-                current.stop_requested = current.steps_done() >= stop_at
-
-            current.add_energy = count  # type: ignore[method-assign]
-            with pytest.raises(training.Interrupted):
-                list(training.fit(current))
+            interrupt(current, stop_at)
             current = training.resume(tmp_path / name, CPU)
         list(training.fit(current))
         return current

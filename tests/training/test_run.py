@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from helpers import TINY, same_tensors, write_cifar
+from interrupted import interrupt
 from quicknet import training
 from quicknet.core.card import read_card
 from quicknet.core.errors import CheckpointError, ConfigError, DataError, QuickNetError, ToolError, TrainingError
@@ -43,19 +44,7 @@ def finished(tiny_cifar, tmp_path_factory):
 def interrupted(data: Path, folder: Path, steps: int, *changes: str) -> None:
     """Train for so many steps and stop as Ctrl-C does."""
     run = training.start(recipe(data, *changes), folder, CPU)
-    stop_after(run, steps)
-    with pytest.raises(training.Interrupted):
-        list(training.fit(run))
-
-
-def stop_after(run, steps: int) -> None:
-    show = run.meter.show
-
-    def count(loss, state):
-        show(loss, state)
-        run.stop_requested = run.meter.steps_done >= steps
-
-    run.meter.show = count
+    interrupt(run, steps)
 
 
 def test_the_folder_holds_what_it_should(finished):

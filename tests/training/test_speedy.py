@@ -10,6 +10,7 @@ import torch
 
 import quicknet
 from helpers import same_tensors
+from interrupted import interrupt
 from quicknet import training
 from quicknet.cli.main import run
 from quicknet.image.vectors import draw_vectors
@@ -49,15 +50,7 @@ def test_it_trains_with_every_recipe(name: str, tiny_cifar: Path, tmp_path: Path
 
 def test_it_is_resumed_bit_for_bit(trained: Path, tiny_cifar: Path, tmp_path: Path):
     started: Any = training.start(small(tiny_cifar), tmp_path / "cut", CPU)
-    show = started.meter.show
-
-    def stop(loss, state):
-        show(loss, state)
-        started.stop_requested = state.step >= 2
-
-    started.meter.show = stop
-    with pytest.raises(training.Interrupted):
-        list(training.fit(started))
+    interrupt(started, 2)
     list(training.fit(training.resume(tmp_path / "cut", CPU)))
     assert same_tensors(trained / "last.safetensors", tmp_path / "cut" / "last.safetensors")
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from helpers import same_tensors
+from interrupted import interrupt
 from narrowed import narrow
 from quicknet import training
 from quicknet.cli.main import run
@@ -59,14 +60,6 @@ def test_it_is_resumed_bit_for_bit(name: str, tiny_cifar: Path, tmp_path: Path) 
     whole = training.start(recipe(name, tiny_cifar), tmp_path / "whole", CPU)
     list(training.fit(whole))
     started: Any = training.start(recipe(name, tiny_cifar), tmp_path / "cut", CPU)
-    show = started.meter.show
-
-    def stop(loss: Any, state: Any) -> None:
-        show(loss, state)
-        started.stop_requested = True
-
-    started.meter.show = stop
-    with pytest.raises(training.Interrupted):
-        list(training.fit(started))
+    interrupt(started)
     list(training.fit(training.resume(tmp_path / "cut", CPU)))
     assert same_tensors(tmp_path / "whole" / "last.safetensors", tmp_path / "cut" / "last.safetensors")
