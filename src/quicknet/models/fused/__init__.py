@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _python_dispatch as dispatch
 
 from quicknet.models.config import Layer
 from quicknet.models.fused import autograd, native
 from quicknet.models.fused.autograd import Kept
+from quicknet.models.fused.dense import convolve
 from quicknet.models.fused.native import Norm, available, has_bf16, status
+from quicknet.models.fused.switch import disabled, observed, switched_off
 from quicknet.models.layers import Separable, Stem
 from quicknet.models.norm import BatchNorm2d
 from quicknet.models.predicates import runs_fused
@@ -30,6 +29,7 @@ __all__ = [
     "SeparableLayer",
     "StemLayer",
     "available",
+    "convolve",
     "disabled",
     "forward_features",
     "has_bf16",
@@ -42,20 +42,6 @@ _PARTS: dict[type[nn.Module], set[str]] = {
     Stem: {"conv", "bn", "act"},
     Separable: {"depthwise", "pointwise", "bn", "act"},
 }
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-
-_disabled: ContextVar[bool] = ContextVar("_disabled", default=False)
-
-
-@contextmanager
-def disabled() -> Iterator[None]:
-    """Keep every network on its plain path: for whoever checks the kernels, or what was made beside them."""
-    token = _disabled.set(True)
-    try:
-        yield
-    finally:
-        _disabled.reset(token)
 
 
 class StemLayer(Protocol):
@@ -92,22 +78,12 @@ def usable(layers: Sequence[Layer], modules: Iterable[nn.Module], x: Tensor) -> 
         and x.ndim == 4
         and x.shape[0] > 0
         and not (x.requires_grad and torch.is_grad_enabled())
-        and not _observed()
+        and not observed()
         and (not torch.is_autocast_enabled("cpu") or _autocast_to_bf16(x.dtype))
-        and not _disabled.get()
+        and not switched_off()
         and runs_fused(layers)
         and all(_plain(module, x.dtype, Separable if i else Stem) for i, module in enumerate(modules))
         and available()
-    )
-
-
-def _observed() -> bool:
-    """Return whether something wants to see or change torch's single operations."""
-    return (
-        torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        or torch.compiler.is_compiling()
-        or dispatch.is_in_torch_dispatch_mode()
-        or torch._C._are_functorch_transforms_active()
     )
 
 
@@ -123,13 +99,12 @@ def _plain(layer: nn.Module, dtype: torch.dtype, kind: type[nn.Module]) -> bool:
     return (
         type(layer) is kind
         and children.keys() == _PARTS[kind]
-        and not any("forward" in vars(module) for module in (layer, *children.values()))
+        and not observed(layer, *(module for module in children.values() if module is not None))
         and all(type(children[name]) is nn.Conv2d for name in children if name not in ("bn", "act"))
         and all(_usual(name, conv) for name, conv in children.items() if isinstance(conv, nn.Conv2d))
         and type(children["bn"]) is BatchNorm2d
         and children["bn"].affine
         and type(children["act"]) in _ACTIVATIONS
-        and not any(getattr(module, hooks) for module in (layer, *children.values()) for hooks in _HOOKS)
         and all(p.dtype == dtype and p.device.type == "cpu" for p in _tensors(children.values()))
     )
 

@@ -65,6 +65,12 @@ class Output(ctypes.Structure):
     _fields_ = _numbers("pixels", "channels", "threads")
 
 
+class Dense(ctypes.Structure):
+    """Sizes of a dense 3x3 convolution's call."""
+
+    _fields_ = _numbers("images", "height", "width", "in_channels", "out_channels", "threads")
+
+
 class NormInput(ctypes.Structure):
     """`Norm` as the kernels take it."""
 
@@ -125,6 +131,30 @@ class OutputGradients(ctypes.Structure):
     _fields_ = _pointers("dy", "z", "norm")
 
 
+class DenseInput(ctypes.Structure):
+    """Input and weight."""
+
+    _fields_ = _pointers("x", "weight")
+
+
+class DenseOutput(ctypes.Structure):
+    """The convolution's output."""
+
+    _fields_ = _pointers("y")
+
+
+class DenseKept(ctypes.Structure):
+    """Input and the output's gradient."""
+
+    _fields_ = _pointers("x", "dy")
+
+
+class DenseGradients(ctypes.Structure):
+    """What is written."""
+
+    _fields_ = _pointers("weight")
+
+
 # name → the structs that it takes
 FUNCTIONS: dict[str, tuple[type[ctypes.Structure], ...]] = {
     "separable_forward": (Separable, SeparableInput, LayerOutput),
@@ -133,6 +163,8 @@ FUNCTIONS: dict[str, tuple[type[ctypes.Structure], ...]] = {
     "stem_backward": (Stem, StemInput, LayerKept, StemGradients),
     "output_forward": (Output, OutputInput, OutputResult),
     "output_backward": (Output, OutputInput, OutputGradients),
+    "dense_forward": (Dense, DenseInput, DenseOutput),
+    "dense_weight_gradient": (Dense, DenseKept, DenseGradients),
 }
 
 

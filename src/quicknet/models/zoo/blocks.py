@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from quicknet.core.errors import ConfigError
 from quicknet.models.config import NetworkConfig, check_weights
 from quicknet.models.dropout import Dropout
+from quicknet.models.fused import convolve
 from quicknet.models.norm import BatchNorm2d
 
 
@@ -108,7 +109,7 @@ class Unit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activated feature map."""
-        y: Tensor = self.act(self.bn(self.conv(x)))
+        y: Tensor = self.act(self.bn(convolve(self.conv, x)))
         return y
 
 
@@ -122,8 +123,7 @@ class Before(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution's map."""
-        y: Tensor = self.conv(F.relu(self.bn(x)))
-        return y
+        return convolve(self.conv, F.relu(self.bn(x)))
 
 
 def hidden_layers(ins: int, units: Iterable[int], side: int, dropout: float) -> nn.Sequential:

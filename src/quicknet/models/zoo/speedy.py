@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from quicknet.core.errors import ConfigError
 from quicknet.models.config import NetworkConfig, check_weights
+from quicknet.models.fused import convolve
 from quicknet.models.network import Network
 from quicknet.models.norm import BatchNorm2d
 
@@ -56,9 +57,9 @@ class Group(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activated feature map, half as wide."""
-        x = F.gelu(self.bn1(F.max_pool2d(self.conv1(x), 2)))
-        y = F.gelu(self.bn2(self.conv2(x)))
-        return F.gelu(self.bn3(self.conv3(y)) + x)
+        x = F.gelu(self.bn1(F.max_pool2d(convolve(self.conv1, x), 2)))
+        y = F.gelu(self.bn2(convolve(self.conv2, x)))
+        return F.gelu(self.bn3(convolve(self.conv3, y)) + x)
 
 
 class Speedy(Network):

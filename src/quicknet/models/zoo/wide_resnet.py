@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from quicknet.core.errors import ConfigError
 from quicknet.models.config import NetworkConfig, check_weights
+from quicknet.models.fused import convolve
 from quicknet.models.layers import start_convolutions
 from quicknet.models.network import Network
 from quicknet.models.norm import BatchNorm2d
@@ -66,7 +67,7 @@ class Block(nn.Module):
         """Return the sum of both ways; a shortcut with weights starts behind the activation."""
         y = F.relu(self.bn1(x))
         shortcut = x if self.shortcut is None else self.shortcut(y)
-        out: Tensor = shortcut + self.conv2(F.relu(self.bn2(self.conv1(y))))
+        out: Tensor = shortcut + convolve(self.conv2, F.relu(self.bn2(convolve(self.conv1, y))))
         return out
 
 

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "dense.h"
 #include "output.h"
 #include "separable.h"
 #include "separable_backward.h"
@@ -99,6 +100,22 @@ int run_output_backward(const Output &s, const OutputInput<T> &in, const OutputG
     });
 }
 
+template <class T>
+int run_dense_forward(const Dense &s, const DenseInput<T> &in, const DenseOutput<T> &out) {
+    return guarded([&] {
+        dense_forward(s, in, out);
+        return true;
+    });
+}
+
+template <class T>
+int run_dense_weight_gradient(const Dense &s, const DenseKept<T> &kept, const DenseGradients<T> &out) {
+    return guarded([&] {
+        dense_weight_gradient(s, kept, out);
+        return true;
+    });
+}
+
 template <class T, class E>
 bool product_holds(int rows, int depth, int columns) {
     const int lda = int(round_up(depth, kLanes<E>));
@@ -172,6 +189,21 @@ int quicknet_output_backward_f32(const Output *s, const OutputInput<float> *in, 
 }
 int quicknet_output_backward_f64(const Output *s, const OutputInput<double> *in, const OutputGradients<double> *out) {
     return run_output_backward(*s, *in, *out);
+}
+
+int quicknet_dense_forward_f32(const Dense *s, const DenseInput<float> *in, const DenseOutput<float> *out) {
+    return run_dense_forward(*s, *in, *out);
+}
+int quicknet_dense_forward_f64(const Dense *s, const DenseInput<double> *in, const DenseOutput<double> *out) {
+    return run_dense_forward(*s, *in, *out);
+}
+
+int quicknet_dense_weight_gradient_f32(const Dense *s, const DenseKept<float> *kept, const DenseGradients<float> *out) {
+    return run_dense_weight_gradient(*s, *kept, *out);
+}
+int quicknet_dense_weight_gradient_f64(const Dense *s, const DenseKept<double> *kept,
+                                       const DenseGradients<double> *out) {
+    return run_dense_weight_gradient(*s, *kept, *out);
 }
 
 // The multiple that stored channels are padded to.

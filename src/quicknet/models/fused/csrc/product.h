@@ -57,12 +57,11 @@ inline void product_block(int depth, const E *a, int64_t lda, const E *b, T *con
         b += W * kLanes<E>;
 #pragma GCC unroll 4
         for (int g = 0; g < groups; ++g) {
-            const E a0 = p[g][k], a1 = p[g][k + lda], a2 = p[g][k + 2 * lda];
+#pragma GCC unroll 3
+            for (int r = 0; r < 3; ++r) {
+                const E ak = p[g][k + r * lda];
 #pragma GCC unroll 4
-            for (int w = 0; w < W; ++w) {
-                Elements<T, E>::multiply_add(acc[3 * g][w], a0, bk[w]);
-                Elements<T, E>::multiply_add(acc[3 * g + 1][w], a1, bk[w]);
-                Elements<T, E>::multiply_add(acc[3 * g + 2][w], a2, bk[w]);
+                for (int w = 0; w < W; ++w) Elements<T, E>::multiply_add(acc[3 * g + r][w], ak, bk[w]);
             }
         }
     }

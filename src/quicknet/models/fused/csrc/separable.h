@@ -91,15 +91,6 @@ struct LayerKept {
     const T *g, *z, *mean, *d_mean, *d_variance;  // g, z (N, h, w, padded O); the others (O)
 };
 
-inline Arena &shared_arena() {
-    static thread_local Arena arena;
-    return arena;
-}
-inline Arena &thread_arena() {
-    static thread_local Arena arena;
-    return arena;
-}
-
 template <class T, class E, int K>
 void separable_forward_images(const SeparablePlan<T, K> &plan, const Norm<T> &norm,
                               const SeparableWeights<T, E> &weights, const T *z, Range images, T *out,

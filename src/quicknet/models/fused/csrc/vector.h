@@ -172,4 +172,14 @@ class Arena {
     size_t size_ = 0;
 };
 
+// What a call's threads share, taken by the thread that calls; and what each of them has to itself.
+inline Arena &shared_arena() {
+    static thread_local Arena arena;
+    return arena;
+}
+inline Arena &thread_arena() {
+    static thread_local Arena arena;
+    return arena;
+}
+
 }  // namespace quicknet
