@@ -49,7 +49,7 @@ def test_output_and_gradients_are_torchs(
     conv, x = convolution(*channels), torch.randn(images, channels[0], *sides, dtype=torch.float64)
 
     def kernel(conv: nn.Conv2d, x: Tensor) -> Tensor:
-        y: Tensor = dense.DenseFunction.apply(x.permute(0, 2, 3, 1), conv.weight)  # type: ignore[no-untyped-call]
+        y: Tensor = dense.DenseFunction.apply(x.permute(0, 2, 3, 1), conv.weight)
         return y.permute(0, 3, 1, 2)
 
     for got, expected in zip(all_of(kernel, conv, x, seed), all_of(nn.Conv2d.__call__, conv, x, seed), strict=True):
@@ -62,7 +62,7 @@ def test_gradients_are_finite_differences() -> None:
     conv, x = convolution(16, 16), torch.randn(1, 16, 5, 6, dtype=torch.float64, requires_grad=True)
 
     def scalar(x: Tensor, weight: Tensor) -> Tensor:
-        y: Tensor = dense.DenseFunction.apply(x.permute(0, 2, 3, 1), weight)  # type: ignore[no-untyped-call]
+        y: Tensor = dense.DenseFunction.apply(x.permute(0, 2, 3, 1), weight)
         return y.tanh().sum()
 
     assert torch.autograd.gradcheck(scalar, (x, conv.weight), fast_mode=True)
@@ -76,7 +76,7 @@ def test_float32_keeps_five_to_six_digits(channels: tuple[int, int], layout: tor
     exact, x = convolution(*channels), torch.randn(16, channels[0], 15, 15, dtype=torch.float64)
     conv, x32 = convolution(*channels, dtype=torch.float32), x.float().to(memory_format=layout)
     conv.load_state_dict(exact.state_dict())
-    conv.to(memory_format=layout)
+    conv.to(memory_format=layout)  # type: ignore[call-overload]  # which torch leaves out
     expected = all_of(nn.Conv2d.__call__, exact, x, 1)
     for ours, torchs, double in zip(
         all_of(fused.convolve, conv, x32, 1), all_of(nn.Conv2d.__call__, conv, x32, 1), expected, strict=True
@@ -130,7 +130,12 @@ def test_other_convolutions_are_torchs(what: str, monkeypatch: pytest.MonkeyPatc
 def test_what_wants_to_see_single_operations_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
     conv, x = convolution(32, 32, torch.float32), torch.randn(8, 32, 16, 16)
     used = []
-    monkeypatch.setattr(dense.DenseFunction, "apply", lambda *a: used.append(1) or torch.zeros(8, 16, 16, 32))
+
+    def apply(*_: Tensor) -> Tensor:
+        used.append(1)
+        return torch.zeros(8, 16, 16, 32)
+
+    monkeypatch.setattr(dense.DenseFunction, "apply", apply)
     fused.convolve(conv, x)
     assert used == [1]
     with fused.disabled():
