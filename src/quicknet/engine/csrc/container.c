@@ -53,8 +53,7 @@ static int check_entry(const uint8_t *file, size_t index, uint64_t begin, uint64
     name_section(name, entry + QNZ_ENTRY_KIND);
     if (name[0] == 0 || flags > QNZ_SKIPPABLE) return QN_TABLE;
     if (!qn_all_zero(entry + QNZ_ENTRY_ZEROS, QNZ_ENTRY_BYTES - QNZ_ENTRY_ZEROS)) return QN_TABLE;
-    for (int kind = 0; kind < QN_SECTIONS; kind++)
-        known |= belongs(file, kind) && same_kind(name, qn_kind[kind]);
+    for (int kind = 0; kind < QN_SECTIONS; kind++) known |= belongs(file, kind) && same_kind(name, qn_kind[kind]);
     if (!known && (flags == 0 || same_kind(name, QNZ_TENS))) return QN_TABLE;
     for (size_t other = 0; other < index; other++) {
         if (same_kind(name, entry_at(file, other) + QNZ_ENTRY_KIND)) return QN_TABLE;
