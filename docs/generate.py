@@ -161,7 +161,8 @@ def _type(field: dict[str, Any]) -> str:
     names = {"array": "list", "boolean": "true or false"}
     words: list[str] = [names.get(kind, kind) for kind in kinds]
     if "items" in field:
-        words[0] = f"list of {_type(field['items'])}s"
+        first, *rest = _type(field["items"]).split(" ")
+        words[0] = " ".join(["list of", f"{first}s" if first[-1] != "s" else first, *rest])
     if "enum" in field:
         words[0] = " or ".join(f"`{value}`" for value in field["enum"])
     if "const" in field:

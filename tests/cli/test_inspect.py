@@ -17,7 +17,7 @@ from quicknet.core.card import Costs, Metric, card_from_dict, read_card
 from quicknet.core.lineage import step_from_dict
 from quicknet.engine import available
 from quicknet.models.costs import count_costs
-from quicknet.models.registry import model_from_record
+from quicknet.models.registry import create_model, model_from_record
 from schema import follows
 from timed import write_onnx, write_run
 
@@ -359,3 +359,48 @@ def test_a_picture_that_cannot_be_is_one_line(
     assert words in captured.err
     assert captured.err.count("\n") == 1
     assert sorted((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+# --- networks by name ----------------------------------------------------------------------
+
+
+def test_a_network_that_is_not_trained_is_counted_by_its_name(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", "resnet_20", "--json", "--size", "64", "--set", "num_classes=3"]) == 0
+    record = json.loads(capfd.readouterr().out)
+    follows("inspect", record)
+    network = create_model("resnet_20", image_size=64, num_classes=3)
+    assert record["parameters"] == sum(p.numel() for p in network.parameters())
+    assert record["macs"] == sum(layer["macs"] for layer in record["layers"])
+    assert record["config"] == json.loads(json.dumps(network.config.to_dict())) and record["input"] == "3x64x64"
+    assert run(["inspect", "resnet_20"]) == 0
+    assert "269,722 parameters, 40,551,040 MACs" in capfd.readouterr().out
+
+
+def test_the_picture_of_a_network_that_is_not_trained(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", "quicknet_xs", "--svg", str(tmp_path / "xs.svg")]) == 0
+    assert f"picture: {tmp_path / 'xs.svg'}" in capfd.readouterr().out
+    assert "236,538 parameters · 9,478,720 multiply-adds" in (tmp_path / "xs.svg").read_text()
+
+
+def test_weights_that_only_start_a_training_are_shown_by_their_name(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", "quicknet_xs.photos"]) == 0
+    assert "To start from" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["resnet20"], "did you mean 'resnet_20'?"),
+        (["nothing_like_it"], "no model at nothing_like_it"),
+        (["quicknet_s", "--set", "widht=3"], "did you mean 'widths'?"),
+        (["quicknet_s", "--set", "widths"], "is not KEY=VALUE"),
+        (["quicknet_s", "--size", "3"], "must lie in"),
+        (["quicknet_s", "--time", "--svg", "a.svg"], "is a network that is not trained; leave it out"),
+        (["quicknet_s.cifar10", "--size", "64"], "--size and --set change a network that is not trained yet"),
+    ],
+)
+def test_what_a_network_cannot_be_is_said_in_one_line(
+    arguments: list[str], error: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["inspect", *arguments]) == 2
+    assert error in capfd.readouterr().err

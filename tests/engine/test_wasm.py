@@ -1,6 +1,7 @@
 """WebAssembly under Node: small, bit for bit the reference, and a damaged file is refused with its reason."""
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ from networks import network_card, random_network
 from quicknet.image.preprocess import load_image
 from quicknet.inference.metrics import softmax
 from quicknet.qnz import reference
-from quicknet.qnz.file import assemble_qnz
+from quicknet.qnz.card import encode_card
+from quicknet.qnz.container import pack_sections
+from quicknet.qnz.encoding import encode_coded
+from quicknet.qnz.file import Coding, assemble_qnz
+from quicknet.qnz.format import CARZ_HEADER, CONTEXTS
 
 # 28,000 was asked for without resizing, which came later and takes 7,000: results/AIMS.md
 LIMIT_BYTES = 39_000
@@ -111,17 +116,32 @@ def test_equal_to_the_reference_on_many(module: Path, tmp_path: Path) -> None:
             assert json.loads(actual) == expected
 
 
-def test_the_card_gives_names_and_scale(module: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("coding", ["none", "contexts"])
+def test_the_card_gives_names_and_scale(module: Path, tmp_path: Path, coding: Coding) -> None:
     network = random_network(np.random.default_rng(1), classes=4)
     card = network_card(network)
     path = tmp_path / "model.qnz"
-    path.write_bytes(assemble_qnz(network, card))
+    path.write_bytes(assemble_qnz(network, card, coding))
     side, names, scale, best, logits = describe(module, path)
     assert (side, tuple(names), scale) == (network.side, card.classes, card.integer.logit_scale)
     real = np.array(logits) * scale
     first = best["top"][0]
     assert first["name"] == best["label"] == names[int(np.argmax(logits))]
     assert first["probability"] == pytest.approx(1 / np.exp(real - real.max()).sum())
+
+
+def test_a_compressed_card_that_lies_is_refused(module: Path, tmp_path: Path) -> None:
+    network = random_network(np.random.default_rng(1), classes=4)
+    carz = encode_card(network_card(network))
+    netw, code = encode_coded(network, CONTEXTS)
+    stream, size = carz[CARZ_HEADER.size :], CARZ_HEADER.unpack_from(carz)[0]
+    sizes = {size: stream[:-1], size + 1: stream, size - 1: stream, 1: zlib.compress(bytes(50 << 20)), 9: b"nothing"}
+    for stated, data in sizes.items():
+        path = tmp_path / f"{stated}.qnz"
+        path.write_bytes(pack_sections({"CARZ": CARZ_HEADER.pack(stated) + data, "NETW": netw, "CODE": code}))
+        assert describe(module, path).startswith("CARZ: the compressed card is damaged ("), stated
+    path.write_bytes(pack_sections({"CARZ": CARZ_HEADER.pack(1 << 31), "NETW": netw, "CODE": code}))
+    assert describe(module, path).startswith("CARZ: truncated, or lengths that lie")
 
 
 def test_pictures_of_any_size_are_prepared_as_pillow_does_it(module: Path, tmp_path: Path) -> None:

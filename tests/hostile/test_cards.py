@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from networks import Block, network_card, random_network
 from quicknet.core.card import LIMIT_BYTES, Card
 from quicknet.core.errors import FormatError
 from quicknet.qnz.container import pack_sections
-from quicknet.qnz.encoding import encode_network
+from quicknet.qnz.encoding import encode_coded, encode_network
+from quicknet.qnz.format import CARZ_HEADER, CONTEXTS
 
 ROOT = Path(__file__).resolve().parents[2]
 NETWORK = random_network(
@@ -72,6 +74,12 @@ print(time.process_time() - started, peak_bytes() - before, said)
 """
 
 
+def coded_file(card: bytes) -> bytes:
+    netw, code = encode_coded(NETWORK, CONTEXTS)
+    carz = CARZ_HEADER.pack(len(card)) + zlib.compress(card)
+    return pack_sections({"CARZ": carz, "NETW": netw, "CODE": code})
+
+
 def onnx_file(card: bytes) -> bytes:
     import onnx
     from onnx import helper
@@ -91,6 +99,7 @@ def test_a_hostile_card_costs_little(kind: str, tmp_path: Path) -> None:
     files = {
         "card.json": text,
         "model.qnz": pack_sections({"CARD": text, "NETW": netw, "TENS": tens}),
+        "coded.qnz": coded_file(text),
         "model.onnx": onnx_file(text),
     }
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}

@@ -134,7 +134,7 @@ def test_a_coded_file_is_the_plain_one_but_for_its_bytes(network: IntegerNetwork
     assert blob == assemble_qnz(network, card, coding)
     file = parse_qnz(blob, HERE)
     assert (plain.coding, file.coding) == ("none", coding)
-    assert [section.kind for section in file.sections] == ["CARD", "NETW", "CODE"]
+    assert [section.kind for section in file.sections] == ["CARZ", "NETW", "CODE"]
     assert encode_network(file.network) == encode_network(plain.network) == encode_network(file.plain_network())
     assert file.weights_sha256 == plain.weights_sha256 == file.card.weights_sha256
     images = random_images(np.random.default_rng(0), network, 3)

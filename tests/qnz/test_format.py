@@ -4,6 +4,7 @@ import ast
 import ctypes
 import re
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ FIELDS = {
     "LAYER": ("KIND", "KERNEL", "STRIDE", "POOL", "CHANNELS", "SUMS", "SHIFT", "ZERO", "TOP", "MIDDLE_ZERO",
               "MIDDLE_TOP", "ZEROS"),
     "CODE_HEADER": ("CODING", "ZEROS"),
+    "CARZ_HEADER": ("LENGTH",),
 }  # fmt: skip
 
 
@@ -83,6 +85,7 @@ SENTENCES = [
     f"T is the top of the layer's input ({numbers.IMAGE_TOP} for the stem",
     f"In every block of {numbers.BLOCK} of the sequence",
     f"filled up with zeros to a multiple of {numbers.BLOCK}",
+    f"u32 size of the text in bytes, at most {card.LIMIT_BYTES >> 20} MiB\n",
     f"u8 coding: {numbers.HUFFMAN} huffman, {numbers.CONTEXTS} contexts\n",
     f"at most {numbers.EXPANSION} bytes for each byte of `CODE`",
     f"p = {1 << numbers.CHANCE_BITS - 1}, n = {numbers.FIRST_COUNT}. A decision",
@@ -127,6 +130,7 @@ def test_powers_of_two_on_the_page() -> None:
 @pytest.mark.parametrize(
     ("record", "text"),
     [
+        ("CARZ_HEADER", PAGE[PAGE.index("\n0   4  u32 size of the text") : PAGE.index("\n4   …  a zlib stream")]),
         ("CODE_HEADER", PAGE[PAGE.index("\n0   1  u8 coding") : PAGE.index("\n4   …  decisions")]),
         ("HEADER", PAGE[PAGE.index("\n0       8     magic") : PAGE.index("\n32      64×n")]),
         ("ENTRY", PAGE[PAGE.index("\n                 4   kind") : PAGE.index("\n…             the sections")]),
@@ -147,8 +151,9 @@ def test_records_lie_as_the_page_says(record: str, text: str) -> None:
 
 def test_kinds_of_sections() -> None:
     rows = re.findall(r"^\| `(\w{4})` \|", PAGE[: PAGE.index("### `NETW`")], re.MULTILINE)
-    assert tuple(rows) == (*numbers.REQUIRED, numbers.CODE, *numbers.RESERVED)
-    assert tuple(numbers.CODE if kind == numbers.TENS else kind for kind in numbers.REQUIRED) == numbers.CODED_REQUIRED
+    assert tuple(rows) == (*numbers.REQUIRED, numbers.CARZ, numbers.CODE, *numbers.RESERVED)
+    other = {numbers.TENS: numbers.CODE, numbers.CARD: numbers.CARZ}
+    assert tuple(other.get(kind, kind) for kind in numbers.REQUIRED) == numbers.CODED_REQUIRED
     assert all(kind.isupper() for kind in rows)
     assert numbers.SKIPPABLE == 1 << 0 and "flags: bit 0 set" in PAGE
 
@@ -215,7 +220,7 @@ def test_the_c_header_has_the_same_numbers_and_no_others() -> None:
     expected = {
         **{name: getattr(numbers, name) for name in same},
         **offsets("HEADER"), **offsets("ENTRY"), **offsets("SHAPE"), **offsets("LAYER"),
-        **offsets("CODE_HEADER"),
+        **offsets("CODE_HEADER"), **offsets("CARZ_HEADER"),
         **limits("SIDE", numbers.SIDES), **limits("IMAGE_CHANNELS", numbers.IMAGE_CHANNELS),
         **limits("LAYERS", numbers.LAYERS), **limits("CLASSES", numbers.CLASSES),
         **limits("CHANNELS", numbers.CHANNELS), **limits("SHIFT", numbers.SHIFTS),
@@ -229,7 +234,10 @@ def test_the_c_header_has_the_same_numbers_and_no_others() -> None:
 def test_the_c_header_has_the_same_texts() -> None:
     text = (CSRC / "format.h").read_text()
     texts = {name: ast.literal_eval(f"b{value}") for name, value in re.findall(r'#define QNZ_(\w+) (".*")', text)}
-    assert texts == {"MAGIC": numbers.MAGIC, **{kind: kind.encode() for kind in (*numbers.REQUIRED, numbers.CODE)}}
+    assert texts == {
+        "MAGIC": numbers.MAGIC,
+        **{kind: kind.encode() for kind in (*numbers.REQUIRED, *numbers.CODED_REQUIRED)},
+    }
 
 
 def test_the_binding_counts_as_the_c_headers_do() -> None:
@@ -258,14 +266,14 @@ def test_the_binding_has_the_c_struct() -> None:
 def test_the_web_pages_loader_has_the_same_numbers() -> None:
     text = (ENGINE / "js" / "quicknet.mjs").read_text()
     constants = {name: int(value) for name, value in re.findall(r"^const ([A-Z_]+) = (\d+);", text, re.MULTILINE)}
-    known = offsets("HEADER") | offsets("ENTRY")
+    known = offsets("HEADER") | offsets("ENTRY") | offsets("CARZ_HEADER")
     known |= {"INFO_BYTES": ctypes.sizeof(binding._Info), "SECTION_AT": binding._Info.section.offset}
     spec = re.search(r"int32_t ([\w, ]+);\n} qn_spec;", (CSRC / "resize.h").read_text())
     known["SPEC_AT"] = 4 * len(resize._Picture._fields_)  # a pointer has 4 bytes there
     known["PICTURE_BYTES"] = known["SPEC_AT"] + 4 * len(spec[1].split(",") if spec else ())
     known["READ_SHAPE"] = enumerators(CSRC / "reading.h")["QN_READ_SHAPE"]
     assert constants == {name: known[name] for name in constants}
-    assert len(constants) == 10
+    assert len(constants) == 11
 
 
 def test_no_module_spells_a_limit_out_again() -> None:
@@ -346,6 +354,17 @@ def test_the_pages_bytes_classify_as_it_says() -> None:
     if engine.available():
         for isa in engine.instruction_sets():
             assert engine.Engine(blob, isa=isa).run(image).tolist() == [[-90, 90]], isa
+
+
+# --- the page's example of CARZ ------------------------------------------------------------
+
+
+def test_the_pages_carz_is_what_is_read() -> None:
+    found = re.search(r"^((?:[0-9A-F]{2} )+)  the card \{\}$", PAGE, re.MULTILINE)
+    assert found is not None
+    (size_bytes,) = numbers.CARZ_HEADER.unpack_from(bytes.fromhex(found[1]))
+    text = zlib.decompress(bytes.fromhex(found[1])[numbers.CARZ_HEADER.size :])
+    assert (text, size_bytes) == (b"{}", 2)
 
 
 # --- the page's example of CODE ------------------------------------------------------------

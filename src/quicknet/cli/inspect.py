@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from quicknet.inference.artifact import Artifact
     from quicknet.measure.facts import CodingFacts, ModelFacts, SectionFacts
     from quicknet.measure.layers import IntegerLayerFacts
+    from quicknet.report.network import Drawing
 
 _NOTES = """
 Nothing is run, so this does not prove that the weights are what the card says: quicknet evaluate
@@ -32,6 +35,8 @@ pointwise weights that are not all zero. Where few are left, the engine skips th
 
 The picture of --svg has the same layers, each with its shapes and its share of the multiply-adds.
 With --time a .qnz is run, on one core, for the share of time that each layer takes.
+
+A network that is not trained is built by its name and counted; quicknet compare lists the names.
 """
 
 
@@ -43,22 +48,39 @@ With --time a .qnz is run, on one core, for the share of time that each layer ta
         "quicknet inspect photos.qnz",
         "quicknet inspect runs/photos --json",
         "quicknet inspect quicknet_s.cifar10 --svg network.svg --time",
+        "quicknet inspect mobilenet_v2_x05 --size 96",
     ),
     notes=_NOTES,
     exit_codes={0: "The model was read.", 2: BAD_INPUT, 130: "The command was interrupted."},
 )
-@click.argument("model", cls=Argument, help="A run folder, an exported file, or the name of shipped weights.")
+@click.argument(
+    "model",
+    cls=Argument,
+    help="A run folder, an exported file, the name of shipped weights, or of a network such as resnet_20.",
+)
+@click.option("--size", type=int, metavar="N", help="Count a network for images of N by N pixels.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting of a network, such as num_classes=2."
+)
 @click.option("--svg", type=click.Path(path_type=Path), metavar="FILE", help="Draw the network into this SVG file too.")
 @click.option("--time", "timed", is_flag=True, help="Run a .qnz and draw each layer's share of the time, with --svg.")
 @json_options("Print one JSON object, with the whole card.")
-def inspect(model: str, svg: Path | None, timed: bool, as_json: bool) -> int:
+def inspect(
+    model: str, size: int | None, changes: tuple[str, ...], svg: Path | None, timed: bool, as_json: bool
+) -> int:
     """Carry out `quicknet inspect`; returns the exit code."""
     from quicknet.inference.artifact import open_artifact
+    from quicknet.inference.shipped import locate
     from quicknet.measure.facts import model_coding, model_facts, model_files, model_layers, model_sections
 
     if timed and svg is None:
         raise ConfigError("--time is drawn into a picture; name its file with --svg")
-    artifact = open_artifact(model)
+    path = locate(model, "any")
+    if not path.exists() and _is_network(model):
+        return _inspect_network(model, size, changes, svg, timed, as_json)
+    artifact = open_artifact(path)
+    if size is not None or changes:
+        raise ConfigError(f"--size and --set change a network that is not trained yet, and {model} is; leave them out")
     card, intact = artifact.card, artifact.intact
     facts, layers, files = model_facts(model, artifact), model_layers(artifact), model_files(artifact.path)
     sections, coding, receipt = model_sections(artifact), model_coding(artifact), _receipt(card)
@@ -80,20 +102,78 @@ def inspect(model: str, svg: Path | None, timed: bool, as_json: bool) -> int:
     return 0
 
 
-def _draw(path: Path, artifact: Artifact, kept: Sequence[Path], layers: Sequence[LayerCosts], timed: bool) -> None:
-    """Write the picture. Raises ToolError where it cannot be written, ConfigError for what cannot be drawn."""
+def _is_network(model: str) -> bool:
+    """Return whether a name is a network's of the registry. Raises ConfigError where one is called nearly so."""
+    if not re.fullmatch(r"\w+", model):
+        return False
+    try:
+        from quicknet.models.registry import list_models
+    except ModuleNotFoundError:  # without torch no network can be built; the caller says what a MODEL is
+        return False
+    names = list_models()
+    near = difflib.get_close_matches(model, names, n=1, cutoff=0.6)
+    if model not in names and near:
+        raise ConfigError(f"no model or network is called {model!r} (did you mean {near[0]!r}?); name one, or a path")
+    return model in names
+
+
+def _inspect_network(
+    name: str, size: int | None, changes: tuple[str, ...], svg: Path | None, timed: bool, as_json: bool
+) -> int:
+    """Show a network that is not trained; returns the exit code."""
+    from rich.console import Console
+
+    from quicknet.models.costs import describe_network
+    from quicknet.report.network import Drawing
+
+    if timed:
+        raise ConfigError(f"--time measures a .qnz, and {name} is a network that is not trained; leave it out")
+    network = describe_network(name, [*changes, *([] if size is None else [f"image_size={size}"])])
+    record, costs = network.record, network.costs
+    channels, side = record.config["in_channels"], record.config["image_size"]
+    shape = f"{channels}x{side}x{side}"
+    if svg is not None:
+        _write_picture(svg, Drawing(name, channels, side, costs.layers))
+    if as_json:
+        fields = {"format": 1, "model": name, "family": record.family, "input": shape, "config": record.config}
+        click.echo(json.dumps({**fields, **costs.to_dict()}))
+        return 0
+    click.echo(
+        f"{name} (family {record.family}), input {shape}, {costs.parameters:,} parameters, {costs.macs:,} MACs an image"
+    )
+    click.echo(f"classes: {record.config['num_classes']:,}; not trained, so no class has a name")
+    click.echo(
+        f"memory as float32: {4 * costs.parameters:,} bytes of weights, {costs.activation_bytes:,} of all maps, "
+        f"{costs.peak_activation_bytes:,} of those needed at one time"
+    )
+    click.echo("config: " + ", ".join(f"{key}={json.dumps(value)}" for key, value in record.config.items()))
+    Console(highlight=False, markup=False, emoji=False).print(_layer_table(costs.layers))
+    if svg is not None:
+        click.echo(f"picture: {shown(str(svg))}")
+    return 0
+
+
+def _write_picture(path: Path, drawing: Drawing) -> None:
+    """Write a network's picture. Raises ToolError where it cannot be written."""
     from quicknet.core.files import write_atomically
-    from quicknet.report.network import Drawing, draw_network
+    from quicknet.report.network import draw_network
 
     if path.is_dir():
         raise ToolError(f"{path} is a folder; name a file with --svg")
+    write_atomically(path, draw_network(drawing))
+
+
+def _draw(path: Path, artifact: Artifact, kept: Sequence[Path], layers: Sequence[LayerCosts], timed: bool) -> None:
+    """Write the picture. Raises ToolError where it cannot be written, ConfigError for what cannot be drawn."""
+    from quicknet.report.network import Drawing
+
     overwritten = path.exists() and any(file.exists() and path.samefile(file) for file in kept)
     if overwritten and path.suffix != ".svg":
         raise ConfigError(f"--svg {path} is a file of the model itself; name another file")
     card = artifact.card
     times = _time_shares(artifact) if timed else ()
     spec, drawn = card.preprocess, layers or _counted(card)
-    write_atomically(path, draw_network(Drawing(card.model.name, spec.channels, spec.size, drawn, times)))
+    _write_picture(path, Drawing(card.model.name, spec.channels, spec.size, drawn, times))
 
 
 def _counted(card: Card) -> Sequence[LayerCosts]:

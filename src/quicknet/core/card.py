@@ -146,7 +146,8 @@ class TrainingRecord(Settings, frozen=True, kw_only=True):
 class Vectors(Settings, frozen=True, kw_only=True):
     """Test vectors: images drawn by `image/vectors.py` (by version), and their float logits.
 
-    `integers` are the logits of an integer network; every implementation gives exactly these.
+    `integers` are the logits of an integer network; every implementation gives exactly these. A coded
+    `.qnz` has these only, and `logits` is empty.
     """
 
     generator: int
@@ -232,9 +233,14 @@ class Card(msgspec.Struct, kw_only=True, frozen=True):
         fields["lineage"] = [step.to_dict() for step in self.lineage]
         return {**fields.pop("extra"), **fields}
 
-    def to_json(self) -> str:
-        """Return the JSON text; the same card gives the same bytes. Raises FormatError past LIMIT_BYTES."""
-        text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"
+    def to_json(self, indent: int | None = 1) -> str:
+        """Return the JSON text; the same card gives the same bytes. Raises FormatError past LIMIT_BYTES.
+
+        `indent` None leaves out all spaces and line breaks.
+        """
+        separators = (",", ":") if indent is None else None
+        text = json.dumps(self.to_dict(), indent=indent, separators=separators, ensure_ascii=False)
+        text += "" if indent is None else "\n"
         size_bytes = len(text.encode())
         if size_bytes > LIMIT_BYTES:
             raise FormatError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,10 @@ from torch.utils import _python_dispatch as dispatch
 from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import flop_registry
 
-from quicknet.core.card import Costs, LayerCosts
+from quicknet.core.card import Costs, LayerCosts, ModelRecord
+from quicknet.core.settings import parse_change, put_settings
 from quicknet.models.network import Network
+from quicknet.models.registry import base_config, create_model, model_from_record, model_record
 
 _FLOAT_BYTES = 4
 _CONVOLUTION = torch.ops.aten.convolution.default
@@ -48,6 +50,27 @@ def count_costs(make: Callable[[], Network]) -> Costs:
         peak_activation_bytes=_FLOAT_BYTES * counter.peak(),
         layers=tuple(layer.costs(model) for layer in counter.layers),
     )
+
+
+class NetworkFacts(NamedTuple):
+    """A network of the registry: its family and whole config, and what an image costs it."""
+
+    record: ModelRecord
+    costs: Costs
+
+
+def describe_network(name: str, changes: Sequence[str] = ()) -> NetworkFacts:
+    """Return what a registered network is, its config changed by `KEY=VALUE`. Raises ConfigError for either.
+
+    >>> facts = describe_network("quicknet_s", ["image_size=64", "num_classes=3"])
+    >>> facts.record.config["stem_width"], f"{facts.costs.macs:,}"
+    (32, '36,849,856')
+    """
+    fields = base_config(name).to_dict()
+    put_settings(fields, map(parse_change, changes))
+    with torch.device("meta"):
+        record = model_record(name, create_model(name, **fields))
+    return NetworkFacts(record, count_costs(lambda: model_from_record(record)))
 
 
 @dataclass(slots=True, eq=False)

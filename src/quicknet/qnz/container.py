@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from quicknet.core.errors import FormatError
 from quicknet.qnz.format import (
+    CARD,
+    CARZ,
     CODE,
     CODED_MAJOR,
     CODED_REQUIRED,
@@ -73,11 +75,11 @@ def read_sections(blob: bytes, where: str) -> dict[str, Section]:
     """Return a file's sections by kind, in order, after every check of FORMAT.md's "A reader refuses".
 
     Nothing is copied, and no number from the file decides how much is allocated. Of TENS and CODE
-    there is the one that belongs to the file's major version. Raises FormatError naming what is
-    wrong and `where`, the file.
+    there is the one that belongs to the file's major version, and of CARD and CARZ one. Raises
+    FormatError naming what is wrong and `where`, the file.
     """
     major, count = _check_header(blob, where)
-    required = CODED_REQUIRED if major == CODED_MAJOR else REQUIRED
+    known = (CARD, *CODED_REQUIRED) if major == CODED_MAJOR else REQUIRED
     sections = {}
     for section in _entries(blob, count, where):
         if section.kind in sections:
@@ -86,12 +88,10 @@ def read_sections(blob: bytes, where: str) -> dict[str, Section]:
             raise FormatError(
                 f"a file of version {major} has its numbers in {CODE}, not in {TENS} ({where}); {_DAMAGED}"
             )
-        if section.kind not in required and not section.skippable:
+        if section.kind not in known and not section.skippable:
             raise FormatError(f"this QuickNet does not know the section {section.kind!r} ({where}); update QuickNet")
         sections[section.kind] = section
-    for kind in required:
-        if kind not in sections:
-            raise FormatError(f"the section {kind} is missing ({where}); {_DAMAGED}")
+    _check_kinds(major, sections, where)
     for section in sections.values():
         if hashlib.sha256(section.data).hexdigest() != section.sha256:
             raise FormatError(f"the sha256 of the section {section.kind} differs ({where}); {_DAMAGED}")
@@ -124,6 +124,18 @@ def _check_header(blob: bytes, where: str) -> tuple[int, int]:
     if any(zeros):
         raise FormatError(f"the header has bytes set that must be zero ({where}); {_DAMAGED}")
     return int(major), int(count)
+
+
+def _check_kinds(major: int, sections: Collection[str], where: str) -> None:
+    """Refuse a file in which a section that its version has is missing, or that has its card twice."""
+    required = REQUIRED
+    if major == CODED_MAJOR:
+        if CARD in sections and CARZ in sections:
+            raise FormatError(f"the card lies in {CARD} and in {CARZ} ({where}); {_DAMAGED}")
+        required = tuple(CARD if kind == CARZ and CARD in sections else kind for kind in CODED_REQUIRED)
+    for kind in required:
+        if kind not in sections:
+            raise FormatError(f"the section {kind} is missing ({where}); {_DAMAGED}")
 
 
 def _entries(blob: bytes, count: int, where: str) -> Iterator[Section]:

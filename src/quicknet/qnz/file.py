@@ -15,13 +15,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from quicknet.core.card import Card, IntegerRecord, card_from_dict, parse_card
+from quicknet.core.card import Card, IntegerRecord, card_from_dict
 from quicknet.core.errors import ConfigError, FormatError, ToolError
 from quicknet.core.files import read_bounded, sha256_bytes
 from quicknet.core.options import QnzRuntime, checked_threads, environment_runtime
 from quicknet.image.preprocess import check_images
 from quicknet.qnz import reference
 from quicknet.qnz.bounds import check_network, check_numbers, shape_of
+from quicknet.qnz.card import decode_card, encode_card
 from quicknet.qnz.container import Section, pack_sections, read_sections
 from quicknet.qnz.encoding import (
     check_code,
@@ -34,7 +35,7 @@ from quicknet.qnz.encoding import (
     network_of,
     tensor_bytes,
 )
-from quicknet.qnz.format import CARD, CODE, CONTEXTS, HUFFMAN, MAGIC, MAX_FILE_BYTES, NETW, TENS
+from quicknet.qnz.format import CARD, CARZ, CODE, CONTEXTS, HUFFMAN, MAGIC, MAX_FILE_BYTES, NETW, TENS
 from quicknet.qnz.network import IntegerNetwork, NetworkShape
 
 Images = NDArray[np.uint8]
@@ -128,19 +129,19 @@ def looks_like_qnz(head: bytes) -> bool:
 def assemble_qnz(network: IntegerNetwork, card: Card, coding: Coding = "none") -> bytes:
     """Return the file of a network and its card; equal arguments give equal bytes.
 
-    `coding` "huffman" or "contexts" makes a smaller file of version 2, with the same network. The card's
-    `weights_sha256` becomes that of the network. Raises FormatError for a network outside FORMAT.md's bounds, and for
-    a card without `integer` or of another network.
+    `coding` "huffman" or "contexts" makes a smaller file of version 2, with the same network and a compressed card
+    (whose bytes another zlib may write otherwise). The card's `weights_sha256` becomes that of the network. Raises
+    FormatError for a network outside FORMAT.md's bounds, and for a card without `integer` or of another network.
     """
     check_network(network, "the network to write")
     netw, tens = encode_network(network)
     card = card.replace(weights_sha256=_weights_sha256(netw, tens))
     shape = shape_of(network, "the network to write")
     _check_card(card_from_dict(card.to_dict(), "the card to write"), shape, "the card to write")
-    sections = {CARD: card.to_json().encode(), NETW: netw}
     if coding == "none":
-        return pack_sections({**sections, TENS: tens})
-    return pack_sections({**sections, CODE: encode_coded(network, CODINGS[coding])[1]})
+        return pack_sections({CARD: card.to_json().encode(), NETW: netw, TENS: tens})
+    code = encode_coded(network, CODINGS[coding])[1]
+    return pack_sections({CARZ: encode_card(card), NETW: netw, CODE: code})
 
 
 def read_qnz(path: Path, bounds: bool = True) -> QnzFile:
@@ -161,8 +162,7 @@ def parse_qnz(blob: bytes, path: Path, bounds: bool = True) -> QnzFile:
         check_tensor_bytes(shape, sections[TENS].data, str(path))
         if bounds:
             check_numbers(network_of(shape, sections[TENS].data), shape, f"{path}, section {TENS}")
-    where = f"{path}, section CARD"
-    card = parse_card(sections[CARD].data, where)
+    card, where = decode_card(sections, str(path))
     _check_card(card, shape, where)
     file = QnzFile(path, card, shape, blob, tuple(sections.values()))
     if bounds and CODE in sections:

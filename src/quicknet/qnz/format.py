@@ -13,8 +13,8 @@ from typing import Literal
 
 MAGIC = b"\x89QNZ\r\n\x1a\n"
 MAJOR, CODED_MAJOR, MINOR = 1, 2, 0  # CODED_MAJOR: of a file with CODE
-CARD, NETW, TENS, CODE = "CARD", "NETW", "TENS", "CODE"
-REQUIRED, CODED_REQUIRED = (CARD, NETW, TENS), (CARD, NETW, CODE)
+CARD, NETW, TENS, CARZ, CODE = "CARD", "NETW", "TENS", "CARZ", "CODE"
+REQUIRED, CODED_REQUIRED = (CARD, NETW, TENS), (CARZ, NETW, CODE)  # files of version 2 may have CARD for CARZ
 RESERVED = ("SIGN",)  # for later versions
 SKIPPABLE = 1  # the flag of a section that a reader need not know
 
@@ -23,6 +23,10 @@ ENTRY = struct.Struct("<4sIQQ32s8s")  # kind, flags, offset, length, sha256, zer
 DIGEST_BYTES = 32
 MAX_SECTIONS = 64
 MAX_FILE_BYTES = 512 << 20
+
+# --- CARZ: the card, compressed --------------------------------------------------------------
+
+CARZ_HEADER = struct.Struct("<I")  # bytes of the text; a zlib stream follows
 
 # --- NETW: the shape -------------------------------------------------------------------------
 

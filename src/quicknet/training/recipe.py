@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib.resources
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from quicknet.core.errors import ConfigError, nearest
 from quicknet.core.files import read_bounded, sha256_bytes
-from quicknet.core.settings import Settings, from_mapping
+from quicknet.core.settings import Settings, from_mapping, parse_change, put_settings
 from quicknet.data.augment import AugmentSettings
 from quicknet.data.cifar import CIFARS
 from quicknet.data.request import DataRequest
@@ -331,15 +331,15 @@ def load_recipe(name: str, changes: Sequence[str] = (), values: Mapping[str, Any
     else:
         raise ConfigError(f"there is no recipe {name!r}{nearest(name, list_recipes())}, or name a .toml file")
     fields.setdefault("name", Path(name).stem)
-    asked = [*map(_parsed, changes), *(values or {}).items()]
-    _put_all(fields, asked)
+    asked = [*map(parse_change, changes), *(values or {}).items()]
+    put_settings(fields, asked)
     if any(key == "train.epochs" for key, _ in asked) and all(key != "train.views" for key, _ in asked):
         _table(fields, "train").pop("views", None)
     _name_parent(_table(fields, "model"))
     if name in list_recipes() and _table(fields, "model").get("start_from") is not None:
         for key in INHERITED:
             _table(fields, "data").pop(key, None)
-        _put_all(fields, [(key, value) for key, value in asked if key.startswith("data")])
+        put_settings(fields, [(key, value) for key, value in asked if key.startswith("data")])
     return from_mapping(Recipe, fields, where)
 
 
@@ -370,37 +370,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"the recipe is not TOML ({path}: {error}); mend that line") from error
 
 
-def _parsed(change: str) -> tuple[str, Any]:
-    """Return key and value of `a.b=value`."""
-    key, equals, value = change.partition("=")
-    if not equals:
-        raise ConfigError(f"setting {change!r} is not KEY=VALUE; for example --set train.epochs=10")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except RecursionError as error:
-        raise ConfigError(f"the value of setting {key!r} is nested too deeply; give a plain value") from error
-    except ValueError:  # not TOML: a bare word
-        parsed = value
-    return key.strip(), parsed
-
-
 def _table(fields: dict[str, Any], name: str) -> dict[str, Any]:
     """Return a table of a recipe; an empty one where there is none (`from_mapping` refuses other values)."""
     table = fields.get(name)
     return table if isinstance(table, dict) else {}
-
-
-def _put_all(fields: dict[str, Any], settings: Iterable[tuple[str, Any]]) -> None:
-    for key, value in settings:
-        _put(fields, key, value)
-
-
-def _put(fields: dict[str, Any], key: str, value: Any) -> None:
-    """Set the value of a dotted key in nested tables."""
-    *tables, last = key.split(".")
-    for table in tables:
-        inner = fields.setdefault(table, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"setting {key!r}: {table!r} holds a value, not further settings")
-        fields = inner
-    fields[last] = value

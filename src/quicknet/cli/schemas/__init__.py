@@ -10,7 +10,7 @@ from __future__ import annotations
 from quicknet.cli.schemas.answers import EPOCH, EVALUATION, PREDICTION, RESULT
 from quicknet.cli.schemas.compare import COMPARISON
 from quicknet.cli.schemas.files import COMPRESSED, ONNX, PAGE, QNZ, VERIFICATION
-from quicknet.cli.schemas.machine import BENCHMARK, EXAMINATION, INSPECTION, REALTIME
+from quicknet.cli.schemas.machine import BENCHMARK, EXAMINATION, INSPECTION, NETWORK, REALTIME
 from quicknet.cli.schemas.parts import Schema, verb
 
 SCHEMAS: dict[str, Schema] = {
@@ -23,6 +23,6 @@ SCHEMAS: dict[str, Schema] = {
     "verify": verb("verify", VERIFICATION),
     "benchmark": verb("benchmark", BENCHMARK, REALTIME),
     "compare": verb("compare", COMPARISON),
-    "inspect": verb("inspect", INSPECTION),
+    "inspect": verb("inspect", INSPECTION, NETWORK),
     "doctor": verb("doctor", EXAMINATION),
 }

@@ -171,6 +171,19 @@ INSPECTION = record(
     files=mapping("Each file of the model and its size in bytes.", integer("Bytes.")),
     card=any_object("The whole card; docs/files.md describes it."),
 )
+NETWORK = record(
+    "One object, for the name of a network that is not trained.",
+    format=FORMAT,
+    model=text("The network's name."),
+    family=text("The name of its family."),
+    input=text("Channels, height and width of the input, such as 3x32x32."),
+    config=any_object("Every setting that the network is built from."),
+    parameters=integer("The number of parameters."),
+    macs=integer("Multiply-adds per image."),
+    activation_bytes=integer("The size of all maps together, in bytes of float32."),
+    peak_activation_bytes=integer("The size of the maps that are needed at one time, in bytes of float32."),
+    layers=listing("The layers in order.", _LAYER),
+)
 _FINDING = record(
     "One finding.",
     kind=text("The kind of the finding, such as unreadable, duplicate, leak, conflict or imbalance."),

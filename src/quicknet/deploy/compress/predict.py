@@ -13,8 +13,7 @@ LEAST_DENSITY = 0.03  # below, layers fall apart: a quarter of the output channe
 
 # A kept weight's bits, coded, at the default step (quicknet_xs at 30%); the file on disk is what counts in the end.
 _VALUE_BITS = 3.0
-# Of a dense file at 8 bits a value: numbers other than pointwise weights, times this, and the card
-_CARD_BYTES = 4_000
+_CARD_BYTES = 3_000  # the card of 10 classes, compressed, with the header, the table and the network's shape
 
 
 class Shape(NamedTuple):

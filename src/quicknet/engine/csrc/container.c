@@ -1,4 +1,5 @@
-/* The container: header, table of sections, hashes (FORMAT.md, "Bytes"). It knows no section's content. */
+/* The container: header, table of sections, hashes (FORMAT.md, "Bytes"). Of the sections' content it knows one number:
+ * the size that CARZ states. */
 #include <string.h>
 
 #include "format.h"
@@ -6,7 +7,7 @@
 
 #include "small.h"
 
-const char qn_kind[QN_SECTIONS][5] = {QNZ_CARD, QNZ_NETW, QNZ_TENS, QNZ_CODE};
+const char qn_kind[QN_SECTIONS][5] = {QNZ_CARD, QNZ_NETW, QNZ_TENS, QNZ_CARZ, QNZ_CODE};
 
 static const uint8_t *entry_at(const uint8_t *file, size_t index) {
     return file + QNZ_HEADER_BYTES + index * QNZ_ENTRY_BYTES;
@@ -16,8 +17,10 @@ static int same_kind(const void *a, const void *b) { return memcmp(a, b, QNZ_KIN
 
 static int version(const uint8_t *file) { return qn_u16(file + QNZ_HEADER_MAJOR); }
 
-/* The one of TENS and CODE that a file of this version does not have. */
-static int other_numbers(const uint8_t *file) { return version(file) == QNZ_CODED_MAJOR ? QN_TENS : QN_CODED; }
+/* Whether files of this version have that kind. */
+static int belongs(const uint8_t *file, int kind) {
+    return version(file) == QNZ_CODED_MAJOR ? kind != QN_TENS : kind < QN_CARZ;
+}
 
 static int check_header(const uint8_t *file, size_t size) {
     const size_t magic = sizeof QNZ_MAGIC - 1;
@@ -50,14 +53,28 @@ static int check_entry(const uint8_t *file, size_t index, uint64_t begin, uint64
     name_section(name, entry + QNZ_ENTRY_KIND);
     if (name[0] == 0 || flags > QNZ_SKIPPABLE) return QN_TABLE;
     if (!qn_all_zero(entry + QNZ_ENTRY_ZEROS, QNZ_ENTRY_BYTES - QNZ_ENTRY_ZEROS)) return QN_TABLE;
-    for (int kind = 0; kind < QN_SECTIONS; kind++)
-        known |= kind != other_numbers(file) && same_kind(name, qn_kind[kind]);
+    for (int kind = 0; kind < QN_SECTIONS; kind++) known |= belongs(file, kind) && same_kind(name, qn_kind[kind]);
     if (!known && (flags == 0 || same_kind(name, QNZ_TENS))) return QN_TABLE;
     for (size_t other = 0; other < index; other++) {
         if (same_kind(name, entry_at(file, other) + QNZ_ENTRY_KIND)) return QN_TABLE;
     }
     if (qn_u64(entry + QNZ_ENTRY_OFFSET) != begin) return QN_TABLE;
     return qn_u64(entry + QNZ_ENTRY_LENGTH) > end - begin ? QN_LENGTH : QN_OK;
+}
+
+/* That no section of the version is missing, that there is one card, and that its size is within its limit. */
+static int check_kinds(const uint8_t *file, const qn_section section[QN_SECTIONS], char name[5]) {
+    int card = belongs(file, QN_CARZ) && !section[QN_CARD].bytes ? QN_CARZ : QN_CARD;
+    for (int kind = 0; kind < QN_SECTIONS; kind++) {
+        int expected = kind == QN_CARD || kind == QN_CARZ ? kind == card : belongs(file, kind);
+        memcpy(name, qn_kind[kind], 5);
+        if ((section[kind].bytes != NULL) != expected) return QN_TABLE;
+    }
+    memcpy(name, qn_kind[card], 5);
+    if (section[card].size > QNZ_MAX_CARD_BYTES) return QN_LENGTH;
+    if (card == QN_CARD) return QN_OK;
+    if (section[card].size < QNZ_CARZ_HEADER_BYTES) return QN_LENGTH;
+    return qn_u32(section[card].bytes + QNZ_CARZ_HEADER_LENGTH) > QNZ_MAX_CARD_BYTES ? QN_LENGTH : QN_OK;
 }
 
 int qn_find_sections(const uint8_t *file, size_t size, qn_section section[QN_SECTIONS], char name[5]) {
@@ -72,17 +89,12 @@ int qn_find_sections(const uint8_t *file, size_t size, qn_section section[QN_SEC
         if (error != QN_OK) return error;
         qn_section present = {file + begin, qn_u64(entry_at(file, i) + QNZ_ENTRY_LENGTH)};
         for (int kind = 0; kind < QN_SECTIONS; kind++) {
-            if (kind != other_numbers(file) && same_kind(name, qn_kind[kind])) section[kind] = present;
+            if (belongs(file, kind) && same_kind(name, qn_kind[kind])) section[kind] = present;
         }
         begin += present.size;
     }
-    for (int kind = 0; kind < QN_SECTIONS; kind++) {
-        if (kind == other_numbers(file)) continue;
-        memcpy(name, qn_kind[kind], 5);
-        if (section[kind].bytes == NULL) return QN_TABLE;
-    }
-    memcpy(name, qn_kind[QN_CARD], 5);
-    if (section[QN_CARD].size > QNZ_MAX_CARD_BYTES) return QN_LENGTH;
+    error = check_kinds(file, section, name);
+    if (error != QN_OK) return error;
     memset(name, 0, 5);
     return begin != end ? QN_LENGTH : QN_OK;
 }

@@ -7,11 +7,14 @@
 #define QNZ_CARD "CARD"
 #define QNZ_NETW "NETW"
 #define QNZ_TENS "TENS"
+#define QNZ_CARZ "CARZ"
 #define QNZ_CODE "CODE"
 
-/* QNZ_CODED_MAJOR: of a file with CODE in the place of TENS. */
+/* QNZ_CODED_MAJOR: of a file with CODE in the place of TENS, and with CARZ or CARD. */
 enum { QNZ_MAJOR = 1, QNZ_CODED_MAJOR = 2 };
 enum { QNZ_MAX_SECTIONS = 64, QNZ_MAX_FILE_BYTES = 512 << 20, QNZ_MAX_CARD_BYTES = 4 << 20 };
+/* Of CARZ: what it says about the size of its text, which is at most QNZ_MAX_CARD_BYTES too. */
+enum { QNZ_CARZ_HEADER_LENGTH = 0, QNZ_CARZ_HEADER_BYTES = 4 };
 
 /* Offsets: of the header in the file, ... */
 enum {

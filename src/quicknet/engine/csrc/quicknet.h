@@ -38,7 +38,7 @@ enum {
 typedef struct {
     uint32_t side, channels, classes, layers;
     uint64_t multiply_adds;
-    char section[5];                        /* "CARD", "NETW", "TENS", "CODE" or "" */
+    char section[5];                        /* "CARD", "NETW", "TENS", "CARZ", "CODE" or "" */
 } qn_info;
 
 enum { QN_BEST = 0, QN_PORTABLE = 1, QN_AVX2 = 2, QN_AVX512VNNI = 3, QN_NEON = 4, QN_NEON_DOT = 5, QN_WASM = 6 };

@@ -30,8 +30,9 @@ typedef struct {
     uint64_t size;
 } qn_section;
 
-/* The sections of a network: every file has the first two, and the one of the others that is its version's. */
-enum { QN_CARD, QN_NETW, QN_TENS, QN_CODED, QN_SECTIONS };
+/* The sections of a network. Files of version 1 have the first three; those of version 2 the others, and NETW, and may
+ * have CARD for CARZ. */
+enum { QN_CARD, QN_NETW, QN_TENS, QN_CARZ, QN_CODED, QN_SECTIONS };
 extern const char qn_kind[QN_SECTIONS][5];
 
 /* Header and table. Where one section is wrong, `name` is its own. */

@@ -20,6 +20,7 @@ const HEADER_SECTIONS = 12;
 const ENTRY_BYTES = 64;
 const ENTRY_OFFSET = 8;
 const ENTRY_LENGTH = 16;
+const CARZ_HEADER_BYTES = 4;
 const text = new TextDecoder();
 // resize.h
 const RESIZES = ["shorter", "stretch", "pad"];
@@ -33,7 +34,10 @@ export class Classifier {
    * @returns {Promise<Classifier>} rejects with an Error that says what is wrong with the file
    */
   static async load(wasm, file) {
-    return new Classifier(await instantiate(await wasm), new Uint8Array(file));
+    const bytes = new Uint8Array(file);
+    const model = new Classifier(await instantiate(await wasm), bytes);
+    model.#describe(await readCard(bytes));
+    return model;
   }
 
   /** Use `load`. */
@@ -46,11 +50,6 @@ export class Classifier {
     [this.side, this.channels, this.classes, this.layers] = new Uint32Array(this.exports.memory.buffer, info, 4);
     this.imageAt = this.#reserve(this.side * this.side * this.channels);
     this.logitsAt = this.#reserve(4 * this.classes);
-    this.card = readCard(file);
-    this.names = this.card.classes ?? Array.from({ length: this.classes }, (_, k) => String(k));
-    this.logitScale = this.card.integer?.logit_scale ?? 1;
-    this.temperature = this.card.temperature ?? 1;
-    this.minConfidence = this.card.unknown?.min_confidence ?? 0;
     this.pictureAt = this.#reserve(PICTURE_BYTES);
     this.roomAt = this.roomBytes = 0;
   }
@@ -121,6 +120,14 @@ export class Classifier {
     return { label: top[0].probability >= minConfidence ? top[0].name : null, top, logits };
   }
 
+  #describe(card) {
+    this.card = card;
+    this.names = card.classes ?? Array.from({ length: this.classes }, (_, k) => String(k));
+    this.logitScale = card.integer?.logit_scale ?? 1;
+    this.temperature = card.temperature ?? 1;
+    this.minConfidence = card.unknown?.min_confidence ?? 0;
+  }
+
   #open(bytes, size, info) {
     const needed = this.exports.qn_memory(bytes, size, 1);
     if (needed === 0) throw this.#whatIsWrong(bytes, size, info);
@@ -179,15 +186,42 @@ async function instantiate(wasm) {
   return (await WebAssembly.instantiate(bytes, {})).instance;
 }
 
-/** The card of a checked file: JSON in its section CARD (FORMAT.md). */
-function readCard(file) {
+/** The card of a checked file: JSON in its section CARD, or compressed in CARZ (FORMAT.md). */
+async function readCard(file) {
+  const card = sectionOf(file, "CARD") ?? (await inflated(sectionOf(file, "CARZ")));
+  return JSON.parse(text.decode(card));
+}
+
+function sectionOf(file, kind) {
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
   const end = HEADER_BYTES + ENTRY_BYTES * view.getUint32(HEADER_SECTIONS, true);
   for (let entry = HEADER_BYTES; entry < end; entry += ENTRY_BYTES) {
-    if (text.decode(file.subarray(entry, entry + 4)) !== "CARD") continue;
+    if (text.decode(file.subarray(entry, entry + 4)) !== kind) continue;
     const offset = Number(view.getBigUint64(entry + ENTRY_OFFSET, true));
     const length = Number(view.getBigUint64(entry + ENTRY_LENGTH, true));
-    return JSON.parse(text.decode(file.subarray(offset, offset + length)));
+    return file.subarray(offset, offset + length);
   }
-  return {};
+  return undefined;
+}
+
+/* The text of CARZ, of the size that it states, which the engine has checked; what is longer is not inflated to the
+   end: pieces of 4 KB come to 4 MB at most. */
+async function inflated(section) {
+  const out = new Uint8Array(new DataView(section.buffer, section.byteOffset).getUint32(0, true));
+  const [stream, pieces] = [new DecompressionStream("deflate"), []];
+  for (let at = CARZ_HEADER_BYTES; at < section.length; at += 4096) pieces.push(section.subarray(at, at + 4096));
+  const source = new ReadableStream({ pull: (to) => (pieces.length ? to.enqueue(pieces.shift()) : to.close()) });
+  let at = 0;
+  try {
+    for (const reader = source.pipeThrough(stream).getReader(); ; ) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      out.set(value, at); // a RangeError where it is longer
+      at += value.length;
+    }
+    if (at !== out.length) throw new RangeError("shorter than it says");
+  } catch (error) {
+    throw new Error(`CARZ: the compressed card is damaged (${error.message})`);
+  }
+  return out;
 }
