@@ -48,6 +48,13 @@ def test_help_names_every_verb_with_a_line(option: str, capfd: pytest.CaptureFix
     assert captured.err == ""
 
 
+def test_without_a_command_the_help_is_shown_and_the_code_is_that_of_bad_input(capfd: pytest.CaptureFixture[str]):
+    assert run([]) == 2
+    captured = capfd.readouterr()
+    assert captured.out == "" and captured.err.startswith("Usage: quicknet") and "  doctor " in captured.err
+    assert captured.err.splitlines()[-1] == "quicknet: error: no command given; name one of those above"
+
+
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_has_help(name: str, capfd: pytest.CaptureFixture[str]):
     assert run([name, "--help"]) == 0

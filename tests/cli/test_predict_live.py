@@ -104,7 +104,7 @@ def test_a_broken_video_is_named_what_could_be_read_is_answered_the_rest_is_done
     ("arguments", "text"),
     [
         (["a.png", "--watch", "."], "one of the two"),
-        ([], "one of the two"),
+        ([], "nothing to classify"),
         (["a.mp4", "--fps", "0"], "fps"),
         (["--watch", "/no/such/folder"], "cannot watch the folder"),
     ],

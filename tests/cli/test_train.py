@@ -75,19 +75,27 @@ def test_results_on_stdout_progress_on_stderr(data: Path, capfd: pytest.CaptureF
     result, folder = captured.out.splitlines()
     assert re.fullmatch(
         r"test accuracy \d+\.\d\d% \(\d+\.\d\d to \d+\.\d\d, 95% interval, n = 40, protocol standard\), "
-        r"best epoch [12], trained for \d+ s",
+        r"weights of epoch [12], trained for \d+ s",
         result,
     )
     assert folder == "run folder run (report.html shows it)"
     heads = [line.split()[0] for line in captured.err.splitlines()]
     assert heads[0] == "data"
     assert {"note", "model", "recipe", "device", "run"} <= set(heads)
-    assert heads[-2:] == ["epoch", "epoch"]
+    assert heads[-4:] == ["epoch", "epoch", "next", "next"]
+    assert captured.err.splitlines()[-1].startswith("next     quicknet export run --out run.qnz --data ")
     assert re.fullmatch(
         r"epoch 2/2  loss \d\.\d{3}  acc \d+\.\d\d%  val \d+\.\d\d%( \*|  )  [\d,]+ img/s  \d+ s",
-        captured.err.splitlines()[-1],
+        captured.err.splitlines()[-3],
     )
     assert "\x1b" not in captured.err
+
+
+def test_where_the_last_epoch_is_kept_no_epoch_is_marked_as_the_best(data: Path, capfd: pytest.CaptureFixture[str]):
+    assert train(data, "--epochs", "1", "--set", "train.keep=auto") == 0
+    lines = capfd.readouterr().err.splitlines()
+    assert "note     val has 20 images, too few to choose the best epoch by: the last epoch's weights are kept" in lines
+    assert not any(line.startswith("epoch") and "*" in line for line in lines)
 
 
 def test_quiet_is_quiet(data: Path, capfd: pytest.CaptureFixture[str]):

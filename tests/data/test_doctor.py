@@ -12,6 +12,7 @@ from quicknet.data import DataRequest, draw_scenes, examine
 from quicknet.data.doctor import _SUFFIXES
 from quicknet.data.similar import groups_of, near_duplicates
 from quicknet.image.formats import FORMATS, image_suffixes
+from schema import follows
 
 from .conftest import binary_batches
 
@@ -44,7 +45,11 @@ def healthy(tmp_path):
 def test_a_healthy_folder_has_no_findings(healthy):
     assert examine(healthy, QUIET) == []
     result = CliRunner().invoke(doctor, [str(healthy), "--quiet"])
-    assert result.exit_code == 0 and result.stdout == "nothing found\n"
+    assert result.exit_code == 0
+    train, val, end = result.stdout.splitlines()
+    assert train == "train: 44 images of 2 classes: ant 22, bee 22"
+    assert val == "val: 8 images of 2 classes: ant 4, bee 4"
+    assert end == "no faults found"
 
 
 def test_unreadable_files_are_all_listed(healthy):
@@ -54,6 +59,29 @@ def test_unreadable_files_are_all_listed(healthy):
     assert set(by_kind) == {"unreadable"}
     assert len(by_kind["unreadable"].paths) == 20 and "train/ant/bad0.jpg" in by_kind["unreadable"].paths
     assert "20 of 72" in by_kind["unreadable"].message
+
+
+def test_what_is_wrong_with_a_file_stands_beside_its_name_once(healthy):
+    (healthy / "train" / "ant" / "bad.jpg").write_bytes(b"")
+    (healthy / "train" / "ant" / "word.jpg").write_bytes(b"not a picture")
+    message = kinds(examine(healthy, QUIET))["unreadable"].message
+    assert message.startswith("2 of 54 images cannot be read: train/ant/bad.jpg: the file is empty; replace it; ")
+    assert "train/ant/word.jpg: not a whole image of a known kind; use one of" in message
+
+
+def test_an_empty_class_that_training_would_refuse_is_an_error(healthy):
+    (healthy / "train" / "cat").mkdir()
+    found = kinds(examine(healthy, QUIET))["empty_class"]
+    assert found.severity == "error" and found.paths == ("train/cat",)
+    assert "1 class folder without pictures, which training refuses: train/cat; put pictures" in found.message
+
+
+def test_the_images_that_can_be_read_are_counted(healthy):
+    (healthy / "val" / "bee" / "bad.jpg").write_bytes(b"")
+    result = CliRunner().invoke(doctor, [str(healthy), "--quiet", "--json"])
+    report = json.loads(result.stdout)
+    follows("doctor", report)
+    assert report["images"] == {"train": {"ant": 22, "bee": 22}, "val": {"ant": 4, "bee": 4}}
 
 
 def test_the_same_image_in_one_class_in_two_classes_and_in_two_splits(healthy):

@@ -78,7 +78,6 @@ def test_the_name_in_a_recipe_leads_nowhere_else(tiny_data: Path, tmp_path: Path
     [
         (["trian"], ("no command is called 'trian'", "did you mean 'train'")),
         (["x\ny\x1b[2J"], ("no command is called", "known: ")),
-        ([], ("Missing command", "quicknet --help")),
         (["--frob"], ("No such option", "--frob", "quicknet --help")),
         (["train", "--epoch", "3"], ("No such option", "--epoch", "--epochs", "quicknet train --help")),
         (["train"], ("no DATA given", "cifar10")),

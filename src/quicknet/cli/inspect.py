@@ -198,7 +198,9 @@ def _time_shares(artifact: Artifact) -> Sequence[float]:
         raise ConfigError(f"--time measures a .qnz, and {artifact.path} is not one; leave it out")
     stem, *parts, classifier = time_shares(artifact.file.blob) or (0.0, 0.0)
     if not stem:
-        raise ToolError("--time needs the engine, which cannot run here; quicknet doctor says why")
+        from quicknet.engine import status
+
+        raise ToolError(f"--time needs the engine, which cannot run here ({status()}); leave it out")
     pairs = zip(parts[::2], parts[1::2], strict=True)
     return (stem, *(depthwise + pointwise for depthwise, pointwise in pairs), classifier)
 

@@ -100,6 +100,8 @@ def run(arguments: list[str]) -> int:
     empty line at Ctrl-C.
     """
     try:
+        if not arguments:
+            return _without_command()
         with cli.make_context("quicknet", list(arguments)) as context:
             code = cli.invoke(context)
         sys.stdout.flush()  # what cannot be written is found here, not when Python closes it
@@ -114,6 +116,13 @@ def run(arguments: list[str]) -> int:
 
             traceback.print_exc()
         return _fail(*_line_and_code(error))
+
+
+def _without_command() -> int:
+    """Show the help where no command is named: the first thing that people type. Not a success for a script."""
+    with cli.make_context("quicknet", [], resilient_parsing=True) as context:
+        print(cli.get_help(context), file=sys.stderr)
+    return _fail("no command given; name one of those above", 2)
 
 
 def _line_and_code(error: BaseException) -> tuple[str, int]:

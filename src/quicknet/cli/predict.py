@@ -97,7 +97,9 @@ def predict(model: str, files: tuple[str, ...], **options: Any) -> int:
     from quicknet.inference.artifact import load
     from quicknet.inference.predict import PredictSettings
 
-    if bool(files) == (options["watch"] is not None):
+    if not files and options["watch"] is None:
+        raise ConfigError("nothing to classify; give FILES to classify, a folder, or --watch FOLDER")
+    if files and options["watch"] is not None:
         raise ConfigError("give FILES to classify or --watch FOLDER: one of the two")
     if options["unknown"] and options["min_confidence"]:
         raise ConfigError("--unknown takes the threshold from the model; leave it or --min-confidence out")

@@ -219,6 +219,9 @@ def _carry_out(run: Run, as_json: bool, quiet: bool) -> int:
         except KeyboardInterrupt:
             return _stopped(run, "trained to the end, not yet measured")
         _print_result(run, evaluation, as_json)
+        if not (as_json or quiet):
+            for line in _next_lines(run):
+                click.echo(shown(line), err=True)
     return 0
 
 
@@ -306,7 +309,7 @@ def epoch_line(record: EpochRecord, run: Run, unbalanced: bool) -> str:
         text += f"  val {100 * record.val_accuracy:.2f}%"
         if unbalanced and record.val_balanced_accuracy is not None:
             text += f" (balanced {100 * record.val_balanced_accuracy:.2f}%)"
-        text += " *" if record.best else "  "
+        text += " *" if record.best and not run.keeps_last else "  "
     return f"{text}  {record.images_per_second:,.0f} img/s  {duration(record.seconds)}"
 
 
@@ -335,11 +338,23 @@ def _print_result(run: Run, evaluation: Evaluation, as_json: bool) -> None:
         click.echo(shown(line))
 
 
+def _next_lines(run: Run) -> Iterator[str]:
+    """Yield the commands that most people want next."""
+    folder, data = run.folder.path, run.recipe.data.source
+    file = f"{folder.resolve().name or 'model'}.qnz"
+    yield f"next     quicknet predict {shlex.quote(str(folder))} PICTURE"
+    yield (
+        f"next     quicknet export {shlex.quote(str(folder))} --out {shlex.quote(file)} --data {shlex.quote(data)} "
+        "(one file that runs without PyTorch)"
+    )
+
+
 def _result_lines(run: Run, evaluation: Evaluation, seconds: float, joules: float | None) -> Iterator[str]:
     yield (
         f"{evaluation.split} accuracy {100 * evaluation.top1:.2f}% "
         f"({100 * evaluation.top1_low:.2f} to {100 * evaluation.top1_high:.2f}, 95% interval, n = {evaluation.n:,}, "
-        f"protocol {evaluation.protocol}), best epoch {run.state.best_epoch}, "
+        f"protocol {evaluation.protocol}), "
+        f"weights of epoch {run.state.best_epoch}, "
         f"trained for {duration(seconds)}" + ("" if joules is None else f", {joules / 3.6e6:.3g} kWh of the processors")
     )
     imbalance = evaluation.imbalance()

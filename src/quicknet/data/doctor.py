@@ -16,13 +16,13 @@ from quicknet.core.places import user_cache
 from quicknet.core.settings import Settings
 from quicknet.data import contents
 from quicknet.data.cifar import Arrays, Cifar, read_cifar
-from quicknet.data.folders import Scan, decode_all, scan_folder
+from quicknet.data.folders import Scan, decode_all, named_reasons, scan_folder
 from quicknet.data.listing import WHOLE
 from quicknet.data.load import locate
 from quicknet.data.request import DataRequest
 from quicknet.data.similar import SIDE, groups_of, near_duplicates
 from quicknet.image.formats import HEIC_SUFFIXES
-from quicknet.image.walk import counted, printable
+from quicknet.image.walk import counted, listed, printable
 
 # Thresholds: conventions, not measurements. Every message states its threshold.
 SMALL_CLASS = 20  # training images, below which a class is hardly learned
@@ -48,7 +48,7 @@ _SUFFIXES = {
 class Finding(Settings, frozen=True, kw_only=True):
     """One kind of trouble: its kind, its severity, a sentence, and the images.
 
-    `kind`: unreadable, unlistable (a folder), duplicate, near_duplicate, leak (one image in two
+    `kind`: unreadable, unlistable (a folder), empty_class (a folder), duplicate, near_duplicate, leak (one image in two
     splits), near_leak, conflict (one image in two classes), near_conflict, link (a folder in two
     classes or splits), class_names (names that differ by case or spaces), imbalance, small_class,
     suffix, tiny, or layout. `groups` lists the images that belong together (groups of one where none do); CIFAR's
@@ -78,8 +78,23 @@ class _Samples:
     classes: tuple[str, ...]
 
 
+class Examination(Settings, frozen=True, kw_only=True):
+    """What a data set holds, and what is wrong with it, the worst first.
+
+    `images`: split → class → how many can be read. A folder without splits has the one split "all".
+    """
+
+    images: dict[str, dict[str, int]]
+    findings: tuple[Finding, ...]
+
+
 def examine(source: str | Path, request: DataRequest | None = None) -> list[Finding]:
-    """Return what is wrong with the data that `source` names, the worst first.
+    """Return the findings of `examination`."""
+    return list(examination(source, request).findings)
+
+
+def examination(source: str | Path, request: DataRequest | None = None) -> Examination:
+    """Return what the data that `source` names holds, and what is wrong with it.
 
     Every image is examined; `max_bad_share` does not count. Raises DataError where the layout
     cannot be used at all, ToolError for disk and network.
@@ -91,6 +106,7 @@ def examine(source: str | Path, request: DataRequest | None = None) -> list[Find
         samples, findings = _folder_samples(located, scan, request)
         findings += _headers(located, scan)
         findings += _unlistable(located, scan)
+        findings += _empty_classes(scan)
         findings += [Finding(kind=f.kind, severity="error", message=f.message, groups=f.groups) for f in scan.faults]
         findings += [Finding(kind="layout", severity="note", message=note) for note in scan.notes]
     else:
@@ -99,7 +115,18 @@ def examine(source: str | Path, request: DataRequest | None = None) -> list[Find
         findings = [Finding(kind="layout", severity="note", message=note) for note in arrays.notes]
     findings += [*_class_sizes(samples), *_exact(samples), *_near(samples)]
     order = {"error": 0, "warning": 1, "note": 2}
-    return sorted(findings, key=lambda finding: order[finding.severity])
+    ordered = sorted(findings, key=lambda finding: order[finding.severity])
+    return Examination(images=_counts(samples), findings=tuple(ordered))
+
+
+def _counts(samples: _Samples) -> dict[str, dict[str, int]]:
+    """Return split → class → its images, splits in the order in which they are used."""
+    of_split = {
+        split: np.bincount(samples.labels[samples.splits == split], minlength=len(samples.classes)).tolist()
+        for split in (WHOLE, "train", "val", "test")
+        if split in samples.splits
+    }
+    return {split: dict(zip(samples.classes, counts, strict=True)) for split, counts in of_split.items()}
 
 
 # --- gathering ----------------------------------------------------------------------------
@@ -123,9 +150,7 @@ def _folder_samples(root: Path, scan: Scan, request: DataRequest) -> tuple[_Samp
     if not bad:
         return samples, []
     total = len(good) + len(bad)
-    first, reason = next(iter(bad.items()))
-    message = f"{len(bad)} of {total} images cannot be read ({printable(first.relative_to(root))}: {reason}"
-    message += f"; and {len(bad) - 1} more)" if len(bad) > 1 else ")"
+    message = f"{len(bad)} of {total} images cannot be read: {named_reasons(root, bad)}"
     groups = tuple((printable(path.relative_to(root)),) for path in bad)
     return samples, [Finding(kind="unreadable", severity="error", message=message, groups=groups)]
 
@@ -137,6 +162,15 @@ def _unlistable(root: Path, scan: Scan) -> Iterator[Finding]:
     reason = next(iter(scan.unlistable.values()))
     message = f"{counted(len(groups), 'folder')} cannot be listed ({groups[0][0]}: {reason}); check the rights"
     yield Finding(kind="unlistable", severity="error", message=message, groups=groups)
+
+
+def _empty_classes(scan: Scan) -> Iterator[Finding]:
+    """Name the folders of classes that hold nothing, which training refuses."""
+    if scan.empty:
+        names = listed(scan.empty)
+        message = f"{counted(len(scan.empty), 'class folder')} without pictures, which training refuses: {names}; "
+        message += "put pictures of that class there, or remove the folder"
+        yield Finding(kind="empty_class", severity="error", message=message, groups=tuple((n,) for n in scan.empty))
 
 
 def _cifar_samples(kind: Cifar, arrays: Arrays) -> _Samples:
@@ -187,10 +221,13 @@ def _headers(root: Path, scan: Scan) -> list[Finding]:
             tiny.append((name,))
     findings = []
     if mismatched:
-        message = f"{len(mismatched)} files have the suffix of another format; other programs may fail on them"
+        has = "has" if len(mismatched) == 1 else "have"
+        files = counted(len(mismatched), "file")
+        message = f"{files} {has} the suffix of another format; other programs may fail on it"
         findings.append(Finding(kind="suffix", severity="warning", message=message, groups=tuple(mismatched)))
     if tiny:
-        message = f"{len(tiny)} images are under {TINY_SIDE} pixels on their shorter side and hold little detail"
+        verb = "image is" if len(tiny) == 1 else "images are"
+        message = f"{len(tiny):,} {verb} under {TINY_SIDE} pixels on the shorter side, with little detail"
         findings.append(Finding(kind="tiny", severity="warning", message=message, groups=tuple(tiny)))
     return findings
 
@@ -249,12 +286,13 @@ def _report(samples: _Samples, groups: list[list[int]], prefix: str, what: str) 
             groups=named(across_splits),
         )
     if across_classes:
-        message = f"{what} in two classes, {len(across_classes):,} times; decide which is right"
+        message = f"{what} in two classes, {counted(len(across_classes), 'time')}; decide which is right"
         severity: Severity = "warning" if prefix else "error"
         yield Finding(kind=f"{prefix}conflict", severity=severity, message=message, groups=named(across_classes))
     if inside:
         extra = sum(len(group) - 1 for group in inside)
-        message = f"{what} again in one class, {extra:,} times in {len(inside):,} groups; keep one of each"
+        times = f"{counted(extra, 'time')} in {counted(len(inside), 'group')}"
+        message = f"{what} again in one class, {times}; keep one of each"
         yield Finding(kind=f"{prefix}duplicate", severity="warning", message=message, groups=named(inside))
 
 

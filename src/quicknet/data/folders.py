@@ -206,11 +206,11 @@ def _check_bad(root: Path, bad: dict[Path, str], total: int, scan: Scan, max_sha
     unlisted = len(scan.unlistable) * scan.images_a_folder
     texts = []
     if bad:
-        texts.append(f"{len(bad)} of {total} images cannot be used: {_named(root, bad)}")
+        texts.append(f"{len(bad)} of {total} images cannot be used: {named_reasons(root, bad)}")
     if scan.unlistable:
         folders = counted(len(scan.unlistable), "folder")
         texts.append(
-            f"{folders} cannot be listed: {_named(root, scan.unlistable)} "
+            f"{folders} cannot be listed: {named_reasons(root, scan.unlistable)} "
             f"(each counts as {counted(scan.images_a_folder, 'image')}, as the other folders hold)"
         )
     if len(bad) + unlisted > max_share * (total + unlisted):
@@ -221,8 +221,12 @@ def _check_bad(root: Path, bad: dict[Path, str], total: int, scan: Scan, max_sha
     return [f"{text}; they were skipped" for text in texts]
 
 
-def _named(root: Path, reasons: dict[Path, str]) -> str:
-    named = [f"{printable(path.relative_to(root))}: {reason}" for path, reason in list(reasons.items())[:_NAMED]]
+def named_reasons(root: Path, reasons: dict[Path, str]) -> str:
+    """Return the first paths with what is wrong with each; a reason that names its file again loses that name."""
+    named = [
+        f"{printable(path.relative_to(root))}: {reason.replace(f' ({printable(path.name)})', '')}"
+        for path, reason in list(reasons.items())[:_NAMED]
+    ]
     return "; ".join(named) + (f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else "")
 
 

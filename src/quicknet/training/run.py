@@ -249,6 +249,12 @@ class Run:
         """Return whether a split's classes differ by 5 to 1 or more, so that accuracy alone misleads."""
         return metrics.unbalanced(self.class_counts(split))
 
+    @property
+    def keeps_last(self) -> bool:
+        """Whether the last epoch's weights are kept, whatever it reached: by `train.keep`, or for want of images."""
+        keep = self.recipe.train.keep
+        return keep == "last" or (keep == "auto" and len(self.data.split("val")) < _FEW_IMAGES)
+
     def is_best(self, validation: Validation) -> bool:
         """Return whether this epoch's weights are the ones to use so far.
 
@@ -256,8 +262,8 @@ class Run:
         then loss. A small split has few values of accuracy, which many epochs reach. The best loss
         is read from the history, so that run folders of every age resume.
         """
-        state, keep = self.state, self.recipe.train.keep
-        if keep == "last" or (keep == "auto" and validation.n < _FEW_IMAGES):
+        state = self.state
+        if self.keeps_last:
             return True
         if self.score(validation) != state.best_accuracy or not state.best_epoch:
             return self.score(validation) > state.best_accuracy

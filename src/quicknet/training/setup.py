@@ -266,6 +266,14 @@ def _kept_answers(run: Run) -> list[str]:
     return lines if note is None else [*lines, f"note     {note}"]
 
 
+def _kept_epoch(run: Run) -> list[str]:
+    """Say where no epoch is chosen by `val`, since it has too few images."""
+    if not run.keeps_last or run.recipe.train.keep == "last":
+        return []
+    images = len(run.data.split("val"))
+    return [f"val has {images:,} images, too few to choose the best epoch by: the last epoch's weights are kept"]
+
+
 def describe(run: Run) -> list[str]:
     """Return what a user should know before the first epoch, a line each."""
     data, recipe = run.data, run.recipe
@@ -274,7 +282,7 @@ def describe(run: Run) -> list[str]:
     lines = [
         f"data     {data.name}: {len(data.classes)} classes, {counts}, "
         f"{data.spec.size}x{data.spec.size} {data.spec.mode}, protocol {data.protocol}",
-        *(f"note     {note}" for note in (*data.notes, *_imbalance(run))),
+        *(f"note     {note}" for note in (*data.notes, *_imbalance(run), *_kept_epoch(run))),
         f"model    {recipe.model.name}: {size:,} parameters{_start(run)}",
         f"recipe   {recipe.name}: {recipe.train.epochs} epochs of {run.steps_per_epoch} steps, "
         f"{recipe.optim.name} {recipe.optim.lr:g}, {recipe.schedule.name}, seed {recipe.train.seed}",

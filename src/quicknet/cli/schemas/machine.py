@@ -186,7 +186,7 @@ NETWORK = record(
 )
 _FINDING = record(
     "One finding.",
-    kind=text("The kind of the finding, such as unreadable, duplicate, leak, conflict or imbalance."),
+    kind=text("The kind of the finding, such as unreadable, empty_class, duplicate, leak, conflict or imbalance."),
     severity=text("How bad it is. A note is not a fault.", "error", "warning", "note"),
     message=text("A sentence that says what was found."),
     groups=listing(
@@ -197,6 +197,10 @@ EXAMINATION = record(
     "One object.",
     format=FORMAT,
     data=text("The data as it was named."),
+    images=mapping(
+        "The images that can be read: each split (all, where there are no splits) with its classes.",
+        mapping("Each class with its number of images.", integer("Images.")),
+    ),
     found=flag("Whether there is an error or a warning."),
     findings=listing("Everything that was found, the worst first.", _FINDING),
 )
