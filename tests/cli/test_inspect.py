@@ -404,3 +404,8 @@ def test_what_a_network_cannot_be_is_said_in_one_line(
 ) -> None:
     assert run(["inspect", *arguments]) == 2
     assert error in capfd.readouterr().err
+
+
+def test_weights_that_only_start_a_training_cannot_classify(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["predict", "quicknet_xs.photos", "a.png"]) == 2
+    assert "to start a training from, not to classify with" in capfd.readouterr().err

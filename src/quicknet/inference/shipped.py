@@ -153,7 +153,10 @@ def locate(model: str | Path, want: Literal["file", "run", "any"], quiet: bool =
     artifact = weights.file if want == "file" else weights.run
     if artifact is None:
         if want == "file":
-            raise ToolError(f"{name} ships without a file that runs; name a path instead")
+            raise ToolError(
+                f"{name} holds weights to start a training from, not to classify with; name the run folder that "
+                "quicknet train FOLDER makes of them"
+            )
         raise ToolError(f"{name} ships without a run folder; name a run folder{or_names_with_run()}")
     root = _fetched(name, artifact, quiet) if artifact.parts[0].url else _installed(name, artifact)
     return root / (f"{name}.qnz" if want == "file" else name)
