@@ -76,7 +76,7 @@ class QnzSettings(Settings, frozen=True, kw_only=True):
     max_loss: float | None = 0.2
     images: int | None = None
     seed: int = 0
-    # a quarter smaller by contexts (quicknet_s.cifar10 943 to 693 KB), and 10 to 90 ms more to open
+    # a quarter smaller by contexts (quicknet_s.cifar10 943 to 686 KB), and 10 to 90 ms more to open
     coding: Coding = "none"
 
     def __post_init__(self) -> None:
