@@ -2,6 +2,7 @@
 import { copyFileSync } from "node:fs";
 
 const engine = "../src/quicknet/engine/js";
-for (const path of [`${engine}/decode.mjs`, `${engine}/quicknet.mjs`, `${engine}/quicknet.wasm`, "../LICENSE"]) {
+const names = ["decode.mjs", "quicknet.mjs", "quicknet.wasm", "quicknet-plain.wasm"];
+for (const path of [...names.map((name) => `${engine}/${name}`), "../LICENSE"]) {
   copyFileSync(new URL(path, import.meta.url), new URL(path.split("/").pop(), import.meta.url));
 }

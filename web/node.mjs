@@ -1,8 +1,10 @@
 import { readFile } from "node:fs/promises";
-import { Classifier } from "./quicknet.mjs";
+import { Classifier, runnable } from "./quicknet.mjs";
 
 export { Classifier };
 
-export function load(bytes) {
-  return Classifier.load(readFile(new URL("./quicknet.wasm", import.meta.url)), bytes);
+const read = (name) => readFile(new URL(name, import.meta.url));
+
+export async function load(bytes) {
+  return Classifier.load((await runnable(read)).wasm, bytes);
 }

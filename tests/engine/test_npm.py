@@ -13,7 +13,7 @@ from quicknet.engine import wasm
 
 WEB = Path(__file__).resolve().parents[2] / "web"
 EXPECTED = {"LICENSE", "README.md", "package.json", "index.d.ts", "index.mjs", "node.mjs"}
-COPIED = {"decode.mjs", "quicknet.mjs", "quicknet.wasm"}
+COPIED = {"decode.mjs", "quicknet.mjs", "quicknet.wasm", "quicknet-plain.wasm"}
 
 
 def manifest() -> Any:

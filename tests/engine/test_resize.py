@@ -1,16 +1,20 @@
 """The picture's way into the network in C: bit for bit `image/preprocess.py`, which is Pillow's."""
 
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from native import compile_c, run
 from quicknet.core.card import CHANNELS, Mode, PreprocessSpec
 from quicknet.core.errors import DataError
-from quicknet.engine import available
+from quicknet.engine import available, instruction_sets
 from quicknet.engine.resize import prepare
+from quicknet.image import preprocess
 from quicknet.image.preprocess import load_image
 
 pytestmark = pytest.mark.skipif(not available(), reason="no engine here")
@@ -39,6 +43,12 @@ sides = st.one_of(st.integers(1, 80), st.integers(1, 400))
 kinds = st.sampled_from(("noise", "extreme"))
 
 
+def by_pillow(pixels: np.ndarray, spec: PreprocessSpec) -> np.ndarray:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(preprocess, "scaled_by_engine", lambda image, spec: None)
+        return load_image(pixels, spec)
+
+
 def picture(seed: int, height: int, width: int, channels: int, kind: str) -> np.ndarray:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
     return np.where(pixels > 127, 255, 0).astype(np.uint8) if kind == "extreme" else pixels
@@ -48,7 +58,18 @@ def picture(seed: int, height: int, width: int, channels: int, kind: str) -> np.
 @settings(max_examples=250, deadline=None)
 def test_equal_to_pillow(spec: PreprocessSpec, seed: int, height: int, width: int, channels: int, kind: str) -> None:
     pixels = picture(seed, height, width, channels, kind)
-    assert np.array_equal(prepare(pixels, spec), load_image(pixels, spec))
+    assert np.array_equal(prepare(pixels, spec), by_pillow(pixels, spec))
+    assert np.array_equal(load_image(pixels, spec), by_pillow(pixels, spec))  # from Pillow's memory
+
+
+def test_a_picture_that_pillow_keeps_in_blocks() -> None:
+    """Over 16 MB: what `load_image` decodes it lets Pillow keep in one, the caller's own it takes as it is."""
+    pixels = np.repeat(picture(3, 2500, 20, 3, "noise"), 100, axis=1)
+    for mode in MODES:
+        spec = spec_of(mode, size=64)
+        expected = by_pillow(pixels, spec)
+        assert np.array_equal(load_image(pixels, spec), expected)
+        assert np.array_equal(load_image(Image.fromarray(pixels), spec), expected)
 
 
 @pytest.mark.parametrize("filter_", FILTERS)
@@ -59,7 +80,7 @@ def test_equal_where_sums_lie_halfway(filter_: Any, antialias: bool) -> None:
         spec = PreprocessSpec(size=size, filter=filter_, antialias=antialias, resize="stretch")
         pixels = picture(size, height, size * ratio, 3, "noise")
         for turned in (pixels, pixels.transpose(1, 0, 2)):
-            assert np.array_equal(prepare(turned, spec), load_image(turned, spec))
+            assert np.array_equal(prepare(turned, spec), by_pillow(turned, spec))
 
 
 def test_equal_on_large_and_extreme_shapes() -> None:
@@ -67,7 +88,7 @@ def test_equal_on_large_and_extreme_shapes() -> None:
         for resize in RESIZES:
             spec = PreprocessSpec(size=33, resize=resize)
             pixels = picture(1, height, width, 3, "noise")
-            assert np.array_equal(prepare(pixels, spec), load_image(pixels, spec))
+            assert np.array_equal(prepare(pixels, spec), by_pillow(pixels, spec))
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 3), (4, 4, 2), (4, 4, 5), (4, 4)])
@@ -80,3 +101,14 @@ def test_more_than_100_megapixels_are_refused() -> None:
     pixels = np.broadcast_to(np.zeros((1, 1, 1), np.uint8), (10_001, 10_000, 1))
     with pytest.raises(DataError, match="100 megapixels"):
         prepare(pixels, PreprocessSpec())
+
+
+def test_under_sanitizers(tmp_path: Path) -> None:
+    """Arrays as short as resize.h allows; AVX2 and plain C give the same."""
+    sources = ("resize.c", "filter.c", "colour.c", "resize_avx2.c", Path(__file__).with_name("resize_all.c"))
+    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    program = compile_c(tmp_path / "resize_all", sources, *flags)
+    plain = run(program, "plain")
+    assert int(plain) > 0
+    if "avx2" in instruction_sets():
+        assert run(program, "avx2") == plain

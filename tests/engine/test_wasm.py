@@ -20,7 +20,7 @@ from quicknet.qnz.file import Coding, assemble_qnz
 from quicknet.qnz.format import CARZ_HEADER, CONTEXTS
 
 # 28,000 was asked for without resizing, which came later and takes 7,000: results/AIMS.md
-LIMIT_BYTES = 39_000
+LIMIT_BYTES = 36_000
 _FILTERS: tuple[Any, ...] = ("nearest", "bilinear", "bicubic", "lanczos")
 
 RUN = """

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFileSync, readdirSync } from "node:fs";
+import { readFileSync, readdirSync, statSync } from "node:fs";
 import { test } from "node:test";
 import { load } from "quicknet-web";
 import { selfTest, vector } from "../../src/quicknet/report/page/selftest.mjs";
@@ -16,6 +16,23 @@ test("every golden file gives the logits that its card records", async () => {
   const results = await Promise.all(files.map(async (name) => selfTest(await load(read(name)))));
   assert.ok(results.some(({ n }) => n === 16));
   for (const { right, n } of results) assert.equal(right, n);
+});
+
+test("without SIMD the plain module gives the same logits", async () => {
+  const { validate, instantiate } = WebAssembly;
+  const sizes = [];
+  WebAssembly.instantiate = (bytes, imports) => (sizes.push(bytes.byteLength), instantiate(bytes, imports));
+  try {
+    const fast = await load(read(files[0]));
+    WebAssembly.validate = () => false; // as on processors without SSE4.1
+    const plain = await load(read(files[0]));
+    const picture = drawn(90, 70, 3);
+    assert.deepEqual((await plain.classify(picture)).logits, (await fast.classify(picture)).logits);
+  } finally {
+    Object.assign(WebAssembly, { validate, instantiate });
+  }
+  const expected = ["quicknet.wasm", "quicknet-plain.wasm"].map((name) => statSync(new URL(`../${name}`, import.meta.url)).size);
+  assert.deepEqual(sizes, expected);
 });
 
 test("classify is prepare, logits and answer", async () => {

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from quicknet.core.compile import Built
 from quicknet.core.errors import ConfigError, DataError, FormatError, ToolError, nearest
-from quicknet.engine.build import ensure_built
+from quicknet.engine.build import ensure_built, prebuilt
 
 # As quicknet.h numbers them.
 _ISAS = {"best": 0, "portable": 1, "avx2": 2, "avx512vnni": 3, "neon": 4, "neon-dot": 5, "wasm": 6}
@@ -82,6 +82,11 @@ def loaded_library() -> ctypes.CDLL:
     if library is None:
         raise ToolError(f"the engine is not there: {built.status}")
     return library
+
+
+def at_hand() -> bool:
+    """Return whether the engine runs here without being compiled for it: a wheel's, or one that is loaded already."""
+    return (prebuilt() is not None or _loaded.cache_info().currsize > 0) and available()
 
 
 def available() -> bool:

@@ -33,14 +33,20 @@ def prepare(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.uint8
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3:
         raise DataError(f"a picture is uint8 (H, W, 1, 3 or 4), not {pixels.dtype} {pixels.shape}; decode it first")
-    library, pixels = loaded_library(), np.ascontiguousarray(pixels)
-    height, width, channels = (min(side, (1 << 31) - 1) for side in pixels.shape)
-    picture = ctypes.byref(_Picture(pixels.ctypes.data, width, height, channels))
+    pixels = np.ascontiguousarray(pixels)
+    return prepare_at(pixels.ctypes.data, pixels.shape, spec)
+
+
+def prepare_at(address: int, shape: tuple[int, ...], spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """As `prepare`, of pixels of `shape` in memory; -4 channels: RGB and a byte that does not count."""
+    library = loaded_library()
+    height, width, channels = (min(side, (1 << 31) - 1) for side in shape)
+    picture = ctypes.byref(_Picture(address, width, height, channels))
     numbers = (spec.size, spec.channels, _RESIZES[spec.resize], _FILTERS[spec.filter], spec.antialias, spec.fill)
     fields = (ctypes.c_int32 * 6)(*numbers)
     size = library.qn_prepare_memory(picture, fields)
     if size == 0:
-        raise DataError(f"not the shape of a picture ({pixels.shape}); give (H, W, 1, 3 or 4), at most 100 megapixels")
+        raise DataError(f"not the shape of a picture ({shape}); give (H, W, 1, 3 or 4), at most 100 megapixels")
     memory, out = np.empty(-(-size // 8), np.uint64), np.empty((spec.size, spec.size, spec.channels), np.uint8)
     library.qn_prepare(picture, fields, memory.ctypes.data, size, out.ctypes.data)
     return out

@@ -23,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from quicknet.core.card import Mode, PreprocessSpec
 from quicknet.core.errors import DataError
 from quicknet.image._quiet import quiet_pillow
+from quicknet.image.engine_scaling import one_block, scaled_by_engine
 from quicknet.image.formats import FORMATS, MAX_PIXELS, TransientImageError, check_pixels, identify
 from quicknet.image.sources import ImageSource, PlainSource, described, plain
 
@@ -59,12 +60,15 @@ def load_image(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8]:
     name = described(source)
     pixels = MAX_PIXELS  # until the header says how many
     try:
-        with quiet_pillow(), _opened(plain(source, name), name) as image:
+        with quiet_pillow(), one_block(), _opened(plain(source, name), name) as image:
             pixels = image.width * image.height
             loaded = _loaded(image)
-            upright = _upright(loaded) if spec.exif else loaded
-            resized = _resized(to_mode(upright, spec.mode), spec)
-        return np.array(np.asarray(resized, np.uint8).reshape(spec.size, spec.size, spec.channels))
+            converted = to_mode(_upright(loaded) if spec.exif else loaded, spec.mode)
+            scaled = scaled_by_engine(converted, spec)
+            if scaled is None:
+                resized = np.asarray(_resized(converted, spec), np.uint8)
+                scaled = np.array(resized.reshape(spec.size, spec.size, spec.channels))
+        return scaled
     except DataError:
         raise
     # Pillow's decoders raise SyntaxError, struct.error, zlib.error, KeyError and more on hostile files.

@@ -20,15 +20,35 @@ static void to_opaque(const uint8_t *in, int32_t from, uint8_t rgb[3]) {
     for (int c = 0; c < 3; c++) rgb[c] = from == 4 ? over_white(in[c], in[3]) : in[from == 1 ? 0 : c];
 }
 
-void qn_read_row(const qn_rows *rows, int32_t y, uint8_t *out) {
+static size_t pixel_bytes(const qn_picture *p) { return p->channels == QN_RGBX ? 4 : (size_t)p->channels; }
+
+/* The number of row y's first byte. */
+static size_t place_of(const qn_rows *rows, int32_t y) {
     const qn_picture *p = rows->picture;
-    const int32_t from = p->channels, to = rows->channels;
-    const uint8_t *in = p->pixels + ((size_t)(rows->top + y) * (size_t)p->width + (size_t)rows->left) * (size_t)from;
+    return ((size_t)(rows->top + y) * (size_t)p->width + (size_t)rows->left) * pixel_bytes(p);
+}
+
+int32_t qn_raw_pixel(const qn_rows *rows) {
+    const int32_t from = rows->picture->channels;
+    if (from == QN_RGBX && rows->channels == 3) return 4;
+    return from == rows->channels && !rows->premultiply ? from : 0;
+}
+
+const uint8_t *qn_raw_row(const qn_rows *rows, int32_t y, size_t *left) {
+    const qn_picture *p = rows->picture;
+    const size_t at = place_of(rows, y);
+    *left = (size_t)p->width * (size_t)p->height * pixel_bytes(p) - at;
+    return p->pixels + at;
+}
+
+void qn_read_row(const qn_rows *rows, int32_t y, uint8_t *out) {
+    const int32_t from = rows->picture->channels, to = rows->channels;
+    const uint8_t *in = rows->picture->pixels + place_of(rows, y);
     if (from == to && !rows->premultiply) {
         memcpy(out, in, (size_t)rows->width * (size_t)to);
         return;
     }
-    for (int32_t x = 0; x < rows->width; x++, in += from, out += to) {
+    for (int32_t x = 0; x < rows->width; x++, in += pixel_bytes(rows->picture), out += to) {
         uint8_t rgb[3];
         if (from == 4 && to == 4) {
             for (int c = 0; c < 3; c++) out[c] = (uint8_t)over_255(in[c] * (uint32_t)in[3] + 128);

@@ -10,6 +10,11 @@ typedef struct {
     int premultiply; /* RGBA: colours times alpha, so that scaling weighs them by it */
 } qn_rows;
 
+/* Bytes from a pixel to the next where rows need not be read: they lie in the picture in their mode, perhaps with a byte
+ * more a pixel. Else 0. */
+int32_t qn_raw_pixel(const qn_rows *rows);
+/* Such a row, and how many bytes there are from it to the picture's end. */
+const uint8_t *qn_raw_row(const qn_rows *rows, int32_t y, size_t *left);
 void qn_read_row(const qn_rows *rows, int32_t y, uint8_t *out);
 /* Undo `premultiply` of so many pixels. */
 void qn_unpremultiply(uint8_t *rgba, int32_t pixels);

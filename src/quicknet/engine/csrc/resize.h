@@ -18,7 +18,9 @@ extern "C" {
 
 enum { QN_MOST_PIXELS = 100000000, QN_MOST_SIDE = 4096 };
 
-/* uint8 [height][width][channels]; channels: 1 grey, 3 RGB, 4 RGBA. */
+/* uint8 [height][width][channels]; channels: 1 grey, 3 RGB, 4 RGBA, or QN_RGBX: 4 bytes a pixel, of which the fourth
+ * does not count. */
+enum { QN_RGBX = -4 };
 typedef struct {
     const uint8_t *pixels;
     int32_t width, height, channels;
@@ -33,7 +35,7 @@ typedef struct {
 } qn_spec;
 
 /* Bytes of memory that qn_prepare needs, 0 for a picture or a spec outside the limits. At most
- * 32 (width + 4 size) + 32 height + 8 size (height / size + 2) channels + 1024. */
+ * 40 (width + 4 size) + 64 height + 8 size (height / size + 2) channels + 2048. */
 size_t qn_prepare_memory(const qn_picture *picture, const qn_spec *spec);
 
 /* Fill `out`, uint8 [size][size][spec.channels]. `memory` is aligned to 8 bytes. Returns 0, 1 for sizes outside the

@@ -26,6 +26,16 @@ const text = new TextDecoder();
 const RESIZES = ["shorter", "stretch", "pad"];
 const FILTERS = ["nearest", "bilinear", "bicubic", "lanczos"];
 
+/**
+ * The module that runs here: with SIMD, or the plain one where WebAssembly has none.
+ * @param {(name: string) => BufferSource | Promise<BufferSource>} read gives the bytes of quicknet.wasm or quicknet-plain.wasm
+ * @returns {Promise<{wasm: BufferSource, simd: boolean}>}
+ */
+export async function runnable(read) {
+  const wasm = await read("quicknet.wasm");
+  return WebAssembly.validate(wasm) ? { wasm, simd: true } : { wasm: await read("quicknet-plain.wasm"), simd: false };
+}
+
 /** A .qnz file, checked and ready to run. One image at a time; a worker of one's own makes more. */
 export class Classifier {
   /**

@@ -1,14 +1,15 @@
-// The worker: keeps the model, decodes pictures, answers. Messages in: {wasm, model, threshold}, then {id, name, blob}
+// The worker: keeps the model, decodes pictures, answers. Messages in: {modules, model, threshold}, then {id, name, blob}
 // or {id, bitmap}. Messages out: {ready} or {fatal}, then {id, ...answer} or {id, error}.
-import { Classifier } from "./quicknet.mjs";
+import { Classifier, runnable } from "./quicknet.mjs";
 import { selfTest } from "./selftest.mjs";
 
 let classifier;
 let threshold = 0;
 
 async function open(data) {
+  const { wasm, simd } = await runnable((name) => data.modules[name]);
   try {
-    classifier = await Classifier.load(data.wasm, data.model);
+    classifier = await Classifier.load(wasm, data.model);
   } catch (error) {
     throw new Error(`The model in this page is damaged (${error.message}); get the page again.`);
   }
@@ -18,7 +19,7 @@ async function open(data) {
     const vectors = `${test.right} of ${test.n} test vectors`;
     throw new Error(`The self-test failed: ${vectors}; get the page again, or use another browser.`);
   }
-  return { ready: true, test, exact: canvasIsExact() };
+  return { ready: true, test, exact: canvasIsExact(), simd };
 }
 
 /* Browsers that guard against fingerprinting change what is read from a canvas. */
@@ -41,7 +42,7 @@ async function classify({ name, blob, bitmap }) {
 let last = Promise.resolve(); // one picture at a time: a large one takes much memory
 
 onmessage = ({ data }) => {
-  const work = data.wasm ? () => open(data) : () => classify(data);
-  const failed = (error) => (data.wasm ? { fatal: error.message } : { error: error.message });
+  const work = data.modules ? () => open(data) : () => classify(data);
+  const failed = (error) => (data.modules ? { fatal: error.message } : { error: error.message });
   last = last.then(work).catch(failed).then((result) => postMessage({ id: data.id, ...result }));
 };
