@@ -157,7 +157,7 @@ class Vectors(Settings, frozen=True, kw_only=True):
 
 
 class UnknownRecord(Settings, frozen=True, kw_only=True):
-    """From which probability on an answer is believed; below it the picture is "unknown".
+    """From which confidence on an answer is believed; below it the picture is "unknown".
 
     At `min_confidence` (at the card's temperature) `kept` of the n images of `split` are answered.
     With `none_class` "none of the classes" counts as one more class, whose logit is 0.
