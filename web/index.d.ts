@@ -18,7 +18,7 @@ export interface Options {
 }
 
 export interface Answer {
-  /** The most probable class, or null where it is less probable than `minConfidence`. */
+  /** The most probable class, or null where `confidence` is less than `minConfidence`. */
   label: string | null;
   /** The most probable classes, best first, with calibrated probabilities. */
   top: { name: string; probability: number }[];
@@ -45,6 +45,8 @@ export class Classifier {
   readonly logitScale: number;
   readonly temperature: number;
   readonly minConfidence: number;
+  /** Whether "none of the classes" counts as one more class, with the logit 0. */
+  readonly noneClass: boolean;
 
   /** Decodes, resizes and classifies a picture of any size, at most 100 megapixels. */
   classify(image: Picture, options?: Options): Promise<Answer>;
@@ -53,6 +55,8 @@ export class Classifier {
   /** The integer logits of prepared pixels. */
   logits(prepared: Uint8Array | Uint8ClampedArray): Int32Array;
   probabilities(logits: Int32Array): Float64Array;
+  /** What `minConfidence` is compared with: the best class's probability, less where `noneClass` is true. */
+  confidence(logits: Int32Array): number;
   answer(logits: Int32Array, options?: Omit<Options, "name">): Answer;
 }
 

@@ -5,33 +5,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quicknet.core.card import UnknownRecord
 from quicknet.core.errors import DataError
-from quicknet.inference.metrics import softmax
-from quicknet.inference.unknown import choose_unknown, measure_refused
+from quicknet.core.settings import from_mapping
+from quicknet.inference.metrics import confidences, softmax
+from quicknet.inference.unknown import choose_unknown
 
 
-@given(st.integers(1, 400), st.integers(2, 12), st.integers(0, 2**32 - 1), st.floats(0.2, 5))
-def test_at_least_19_of_20_images_are_answered(count, classes, seed, temperature):
+@given(st.integers(1, 400), st.integers(2, 12), st.integers(0, 2**32 - 1), st.floats(0.2, 5), st.booleans())
+def test_at_least_19_of_20_images_are_answered(count, classes, seed, temperature, none_class):
     logits = np.random.default_rng(seed).normal(0, 3, (count, classes))
-    record = choose_unknown(logits, temperature, "val")
-    answered = (softmax(logits, temperature).max(1) >= record.min_confidence).mean()
+    record = choose_unknown(logits, temperature, "val", none_class)
+    answered = (confidences(logits, temperature, none_class) >= record.min_confidence).mean()
     assert record.kept == answered
     assert answered >= 0.95
     assert record.n == count
-    refused = measure_refused(record, softmax(logits, temperature).max(1).tolist(), "same")
-    assert refused.refused == pytest.approx(1 - answered)
-    assert refused.others_n == count
 
 
-def test_pictures_of_no_class_are_refused_where_the_network_is_unsure_of_them():
-    rng = np.random.default_rng(0)
-    known = rng.normal(0, 1, (500, 4))
-    known[np.arange(500), rng.integers(0, 4, 500)] += 8
-    others = softmax(rng.normal(0, 1, (300, 4))).max(1).tolist()
-    record = measure_refused(choose_unknown(known, 1.0, "val"), others, "cats")
-    assert record.refused is not None
-    assert record.refused > 0.9
-    assert record.others == "cats"
+def test_none_of_the_classes_counts_as_one_more_with_the_logit_zero():
+    logits = np.array([[2.0, 0.0], [-3.0, -5.0]])  # the same two probabilities
+    assert np.allclose(*softmax(logits))
+    sure, unsure = confidences(logits, 1.0, none_class=True)
+    assert sure == pytest.approx(np.exp(2) / (np.exp(2) + 2))
+    assert unsure == pytest.approx(np.exp(-3) / (np.exp(-3) + np.exp(-5) + 1))
+    record = choose_unknown(np.repeat(logits, [19, 1], axis=0), 1.0, "val", none_class=True)
+    assert (record.min_confidence, record.kept) == (0.786, 0.95)
+
+
+def test_an_older_card_has_no_class_of_none():
+    fields = {"min_confidence": 0.5, "split": "val", "n": 10, "kept": 1.0}
+    assert not from_mapping(UnknownRecord, fields, "card").none_class
 
 
 def test_logits_that_are_not_numbers_are_refused():

@@ -157,14 +157,16 @@ class Vectors(Settings, frozen=True, kw_only=True):
 
 
 class UnknownRecord(Settings, frozen=True, kw_only=True):
-    """From which probability on an answer is believed; below it the picture is "unknown".
+    """From which confidence on an answer is believed; below it the picture is "unknown".
 
     At `min_confidence` (at the card's temperature) `kept` of the n images of `split` are answered.
+    With `none_class` "none of the classes" counts as one more class, whose logit is 0.
     Of `others_n` pictures of none of the classes, from the folder `others`, `refused` are unknown;
     None where that was not measured. Shares are 0..1.
     """
 
     min_confidence: float
+    none_class: bool = False
     split: str
     n: int
     kept: float
@@ -228,6 +230,8 @@ class Card(msgspec.Struct, kw_only=True, frozen=True):
         for newer in ("costs", "unknown"):  # an older card is written again as it was
             if fields[newer] is None:
                 del fields[newer]
+        if self.unknown is not None and not self.unknown.none_class:
+            del fields["unknown"]["none_class"]
         if self.costs is not None and not self.costs.layers:
             del fields["costs"]["layers"]
         fields["lineage"] = [step.to_dict() for step in self.lineage]

@@ -256,7 +256,8 @@ def calibrate(classifier: Classifier, data: Dataset, split: str = "val") -> Card
     part = _checked_split(classifier, data, split)
     logits = classify(classifier, part.images)
     temperature = metrics.fit_temperature(logits, np.asarray(part.labels))
-    unknown = choose_unknown(logits, temperature, split)
+    before = classifier.card.unknown
+    unknown = choose_unknown(logits, temperature, split, before is not None and before.none_class)
     with folder_lock(folder):
         card = read_card(folder / "card.json").replace(temperature=temperature, unknown=unknown)
         write_atomically(folder / "card.json", card.to_json())

@@ -47,6 +47,20 @@ def softmax(logits: Logits, temperature: float = 1.0) -> NDArray[np.float64]:
     return np.exp(log_softmax(logits, temperature))
 
 
+def confidences(logits: Logits, temperature: float, none_class: bool) -> NDArray[np.float64]:
+    """Return how probable it is (N,) that each image is of its best class.
+
+    With `none_class` "none of the classes" is one more class, whose logit is 0.
+
+    >>> confidences(np.array([[0.0, 0.0]]), 1.0, none_class=True).round(3).tolist()
+    [0.333]
+    """
+    if none_class:
+        logits = np.concatenate([logits, np.zeros_like(logits[:, :1])], 1)
+        return softmax(logits, temperature)[:, :-1].max(1)
+    return softmax(logits, temperature).max(1)
+
+
 def log_softmax(logits: Logits, temperature: float = 1.0) -> NDArray[np.float64]:
     """Return the logarithms of `softmax`, exact where that underflows.
 

@@ -27,7 +27,11 @@ _NAME_LIMIT_BYTES = 1 << 15  # eight times what Linux takes for a path
 
 
 class PredictSettings(Settings, frozen=True, kw_only=True):
-    """How many classes to name, below which probability to say "unknown", images per batch."""
+    """How many classes to name, below which confidence to say "unknown", images per batch.
+
+    The confidence is the best class's probability. Where the card counts "none of the classes" as one
+    more class (`unknown.none_class`), it counts here too, so that it is less than `Prediction.probability`.
+    """
 
     top: int = 3
     min_confidence: float = 0.0
@@ -123,14 +127,15 @@ def classify_images(
     card = classifier.card
     logits = classifier.logits(np.stack(images))
     metrics.check_logits(logits)
-    probabilities = metrics.softmax(logits, card.temperature or 1.0)  # (N, classes)
+    temperature, none_class = card.temperature or 1.0, card.unknown is not None and card.unknown.none_class
+    probabilities = metrics.softmax(logits, temperature)  # (N, classes)
+    sure = metrics.confidences(logits, temperature, none_class) >= settings.min_confidence
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, : settings.top]
-    for name, row, best in zip(names, probabilities, order, strict=True):
+    for name, row, best, is_sure in zip(names, probabilities, order, sure, strict=True):
         top = tuple(Guess(label=card.classes[i], probability=float(row[i])) for i in best)
-        sure = top[0].probability >= settings.min_confidence
         yield Prediction(
             name=name,
-            label=top[0].label if sure else None,
+            label=top[0].label if is_sure else None,
             probability=top[0].probability,
             top=top,
             calibrated=card.temperature is not None,

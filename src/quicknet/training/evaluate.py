@@ -8,12 +8,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from quicknet.core.card import PreprocessSpec
+from quicknet.core.card import PreprocessSpec, Vectors
 from quicknet.data.augment import normalize
 from quicknet.image.batches import in_batches
+from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
 from quicknet.models.network import Network
 
 _CHUNK = 256
+
+
+def drawn_vectors(model: Network, spec: PreprocessSpec, device: torch.device) -> Vectors:
+    """Return the test vectors of a card: drawn images, and the model's logits of them."""
+    images = draw_vectors(spec.size, spec.channels)
+    logits = predict_logits(model, images, spec, device)
+    rows = tuple(tuple(float(value) for value in row) for row in logits)
+    return Vectors(generator=GENERATOR, sha256=vectors_sha256(images), logits=rows)
 
 
 @torch.no_grad()

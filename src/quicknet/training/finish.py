@@ -8,6 +8,7 @@ from quicknet.inference.unknown import choose_unknown
 from quicknet.report.data import ReportData, worst_mistakes
 from quicknet.report.html import write_report
 from quicknet.training.checkpoint import TorchClassifier
+from quicknet.training.none_class import add_none_class
 from quicknet.training.run import Run
 
 
@@ -15,13 +16,17 @@ def finish(run: Run) -> Evaluation:
     """Fit temperature and threshold on `val`, measure `test` (`val` where there is none), put the figures
     into the card and write `report.html`; return what was measured.
 
+    With `train.none_class` the classifier learns first, from `train`, what shows none of the classes.
     The test split is read here and nowhere else: once per finished run.
     """
     classifier = TorchClassifier(run.folder.path, str(run.device))
+    none_class = run.recipe.train.none_class
+    if none_class:
+        add_none_class(run, classifier)
     val = run.data.split("val")
     val_logits = classifier.logits(val.images)
     temperature = metrics.fit_temperature(val_logits, val.labels)
-    unknown = choose_unknown(val_logits, temperature, "val")
+    unknown = choose_unknown(val_logits, temperature, "val", none_class)
     classifier.card = classifier.card.replace(temperature=temperature, unknown=unknown)
     name = "test" if "test" in run.data.splits else "val"
     evaluation, logits = evaluate_logits(classifier, run.data, name)

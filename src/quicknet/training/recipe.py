@@ -126,7 +126,8 @@ class TrainSettings(Settings, frozen=True, kw_only=True):
     classifier for new classes starts from a fit to the parent's features instead of random numbers.
     `balance`: a class counts the more in the loss the fewer images it has; `auto` where classes
     differ by 5 to 1. `keep`: which epoch's weights to use, `auto` the last where `val` has
-    fewer than 100 images, which cannot tell good epochs apart.
+    fewer than 100 images, which cannot tell good epochs apart. `none_class`: at the end learn from
+    spoilt training images what shows none of the classes (`training/none_class.py`).
     """
 
     epochs: int = 30
@@ -134,6 +135,7 @@ class TrainSettings(Settings, frozen=True, kw_only=True):
     head_first: bool = False
     balance: Literal["off", "on", "auto"] = "off"
     keep: Literal["best", "last", "auto"] = "best"
+    none_class: bool = False
     batch_size: int = 128
     accumulate: int = 1
     seed: int = 0

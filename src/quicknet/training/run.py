@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from quicknet import __version__
-from quicknet.core.card import Card, Costs, TrainingRecord, Vectors
+from quicknet.core.card import Card, Costs, TrainingRecord
 from quicknet.core.energy import EnergyMeter
 from quicknet.core.errors import CheckpointError, ConfigError, TrainingError
 from quicknet.core.lineage import Step
@@ -29,7 +29,6 @@ from quicknet.core.machine import available_memory_bytes
 from quicknet.data.augment import Augmenter
 from quicknet.data.dataset import Dataset
 from quicknet.data.recorded import changes, read_recorded
-from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
 from quicknet.inference import metrics
 from quicknet.inference.evaluate import top1_metric
 from quicknet.models.costs import count_costs
@@ -40,7 +39,7 @@ from quicknet.training.channels import ChannelPruner
 from quicknet.training.checkpoint import RunFolder, load_weights
 from quicknet.training.distributed import World
 from quicknet.training.ema import Ema
-from quicknet.training.evaluate import predict_logits
+from quicknet.training.evaluate import drawn_vectors, predict_logits
 from quicknet.training.features import FeatureMatch
 from quicknet.training.kept import keep_answers, uses_bf16
 from quicknet.training.optim import Optimizer, freeze
@@ -290,8 +289,6 @@ class Run:
     def card(self, validation: Validation, epochs: int) -> Card:
         """Return the card of the weights to use as they are now, after so many epochs."""
         state, recipe = self.state, self.recipe
-        vectors = draw_vectors(self.data.spec.size, self.data.spec.channels)
-        logits = predict_logits(self.best_model, vectors, self.data.spec, self.device)
         return Card(
             model=model_record(recipe.model.name, self.model),
             costs=self.costs,
@@ -307,11 +304,7 @@ class Run:
                 best_epoch=state.best_epoch,
             ),
             metrics=(top1_metric(validation.accuracy, validation.n, "val", self.data.protocol, ""),),
-            vectors=Vectors(
-                generator=GENERATOR,
-                sha256=vectors_sha256(vectors),
-                logits=tuple(tuple(float(v) for v in row) for row in logits),
-            ),
+            vectors=drawn_vectors(self.best_model, self.data.spec, self.device),
             lineage=self.lineage,
             versions={"quicknet": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
         )

@@ -83,6 +83,7 @@ EVALUATION = record(
         record(
             "From which probability on an answer is believed; null where the card has no threshold.",
             min_confidence=number("The threshold of predict --unknown, 0..1."),
+            none_class=flag("Whether none of the classes counts as one more class, with the logit 0."),
             split=text("The split it was chosen on."),
             n=integer("The number of images of that split."),
             kept=number("The share of them that is answered, 0..1."),

@@ -122,12 +122,20 @@ export class Classifier {
     return new Int32Array(this.exports.memory.buffer, this.logitsAt, this.classes).slice();
   }
 
-  /** @returns the best `most` classes; `label` is the first, or null where it is less probable than `minConfidence` */
+  /** @returns {number} the best class's probability; with the card's `none_class` a further class has the logit 0 */
+  confidence(logits) {
+    const share = this.probabilities(logits).reduce((a, b) => Math.max(a, b));
+    const largest = logits.reduce((a, b) => Math.max(a, b));
+    const none = this.noneClass ? Math.exp((-largest * this.logitScale) / this.temperature) : 0;
+    return share / (1 + none * share);
+  }
+
+  /** @returns the best `most` classes; `label` is the first, or null where `confidence` is less than `minConfidence` */
   answer(logits, { minConfidence = this.minConfidence, most = 5 } = {}) {
     const shares = this.probabilities(logits);
     const order = Array.from(shares.keys()).sort((a, b) => shares[b] - shares[a] || a - b);
     const top = order.slice(0, most).map((k) => ({ name: this.names[k], probability: shares[k] }));
-    return { label: top[0].probability >= minConfidence ? top[0].name : null, top, logits };
+    return { label: this.confidence(logits) >= minConfidence ? top[0].name : null, top, logits };
   }
 
   #describe(card) {
@@ -136,6 +144,7 @@ export class Classifier {
     this.logitScale = card.integer?.logit_scale ?? 1;
     this.temperature = card.temperature ?? 1;
     this.minConfidence = card.unknown?.min_confidence ?? 0;
+    this.noneClass = card.unknown?.none_class ?? false;
   }
 
   #open(bytes, size, info) {
