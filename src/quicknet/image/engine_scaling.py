@@ -10,10 +10,11 @@ import contextlib
 import ctypes
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, _imaging
 
 from quicknet.core.card import PreprocessSpec
 from quicknet.engine.binding import at_hand
@@ -44,7 +45,7 @@ _ArrowArray._fields_ = [
 def one_block() -> Iterator[None]:
     """Let Pillow keep pictures over 16 MB in one block while any thread is inside: only such ones can be lent."""
     global _inside, _before
-    core = Image.core
+    core: Any = _imaging
     if not hasattr(core, "set_use_block_allocator") or not at_hand():
         yield
         return

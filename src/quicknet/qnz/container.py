@@ -128,7 +128,7 @@ def _check_header(blob: bytes, where: str) -> tuple[int, int]:
 
 def _check_kinds(major: int, sections: Collection[str], where: str) -> None:
     """Refuse a file in which a section that its version has is missing, or that has its card twice."""
-    required = REQUIRED
+    required: tuple[str, ...] = REQUIRED
     if major == CODED_MAJOR:
         if CARD in sections and CARZ in sections:
             raise FormatError(f"the card lies in {CARD} and in {CARZ} ({where}); {_DAMAGED}")
