@@ -57,8 +57,8 @@ def confidences(logits: Logits, temperature: float, none_class: bool) -> NDArray
     """
     if none_class:
         logits = np.concatenate([logits, np.zeros_like(logits[:, :1])], 1)
-        return softmax(logits, temperature)[:, :-1].max(1)
-    return softmax(logits, temperature).max(1)
+    best: NDArray[np.float64] = softmax(logits, temperature)[:, : -1 if none_class else None].max(1)
+    return best
 
 
 def log_softmax(logits: Logits, temperature: float = 1.0) -> NDArray[np.float64]:

@@ -42,14 +42,14 @@ def add_none_class(run: Run, classifier: TorchClassifier) -> None:
     others = torch.cat([_features(classifier, spoilt) for spoilt in spoil(some, rng)])
     layer = classifier.model.classifier
     with torch.no_grad():
-        layer.weight -= layer.weight.mean(0)  # a run that is finished a second time comes to the same
-        layer.bias -= layer.bias.mean()
+        layer.weight.sub_(layer.weight.mean(0))  # a run that is finished a second time comes to the same
+        layer.bias.sub_(layer.bias.mean())
         logits = [torch.logsumexp(layer(features), 1) for features in (known, others)]
     with one_thread():
         weight, bias = fit_none(known, others, logits[0], logits[1])
     with torch.no_grad():
-        layer.weight -= weight
-        layer.bias -= bias
+        layer.weight.sub_(weight)
+        layer.bias.sub_(bias)
     card = classifier.card.replace(vectors=drawn_vectors(classifier.model, spec, classifier.device))
     classifier.card = run.folder.save_model(dict(classifier.model.state_dict()), card)
     classifier.file_sha256 = classifier.card.weights_sha256
