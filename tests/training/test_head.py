@@ -154,12 +154,15 @@ def test_rare_classes_count_as_much_as_common_ones(parent, shades, tmp_path):
     assert off.score(lopsided) == 0.9
 
 
-def test_few_validation_images_do_not_choose_the_epoch(parent, shades, tmp_path):
+def test_few_validation_images_do_not_choose_the_epoch(parent, shades, tmp_path, monkeypatch):
     run = training.start(child(parent, shades), tmp_path / "run", CPU)
     worse = dataclasses.replace(run.validate(), accuracy=0.0, balanced_accuracy=0.0)
     run.state.best_accuracy = 1.0
+    assert run.keeps_last
     assert run.is_best(worse)  # 14 images: the last epoch's weights are kept
-    assert not run.is_best(dataclasses.replace(worse, n=100))
+    monkeypatch.setattr(training.run, "_FEW_IMAGES", 14)
+    assert not run.keeps_last
+    assert not run.is_best(worse)
 
 
 def test_layers_far_from_the_classifier_learn_slower(parent, shades, tmp_path):
