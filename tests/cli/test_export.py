@@ -47,7 +47,7 @@ def test_export_writes_beside_the_run_and_says_what(folder: Path, capfd: Capture
     assert first.startswith(str(path))
     assert read_onnx(path).sha256 in first
     assert second == f"test vectors answered as by the run: {', '.join(present())}"
-    assert "0 images of another class" in third
+    assert "0 images have another class" in third
 
 
 def test_export_json_has_the_documented_fields(folder: Path, tmp_path: Path, capfd: Captured) -> None:

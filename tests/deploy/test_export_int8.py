@@ -106,4 +106,4 @@ def test_on_the_command_line(run_dir: Path, pictures: Path, tmp_path: Path, capf
     assert (record["path"], record["n"], record["size_bytes"]) == (str(out), 30, out.stat().st_size)
     assert run(["verify", str(out), "--data", str(pictures), "--quiet"]) == 0
     assert run([*words, "--max-loss", "100", "--quiet"]) == 0
-    assert "of another class than by the integer network" in capfd.readouterr().out
+    assert "another class than by the integer network" in capfd.readouterr().out

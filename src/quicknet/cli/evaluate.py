@@ -215,10 +215,12 @@ def _print(evaluation: Evaluation) -> None:
         console.print(shown(imbalance), soft_wrap=True)
     if evaluation.top5 is not None:
         console.print(f"top-5 {100 * evaluation.top5:.2f}%")
-    calibration = f"ECE {100 * evaluation.ece:.2f}%, NLL {evaluation.nll:.4f}, not calibrated"
+    calibration = f"calibration: ECE {100 * evaluation.ece:.2f}%, NLL {evaluation.nll:.4f}"
     if evaluation.ece_calibrated is not None and evaluation.nll_calibrated is not None:
         after = f"{100 * evaluation.ece_calibrated:.2f}%, {evaluation.nll_calibrated:.4f}"
-        calibration += f"; {after} at temperature {evaluation.temperature:.3f}"
+        calibration += f" as trained; {after} at the fitted temperature, {evaluation.temperature:.3f}"
+    else:
+        calibration += "; no temperature is fitted"
     console.print(calibration, soft_wrap=True)
     if evaluation.unknown is not None:
         console.print(shown(unknown_line(evaluation.unknown)), soft_wrap=True)

@@ -231,7 +231,7 @@ def _print(exported: Any, parent: str) -> None:
     if exported.top1 is not None and exported.n is not None:
         click.echo(
             f"top-1 {100 * exported.top1:.2f}% on {exported.split}, n = {exported.n:,}; "
-            f"{exported.different} images of another class than by {parent}"
+            f"{_different(exported.different)} {parent}"
         )
 
 
@@ -240,5 +240,9 @@ def _compared(bits: str, row: Compared) -> str:
     change = f"{abs(lost):.2f} points {'less' if lost > 0 else 'more'} than the run" if lost else "as the run"
     return (
         f"{bits} top-1 {100 * row.top1:.2f}% on {row.split}, n = {row.n:,}: {change}; "
-        f"{row.different} images of another class than by the run"
+        f"{_different(row.different)} the run"
     )
+
+
+def _different(count: int) -> str:
+    return f"{count} {'image has' if count == 1 else 'images have'} another class than by"

@@ -36,7 +36,7 @@ or newer.
     metavar="PAGE",
     help="Write the page here.  [default: the model's name with .html]",
 )
-@click.option("--title", default="", metavar="TEXT", help="Show this title.  [default: the network's name]")
+@click.option("--title", default="", metavar="TEXT", help="Show this title.  [default: the data's name]")
 @click.option(
     "--min-confidence",
     type=click.FloatRange(0, 1),

@@ -24,7 +24,7 @@ _WORKER = ("selftest", "worker")
 
 
 class PageSettings(Settings, frozen=True, kw_only=True):
-    """The page's title, "" for the model's name, and below which probability it says "unknown".
+    """The page's title, "" for the data's name, and below which probability it says "unknown".
 
     `min_confidence` None: the card's threshold, or none where the card has none.
     """
@@ -48,7 +48,7 @@ def threshold_of(card: Card, settings: PageSettings) -> float:
 def render_page(blob: bytes, card: Card, settings: PageSettings | None = None) -> str:
     """Return the whole page for a checked `.qnz` with its card; the same arguments give the same text."""
     settings = settings or PageSettings()
-    title = settings.title or card.model.name
+    title = settings.title or (card.data.name if card.data is not None else card.model.name)
     script = _bundle(_SCRIPT)
     values = {"title": escaped(title), "about": _about(card), "facts": facts_section(card)}
     threshold = threshold_of(card, settings)
