@@ -35,8 +35,10 @@ def learned(records: tables.Records) -> str:
 
 
 def _name(start: str) -> str:
+    start, _, size = start.partition("@")
     network, _, weights = start.partition(".")
-    return f"`{network}` from nothing" if weights == "none" else _NAMES.get(start, f"`{start}`")
+    text = f"`{network}` from nothing" if weights == "none" else _NAMES.get(start, f"`{start}`")
+    return f"{text} at {size} pixels" if size else text
 
 
 def _line(place: tuple[str, int | None], starts: list[str], rows: Rows) -> list[str]:
