@@ -160,7 +160,7 @@ def records() -> dict[str, tuple[tuple[str, set[str]], ...]]:
 
 def parts() -> list[tuple[dict, str]]:
     """Records that stand inside what a verb prints."""
-    inspection, realtime = SCHEMAS["inspect"]["properties"], SCHEMAS["benchmark"]["anyOf"][1]["properties"]
+    inspection, realtime = SCHEMAS["inspect"]["anyOf"][0]["properties"], SCHEMAS["benchmark"]["anyOf"][1]["properties"]
     return [
         (inspection["layers"]["items"], "quicknet.measure.layers:IntegerLayerFacts"),
         (inspection["sections"]["items"], "quicknet.measure.facts:SectionFacts"),

@@ -46,7 +46,6 @@ A network that is not trained is built by its name and counted; quicknet compare
     help="Show what a model is: classes, data, training, metrics, layers, files.",
     examples=(
         "quicknet inspect photos.qnz",
-        "quicknet inspect runs/photos --json",
         "quicknet inspect quicknet_s.cifar10 --svg network.svg --time",
         "quicknet inspect mobilenet_v2_x05 --size 96",
     ),
