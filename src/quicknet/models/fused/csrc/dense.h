@@ -130,8 +130,11 @@ inline void transform(From from, To to) {
 template <class T>
 struct Tiling {
     Tiling(const Dense &s)
-        : height(s.height), width(s.width), across((s.width + kTile - 1) / kTile),
-          per_image(across * ((s.height + kTile - 1) / kTile)), count(s.images * per_image) {
+        : height(s.height),
+          width(s.width),
+          across((s.width + kTile - 1) / kTile),
+          per_image(across * ((s.height + kTile - 1) / kTile)),
+          count(s.images * per_image) {
         const int64_t tile = kPlaces * (s.in_channels + s.out_channels) * int64_t(sizeof(T));
         chunk = std::min(count, round_up(std::max<int64_t>(48, kDenseChunkBytes / tile), kBlockRows));
     }
@@ -167,18 +170,17 @@ void to_window(const Tiling<T> &tiles, int64_t begin, int64_t count, int64_t thr
         for (int64_t tile = mine.begin; tile < mine.end; ++tile) {
             tiles.pixels(begin + tile, Kind::in, Kind::in == kWindow, map, channels, zeros, pixels);
             for (int64_t c = 0; c < channels; c += kLanes<T>)
-                transform<T, Kind>([&](int i, int j) { return load(pixels[i * Kind::in + j] + c); },
-                                   [&](int i, int j, Vector<T> v) {
-                                       store(out + (i * kWindow + j) * place + tile * pitch + c, v);
-                                   });
+                transform<T, Kind>(
+                    [&](int i, int j) { return load(pixels[i * Kind::in + j] + c); },
+                    [&](int i, int j, Vector<T> v) { store(out + (i * kWindow + j) * place + tile * pitch + c, v); });
         }
     });
 }
 
 // 36 matrices (count, channels) -> tiles begin..begin + count of the output.
 template <class T>
-void from_window(const Tiling<T> &tiles, int64_t begin, int64_t count, int64_t threads, const T *sums,
-                 int64_t channels, T *map) {
+void from_window(const Tiling<T> &tiles, int64_t begin, int64_t count, int64_t threads, const T *sums, int64_t channels,
+                 T *map) {
     const int64_t pitch = pixel_pitch<T>(channels), place = tiles.place(channels);
     const int pieces = int(std::min(count, 4 * threads));
     for_pieces(pieces, threads, [&](int piece) {
@@ -205,8 +207,9 @@ void weight_to_window(const Dense &s, const T *weight, T *panels) {
         for (int64_t o = 0; o < outs; o += kLanes<T>) {
             const int64_t first = o / panel * panel, width = std::min(panel, outs - first);
             T *to = panels + first * ins + k * width + o - first;
-            transform<T, WeightToWindow>([&](int i, int j) { return load(weight + ((i * 3 + j) * ins + k) * outs + o); },
-                                         [&](int i, int j, Vector<T> v) { store(to + (i * kWindow + j) * ins * outs, v); });
+            transform<T, WeightToWindow>(
+                [&](int i, int j) { return load(weight + ((i * 3 + j) * ins + k) * outs + o); },
+                [&](int i, int j, Vector<T> v) { store(to + (i * kWindow + j) * ins * outs, v); });
         }
     });
 }
@@ -255,9 +258,8 @@ void dense_weight_gradient(const Dense &s, const DenseKept<T> &kept, const Dense
         for_pieces(kPlaces, s.threads, [&](int place) {
             T *sum = places + place * ins * outs;
             if (begin == 0) std::fill_n(sum, ins * outs, T(0));
-            outer_product<T, T>(int(count), int(ins), int(outs), window + place * tiles.place(ins),
-                                pixel_pitch<T>(ins), gradient + place * tiles.place(outs), pixel_pitch<T>(outs), sum,
-                                nullptr);
+            outer_product<T, T>(int(count), int(ins), int(outs), window + place * tiles.place(ins), pixel_pitch<T>(ins),
+                                gradient + place * tiles.place(outs), pixel_pitch<T>(outs), sum, nullptr);
         });
     }
     for_pieces(int(ins), s.threads, [&](int k) {
