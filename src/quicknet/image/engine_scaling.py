@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,12 +16,11 @@ from PIL import Image, _imaging
 
 from quicknet.core.card import PreprocessSpec
 from quicknet.engine.binding import at_hand
+from quicknet.image._while_any import WhileAny
 
 _LEAST_PIXELS = 64 * 64
 _CHANNELS = {"L": 1, "RGB": -4, "RGBA": 4}  # as Pillow keeps them, in resize.h's numbers
-_lock = threading.Lock()
-_inside = 0
-_before = 0
+_core: Any = _imaging
 
 
 class _ArrowArray(ctypes.Structure):
@@ -41,26 +38,19 @@ _ArrowArray._fields_ = [
 ]
 
 
-@contextlib.contextmanager
-def one_block() -> Iterator[None]:
+def _to_blocks() -> int:
+    before: int = _core.get_use_block_allocator()
+    _core.set_use_block_allocator(1)
+    return before
+
+
+_in_blocks = WhileAny(_to_blocks, lambda before: _core.set_use_block_allocator(before))
+
+
+def one_block() -> contextlib.AbstractContextManager[None]:
     """Let Pillow keep pictures over 16 MB in one block while any thread is inside: only such ones can be lent."""
-    global _inside, _before
-    core: Any = _imaging
-    if not hasattr(core, "set_use_block_allocator") or not at_hand():
-        yield
-        return
-    with _lock:
-        if _inside == 0:
-            _before = core.get_use_block_allocator()
-            core.set_use_block_allocator(1)
-        _inside += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside -= 1
-            if _inside == 0:
-                core.set_use_block_allocator(_before)
+    usable = hasattr(_core, "set_use_block_allocator") and at_hand()
+    return _in_blocks() if usable else contextlib.nullcontext()
 
 
 def scaled_by_engine(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8] | None:
