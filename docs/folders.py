@@ -65,5 +65,5 @@ def _middle(rows: Rows, start: str, key: str) -> float:
 
 
 def _seconds(rows: Rows, start: str) -> str:
-    seconds = [row["seconds"] for row in _of(rows, start)]
+    seconds = [row["seconds"] for row in _of(rows, start) if not row.get("busy")]  # busy: trained beside other work
     return f"{min(seconds):.0f} to {max(seconds):.0f}"
