@@ -27,13 +27,12 @@ from numpy.typing import NDArray
 
 from quicknet import training
 from quicknet.core.errors import QuickNetError
-from quicknet.data.augment import normalize
 from quicknet.image.preprocess import load_image
 from quicknet.inference import metrics
 from quicknet.inference.predict import walk_images
 from quicknet.study.records import ROOT, write_record
 from quicknet.training.checkpoint import TorchClassifier
-from quicknet.training.none_class import add_none_class
+from quicknet.training.none_class import add_none_class, picture_features
 from quicknet.training.recipe import default_recipe, load_recipe
 from quicknet.training.run import Run
 
@@ -66,11 +65,8 @@ def trained(folder: Path, place: Path) -> tuple[Run, TorchClassifier]:
 @torch.no_grad()
 def see(classifier: TorchClassifier, images: NDArray[np.uint8]) -> Seen:
     """Return logits and features of images."""
-    model, spec = classifier.model.eval(), classifier.card.preprocess
-    parts = torch.split(torch.from_numpy(np.array(images)), 128)
-    maps = [model.forward_features(normalize(part, spec.mean, spec.std)) for part in parts]
-    features = torch.cat([model.forward_head(part, pre_logits=True) for part in maps])
-    return model.classifier(features).numpy(), features.numpy()
+    features = picture_features(classifier, images)
+    return classifier.model.classifier(features).numpy(), features.numpy()
 
 
 def scores(learned: Seen, labels: NDArray[np.int64]) -> dict[str, Score]:

@@ -221,9 +221,9 @@ def _headers(root: Path, scan: Scan) -> list[Finding]:
             tiny.append((name,))
     findings = []
     if mismatched:
-        has = "has" if len(mismatched) == 1 else "have"
+        has, them = ("has", "it") if len(mismatched) == 1 else ("have", "them")
         files = counted(len(mismatched), "file")
-        message = f"{files} {has} the suffix of another format; other programs may fail on it"
+        message = f"{files} {has} the suffix of another format; other programs may fail on {them}"
         findings.append(Finding(kind="suffix", severity="warning", message=message, groups=tuple(mismatched)))
     if tiny:
         verb = "image is" if len(tiny) == 1 else "images are"

@@ -66,13 +66,14 @@ def keep_features(run: Run, views: int) -> Tensor:
     spec = run.data.spec
     for rows in torch.split(torch.arange(run.train_size), _CHUNK):
         pixels = run.augmenter.images[rows.to(run.augmenter.images.device)].to(run.device)
-        kept[0, rows] = _features(run.model, normalize(pixels, spec.mean, spec.std))
+        kept[0, rows] = features_of(run.model, normalize(pixels, spec.mean, spec.std))
         for view in range(1, views):
-            kept[view, rows] = _features(run.model, run.augmenter.batch(rows, view).to(run.device).images)
+            kept[view, rows] = features_of(run.model, run.augmenter.batch(rows, view).to(run.device).images)
     return kept
 
 
-def _features(model: Network, images: Tensor) -> Tensor:
+def features_of(model: Network, images: Tensor) -> Tensor:
+    """Return what the classifier layer takes (N, F) of normalized images (N, C, H, W)."""
     return model.forward_head(model.forward_features(images), pre_logits=True).float()
 
 

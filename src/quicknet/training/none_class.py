@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from quicknet.data.augment import normalize
 from quicknet.training.checkpoint import TorchClassifier
 from quicknet.training.evaluate import drawn_vectors
+from quicknet.training.head import features_of
 from quicknet.training.run import Run
 from quicknet.training.threads import one_thread
 
@@ -37,9 +38,9 @@ def add_none_class(run: Run, classifier: TorchClassifier) -> None:
     rng = np.random.default_rng(run.recipe.train.seed)
     rows = np.sort(rng.permutation(len(images))[:_MOST])
     pictures = np.asarray(images[rows])
-    known = _features(classifier, pictures)
+    known = picture_features(classifier, pictures)
     some = pictures[rng.permutation(len(pictures))[:_SPOILT]]
-    others = torch.cat([_features(classifier, spoilt) for spoilt in spoil(some, rng)])
+    others = torch.cat([picture_features(classifier, spoilt) for spoilt in spoil(some, rng)])
     layer = classifier.model.classifier
     with torch.no_grad():
         layer.weight.sub_(layer.weight.mean(0))  # a run that is finished a second time comes to the same
@@ -150,10 +151,10 @@ def fit_none(known: Tensor, others: Tensor, known_logits: Tensor, other_logits: 
 
 
 @torch.no_grad()
-def _features(classifier: TorchClassifier, images: Pixels) -> Tensor:
+def picture_features(classifier: TorchClassifier, images: Pixels) -> Tensor:
+    """Return what the classifier layer takes (N, F) of pictures (N, size, size, channels)."""
     spec, model = classifier.card.preprocess, classifier.model.eval()
     kept = []
     for chunk in torch.split(torch.from_numpy(np.ascontiguousarray(images)), _CHUNK):
-        maps = model.forward_features(normalize(chunk.to(classifier.device), spec.mean, spec.std))
-        kept.append(model.forward_head(maps, pre_logits=True).float())
+        kept.append(features_of(model, normalize(chunk.to(classifier.device), spec.mean, spec.std)))
     return torch.cat(kept)
