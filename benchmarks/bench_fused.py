@@ -1,11 +1,12 @@
 """Training images per second: the fused kernels against plain torch, and their share of the peak.
 
-    python benchmarks/bench_fused.py [--models quicknet_s speedy] [--batch 128] [--json]
+    python benchmarks/bench_fused.py [--models quicknet_s speedy] [--batch 128] [--bf16] [--json]
 
 A step is forward, loss, backward and SGD with Nesterov momentum on random images at 3x32x32. Each
 variant lives in a process of its own (the fused one also changes how freed memory is kept); they
 run in turn (A B C A B C ...), one at a time, and figures are medians over the rounds. `plain` is
-torch's default layout, as a first training loop has it; `plain nhwc` is channels_last. The peak is
+torch's default layout, as a first training loop has it; `plain nhwc` is channels_last. `--bf16` puts all
+of them under torch's autocast to bfloat16, for CPUs with AVX512-BF16. The peak is
 that of a 2048 x 2048 float32 matrix product by torch's own library, the best of all rounds; shares
 count 3 x the forward multiply-adds an image, as they are before minimal filtering saves some (`models/fused/dense.py`),
 so that a dense network's may pass 100%.
@@ -33,7 +34,7 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def make_step(name: str, batch: int, variant: str) -> Callable[[], object]:
+def make_step(name: str, batch: int, variant: str, bf16: bool) -> Callable[[], object]:
     import torch
 
     from quicknet.models.registry import create_model
@@ -49,13 +50,15 @@ def make_step(name: str, batch: int, variant: str) -> Callable[[], object]:
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(net(images), labels).backward()  # type: ignore[no-untyped-call]
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = net(images)
+        torch.nn.functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step
 
 
-def serve(connection: Connection, variant: str, batch: int, threads: int) -> None:
+def serve(connection: Connection, variant: str, batch: int, threads: int, bf16: bool) -> None:
     """Answer a model's name with the seconds of one step, "peak" with those of the matrix product."""
     os.environ["QUICKNET_FUSED"] = "1" if variant == "fused" else "0"
     import torch
@@ -68,7 +71,7 @@ def serve(connection: Connection, variant: str, batch: int, threads: int) -> Non
     steps: dict[str, Callable[[], object]] = {"peak": lambda: side @ side}
     while (name := connection.recv()) is not None:
         if name not in steps:
-            steps = {"peak": steps["peak"], name: make_step(name, batch, variant)}
+            steps = {"peak": steps["peak"], name: make_step(name, batch, variant, bf16)}
             steps[name]()
         connection.send(seconds(steps[name]))
 
@@ -121,13 +124,15 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     context = mp.get_context("spawn")
     workers, statuses = {}, {}
     for variant in VARIANTS:
         workers[variant], theirs = context.Pipe()
-        context.Process(target=serve, args=(theirs, variant, args.batch, args.threads), daemon=True).start()
+        settings = (variant, args.batch, args.threads, args.bf16)
+        context.Process(target=serve, args=(theirs, *settings), daemon=True).start()
         statuses[variant] = workers[variant].recv()
     rows = [measure(workers, name, args.batch, args.rounds) for name in args.models]
     for connection in workers.values():

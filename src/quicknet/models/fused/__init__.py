@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from quicknet.models.config import Layer
-from quicknet.models.fused import autograd, native
+from quicknet.models.fused import autograd
 from quicknet.models.fused.autograd import Kept
 from quicknet.models.fused.dense import convolve
-from quicknet.models.fused.native import Norm, available, has_bf16, status
+from quicknet.models.fused.native import Norm, autocast_to_bf16, available, has_bf16, status
 from quicknet.models.fused.switch import disabled, observed, switched_off
 from quicknet.models.layers import Separable, Stem
 from quicknet.models.norm import BatchNorm2d
@@ -79,18 +79,12 @@ def usable(layers: Sequence[Layer], modules: Iterable[nn.Module], x: Tensor) -> 
         and x.shape[0] > 0
         and not (x.requires_grad and torch.is_grad_enabled())
         and not observed()
-        and (not torch.is_autocast_enabled("cpu") or _autocast_to_bf16(x.dtype))
+        and (not torch.is_autocast_enabled("cpu") or autocast_to_bf16(x.dtype))
         and not switched_off()
         and runs_fused(layers)
         and all(_plain(module, x.dtype, Separable if i else Stem) for i, module in enumerate(modules))
         and available()
     )
-
-
-def _autocast_to_bf16(dtype: torch.dtype) -> bool:
-    """Return whether autocast asks for products in bfloat16, which the kernels have."""
-    asked = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
-    return asked and dtype is torch.float32 and native.has_bf16()
 
 
 def _plain(layer: nn.Module, dtype: torch.dtype, kind: type[nn.Module]) -> bool:
@@ -159,7 +153,7 @@ def forward_features(stem: StemLayer, blocks: Iterable[SeparableLayer], x: Tenso
     number of threads give the same bits. Under autocast to bfloat16 the products of stem and
     pointwise layers round what they multiply, add up in float32 and give float32.
     """
-    bf16 = _autocast_to_bf16(x.dtype)
+    bf16 = autocast_to_bf16(x.dtype)
     kept = autograd.stem(x, stem.conv.weight, stem.conv.stride[0], bf16, stem.bn.uses_batch)
     updates: list[Callable[[], None]] = []
     norm = _norm(stem, kept, updates)

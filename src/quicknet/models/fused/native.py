@@ -68,7 +68,7 @@ class Output(ctypes.Structure):
 class Dense(ctypes.Structure):
     """Sizes of a dense 3x3 convolution's call."""
 
-    _fields_ = _numbers("images", "height", "width", "in_channels", "out_channels", "threads")
+    _fields_ = _numbers("images", "height", "width", "in_channels", "out_channels", "bf16", "threads")
 
 
 class NormInput(ctypes.Structure):
@@ -194,7 +194,7 @@ def _keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_TRIM_THRESHOLD, -1)
         mallopt(_M_TOP_PAD, 64 << 20)
 
 
@@ -208,6 +208,12 @@ def has_bf16() -> bool:
     """Return whether the kernels' matrix products can run in bfloat16 (AVX512-BF16)."""
     library = _loaded()[0]
     return library is not None and bool(library.quicknet_bf16())
+
+
+def autocast_to_bf16(dtype: torch.dtype) -> bool:
+    """Return whether autocast asks for products in bfloat16, which the kernels have for inputs of `dtype`."""
+    asked = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
+    return asked and dtype is torch.float32 and has_bf16()
 
 
 def status() -> str:

@@ -103,16 +103,20 @@ int run_output_backward(const Output &s, const OutputInput<T> &in, const OutputG
 template <class T>
 int run_dense_forward(const Dense &s, const DenseInput<T> &in, const DenseOutput<T> &out) {
     return guarded([&] {
-        dense_forward(s, in, out);
-        return true;
+        return with_elements<T>(s.bf16, [&](auto e) {
+            dense_forward<T, decltype(e)>(s, in, out);
+            return true;
+        });
     });
 }
 
 template <class T>
 int run_dense_weight_gradient(const Dense &s, const DenseKept<T> &kept, const DenseGradients<T> &out) {
     return guarded([&] {
-        dense_weight_gradient(s, kept, out);
-        return true;
+        return with_elements<T>(s.bf16, [&](auto e) {
+            dense_weight_gradient<T, decltype(e)>(s, kept, out);
+            return true;
+        });
     });
 }
 

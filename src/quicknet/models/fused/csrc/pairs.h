@@ -11,6 +11,7 @@ namespace quicknet {
 template <class T, class E>
 struct Elements {
     static_assert(std::is_same<T, E>::value, "no such elements");
+    static constexpr int terms = 1;
     static int64_t scratch(int64_t, int64_t) { return 0; }
     template <class N>
     static N count(N terms) {
@@ -19,6 +20,8 @@ struct Elements {
     static T gather(const T *source, int64_t stride, int k, int) { return source[k * stride]; }
     static const T *along_rows(int, int, const T *a, int64_t, T *) { return a; }
     static const T *along_columns(int, int, const T *a, int64_t, T *) { return a; }
+    static void store_in_row(T *row, int64_t column, Vector<T> v) { store(row + column, v); }
+    static Vector<T> joined(Vector<T> only, Vector<T>) { return only; }
     static void multiply_add(Vector<T> &sum, T a, Vector<T> b) { sum += a * b; }
 };
 
@@ -34,6 +37,7 @@ struct VectorOf<Pair> {
 
 template <>
 struct Elements<float, Pair> {
+    static constexpr int terms = 2;
     // Of `rows` rows `pitch` floats apart, by rows or by columns.
     static int64_t scratch(int64_t rows, int64_t pitch) { return (rows + 1) / 2 * pitch; }
     template <class N>
@@ -43,7 +47,7 @@ struct Elements<float, Pair> {
 
     static Pair gather(const float *source, int64_t stride, int k, int depth) {
         const float low = source[2 * k * stride], high = 2 * k + 1 < depth ? source[(2 * k + 1) * stride] : 0.0f;
-        return joined(_mm512_set1_ps(low), _mm512_set1_ps(high))[0];
+        return joined(Vector<float>{low}, Vector<float>{high})[0];
     }
 
     // Neighbours in a row: A (rows, depth) -> pairs (rows, (depth + 1) / 2), rows lda / 2 apart.
@@ -64,11 +68,23 @@ struct Elements<float, Pair> {
     static const Pair *along_columns(int rows, int columns, const float *a, int64_t lda, Pair *out) {
         for (int r = 0; r < rows; r += 2, a += 2 * lda)
             for (int c = 0; c < columns; c += 16) {
-                const __m512 low = _mm512_loadu_ps(a + c);
-                const __m512 high = r + 1 < rows ? _mm512_loadu_ps(a + lda + c) : _mm512_setzero_ps();
-                store(out + r / 2 * lda + c, joined(low, high));
+                const Vector<float> high = r + 1 < rows ? load(a + lda + c) : Vector<float>{};
+                store(out + r / 2 * lda + c, joined(load(a + c), high));
             }
         return out;
+    }
+
+    // Neighbours in a row, from its `column` on.
+    static void store_in_row(Pair *row, int64_t column, Vector<float> v) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i *>(row + column / 2), (__m256i)_mm512_cvtneps_pbh((__m512)v));
+    }
+
+    // Neighbours in a column.
+    static Vector<Pair> joined(Vector<float> low, Vector<float> high) {
+        const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,  //
+                                               23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+        const __m512bh halves = _mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
+        return (Vector<Pair>)_mm512_permutexvar_epi16(order, (__m512i)halves);
     }
 
     static void multiply_add(Vector<float> &sum, Pair a, Vector<Pair> b) {
@@ -77,11 +93,6 @@ struct Elements<float, Pair> {
 
  private:
     static Vector<Pair> bits(__m512bh halves) { return (Vector<Pair>)halves; }
-    static Vector<Pair> joined(__m512 low, __m512 high) {
-        const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,  //
-                                               23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-        return (Vector<Pair>)_mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(high, low));
-    }
 };
 #else
 #define QUICKNET_BF16 0

@@ -81,18 +81,22 @@ inline void product_panel(int rows, int depth, const E *a, int64_t lda, const E 
         product_block<T, E, kBlockRows / 2, W>(depth, a + r * lda, lda, b, c + r, column, rows - r);
 }
 
-// A (rows + kBlockRows spare, depth) with row distance lda, even, its rows padded with zeros to the
-// channel unit; c[r] points at row r of C. `scratch`: Elements::scratch(rows + spare, lda).
+// A (rows + kBlockRows spare, count) of elements with row distance pitch; c[r] points at row r of C.
 template <class T, class E>
-void product(int rows, int depth, int columns, const T *a, int64_t lda, const E *panels, T *const *c, E *scratch) {
+void product_of(int rows, int count, int columns, const E *a, int64_t pitch, const E *panels, T *const *c) {
     constexpr int panel = kPanelVectors * kLanes<E>;
-    const int count = Elements<T, E>::count(depth);
-    const E *elements = Elements<T, E>::along_rows(rows, depth, a, lda, scratch);
-    const int64_t pitch = Elements<T, E>::count(lda);
     int n = 0;
     for (; n + panel <= columns; n += panel)
-        product_panel<T, E, kPanelVectors>(rows, count, elements, pitch, panels + int64_t(n) * count, c, n);
-    if (n < columns) product_panel<T, E, 1>(rows, count, elements, pitch, panels + int64_t(n) * count, c, n);
+        product_panel<T, E, kPanelVectors>(rows, count, a, pitch, panels + int64_t(n) * count, c, n);
+    if (n < columns) product_panel<T, E, 1>(rows, count, a, pitch, panels + int64_t(n) * count, c, n);
+}
+
+// A (rows + kBlockRows spare, depth) with row distance lda, even, its rows padded with zeros to the
+// channel unit. `scratch`: Elements::scratch(rows + spare, lda).
+template <class T, class E>
+void product(int rows, int depth, int columns, const T *a, int64_t lda, const E *panels, T *const *c, E *scratch) {
+    const E *elements = Elements<T, E>::along_rows(rows, depth, a, lda, scratch);
+    product_of(rows, Elements<T, E>::count(depth), columns, elements, Elements<T, E>::count(lda), panels, c);
 }
 
 template <class T, class E, int M, int W>
@@ -133,20 +137,24 @@ inline void outer_panel(int rows, int m_count, const E *a, int64_t lda, const E 
     }
 }
 
-// m_count a multiple of 4, columns of the vector. `scratch`: Elements::scratch for A
-// and for B.
+// A (count, m_count) and B (count, columns) of elements. m_count a multiple of 4, columns of the vector.
+template <class T, class E>
+void outer_product_of(int count, int m_count, int columns, const E *a, int64_t lda, const E *b, int64_t ldb, T *c) {
+    constexpr int panel = kPanelVectors * kLanes<E>;
+    const int64_t ldc = columns;
+    int n = 0;
+    for (; n + panel <= columns; n += panel)
+        outer_panel<T, E, kPanelVectors>(count, m_count, a, lda, b + n, ldb, c + n, ldc);
+    for (; n < columns; n += kLanes<T>) outer_panel<T, E, 1>(count, m_count, a, lda, b + n, ldb, c + n, ldc);
+}
+
+// The same of numbers. `scratch`: Elements::scratch for A and for B.
 template <class T, class E>
 void outer_product(int rows, int m_count, int columns, const T *a, int64_t lda, const T *b, int64_t ldb, T *c,
                    E *scratch) {
-    constexpr int panel = kPanelVectors * kLanes<E>;
-    const int64_t ldc = columns;
-    const int count = Elements<T, E>::count(rows);
     const E *of_a = Elements<T, E>::along_columns(rows, m_count, a, lda, scratch);
     const E *of_b = Elements<T, E>::along_columns(rows, columns, b, ldb, scratch + Elements<T, E>::scratch(rows, lda));
-    int n = 0;
-    for (; n + panel <= columns; n += panel)
-        outer_panel<T, E, kPanelVectors>(count, m_count, of_a, lda, of_b + n, ldb, c + n, ldc);
-    for (; n < columns; n += kLanes<T>) outer_panel<T, E, 1>(count, m_count, of_a, lda, of_b + n, ldb, c + n, ldc);
+    outer_product_of(Elements<T, E>::count(rows), m_count, columns, of_a, lda, of_b, ldb, c);
 }
 
 }  // namespace quicknet
