@@ -172,7 +172,7 @@ static size_t sparse_scratch(int32_t channels, int32_t pixels) {
 }
 
 static int pack_sparse(qn_matrix *to, const qn_layer *layer, int64_t most) {
-    return qn_pack_sparse(to, layer, most, INT16_MAX / layer->middle_top);
+    return qn_pack_sparse(to, layer, most, INT16_MAX / layer->middle_top, 1);
 }
 
 /* A group of `size` blocks onto the accumulators of `vectors` x 8 pixels. */

@@ -19,7 +19,7 @@ static inline int32_t qn_round_up(int32_t n, int32_t multiple) { return (n + mul
 
 /* A row of a sparse pointwise: an output channel's blocks, each a quad (four neighbouring input channels) and its four
  * weights. They lie in groups, first those of four blocks, then of two, then single ones:
- * int8 [blocks][4 weights], then uint16 [blocks] quads. */
+ * int8 [blocks][4 weights], then uint16 [blocks] quads, each times what the kernels asked for. */
 typedef struct {
     uint32_t at;                 /* of the first group in qn_matrix.weight */
     uint16_t fours, twos, ones;  /* groups */
@@ -36,6 +36,7 @@ typedef struct {
     int32_t *bias;               /* [out_channels], so too */
     int16_t *positive, *negative;
     const qn_row *rows;          /* [out_channels], in `weight`; NULL where the matrix is dense */
+    int32_t pixels;              /* of a span, at most */
 } qn_matrix;
 
 /* The pixels that one call of a matrix kernel takes. */

@@ -132,7 +132,7 @@ enum { VECTORS = 8 };
 enum { BREAK_EVEN = 400 };
 
 static int pack_sparse(qn_matrix *to, const qn_layer *layer, int64_t most) {
-    if (!qn_pack_sparse(to, layer, most, QN_NO_LIMIT)) return 0;
+    if (!qn_pack_sparse(to, layer, most, QN_NO_LIMIT, 1)) return 0;
     for (int32_t o = 0; o < layer->out_channels; o++) {
         uint32_t sum = 0;
         for (int32_t c = 0; c < layer->in_channels; c++) sum += (uint32_t)qn_row_weights(layer, o)[c];

@@ -63,7 +63,7 @@ static void describe_stage(qn_stage *stage, const qn_layer *layer, const qn_laye
 /* Packs a pointwise sparse where so few blocks are left that it is faster, counting pixels that only fill up vectors;
  * 1000 per mille: wherever it fits. */
 static int pack_sparse(qn_stage *stage, const qn_layer *layer, const qn_kernels *kernels, int32_t below) {
-    int64_t pixels = stage->tile_rows * stage->side, quads = (layer->in_channels + 3) / 4;
+    int64_t pixels = stage->matrix.pixels, quads = (layer->in_channels + 3) / 4;
     int64_t most = quads * layer->out_channels;
     if (stage->is_stem || below == 0 || !kernels->pack_sparse) return 0;
     if (below < 1000) most = most * below / 1000 * pixels / qn_round_up((int32_t)pixels, kernels->sparse_pixels);
@@ -82,6 +82,7 @@ static void place_matrix(arena *memory, qn_stage *stage, const qn_layer *layer, 
     m->shift = layer->shift;
     m->zero = layer->zero;
     m->top = layer->top;
+    m->pixels = stage->tile_rows * stage->side;
     uint64_t outs = (uint64_t)m->out_channels;
     int32_t *step_at = take(memory, (uint64_t)m->steps * sizeof *step_at);
     m->weight = take(memory, (uint64_t)m->steps * 16 * outs);

@@ -79,7 +79,7 @@ static size_t sparse_scratch(int32_t channels, int32_t pixels) {
 }
 
 static int pack_sparse(qn_matrix *to, const qn_layer *layer, int64_t most) {
-    return qn_pack_sparse(to, layer, most, QN_NO_LIMIT);
+    return qn_pack_sparse(to, layer, most, QN_NO_LIMIT, 1);
 }
 
 static void spread(const qn_span *span, int32_t pixels, int16_t *restrict to) {

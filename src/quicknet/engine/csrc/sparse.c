@@ -92,28 +92,29 @@ static void qn_group_row(qn_groups *row, const qn_layer *layer, int32_t o, int32
 
 /* Writes group g as one of `size` blocks; those that it lacks are zeros of quad 0. */
 static int8_t *qn_write_group(const qn_groups *row, const qn_layer *layer, int32_t o, int32_t g, int32_t size,
-                              int8_t *to) {
+                              int32_t unit, int8_t *to) {
     uint16_t q = row->first[g];
     memset(to, 0, (size_t)(6 * size));
     for (int32_t i = 0; i < row->size[g]; i++, q = row->next[q]) {
         uint32_t block = qn_block(qn_row_weights(layer, o), layer->in_channels, q);
+        uint16_t place = (uint16_t)(q * unit);
         memcpy(to + 4 * i, &block, 4);
-        memcpy(to + 4 * size + 2 * i, &q, 2);
+        memcpy(to + 4 * size + 2 * i, &place, 2);
     }
     return to + 6 * size;
 }
 
 /* Groups of three become groups of four: that costs one product, two and one two more widenings. Returns NULL where
  * they would pass `end`. */
-static int8_t *qn_write_row(const qn_groups *row, const qn_layer *layer, int32_t o, qn_row *to, int8_t *at,
-                            const int8_t *end) {
+static int8_t *qn_write_row(const qn_groups *row, const qn_layer *layer, int32_t o, int32_t unit, qn_row *to,
+                            int8_t *at, const int8_t *end) {
     static const uint8_t most[] = {4, 2, 1}, least[] = {3, 2, 1};
     uint16_t count[3] = {0};
     for (int kind = 0; kind < 3; kind++) {
         for (int32_t g = 0; g < row->groups; g++) {
             if (row->size[g] < least[kind] || row->size[g] > most[kind]) continue;
             if (end - at < 6 * most[kind]) return NULL;
-            at = qn_write_group(row, layer, o, g, most[kind], at);
+            at = qn_write_group(row, layer, o, g, most[kind], unit, at);
             count[kind]++;
         }
     }
@@ -123,16 +124,16 @@ static int8_t *qn_write_row(const qn_groups *row, const qn_layer *layer, int32_t
     return at;
 }
 
-int qn_pack_sparse(qn_matrix *to, const qn_layer *layer, int64_t most, int32_t limit) {
+int qn_pack_sparse(qn_matrix *to, const qn_layer *layer, int64_t most, int32_t limit, int32_t unit) {
     qn_row *rows = (qn_row *)(void *)to->weight;
     int8_t *at = to->weight + (size_t)to->out_channels * sizeof *rows;
     const int8_t *end = to->weight + (size_t)to->steps * 16 * (size_t)to->out_channels;
     qn_groups row;
-    if (!qn_has_few_blocks(layer, most) || at > end) return 0;
+    if (unit > UINT16_MAX / (layer->in_channels / 4 + 1) || !qn_has_few_blocks(layer, most) || at > end) return 0;
     for (int32_t o = 0; at && o < to->out_channels; o++) {
         rows[o].at = (uint32_t)(at - to->weight);
         qn_group_row(&row, layer, o, limit);
-        at = qn_write_row(&row, layer, o, &rows[o], at, end);
+        at = qn_write_row(&row, layer, o, unit, &rows[o], at, end);
         to->bias[o] = o < layer->out_channels ? qn_i32(layer->bias + 4 * (size_t)o) : 0;
     }
     if (!at) return 0;

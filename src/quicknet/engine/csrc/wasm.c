@@ -128,7 +128,7 @@ static size_t sparse_scratch(int32_t channels, int32_t pixels) {
 }
 
 static int pack_sparse(qn_matrix *to, const qn_layer *layer, int64_t most) {
-    return qn_pack_sparse(to, layer, most, QN_NO_LIMIT);
+    return qn_pack_sparse(to, layer, most, QN_NO_LIMIT, 1);
 }
 
 /* 8 channels of 4 pixels, as 16-bit pairs of bytes in the low or high halves of a and c, b and d. */

@@ -33,9 +33,9 @@ static inline QN_INLINE void x86_spread_eight(const uint8_t *const from[8], int3
     _mm256_store_si256((void *)(to + 3 * stride), _mm256_unpackhi_epi64(ab1, de1));
 }
 
-/* All pixels of a span, past its end the last one again, to quads of `stride` / 4 pixels. */
+/* All pixels of a span, and the last one again up to a multiple of 8, to quads `stride` bytes apart. */
 static void x86_spread(const qn_span *span, int32_t channels, uint8_t *to, size_t stride) {
-    for (int32_t p = 0; p < (int32_t)(stride / 4); p += 8, to += 32) {
+    for (int32_t p = 0; p < span->pixels; p += 8, to += 32) {
         const uint8_t *from[8];
         for (int32_t i = 0; i < 8; i++) from[i] = span->in + (size_t)qn_pixel(span, p + i) * (size_t)span->in_stride;
         for (int32_t c = 0; c < channels; c += 16) x86_spread_eight(from, c, to + (size_t)(c / 4) * stride, stride);
