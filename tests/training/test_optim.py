@@ -114,13 +114,14 @@ def test_a_batch_of_matrices_is_made_orthogonal_as_each_alone(shape):
         assert torch.allclose(got.double(), quintic(matrix), atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rank", [1, 5, 64])
-def test_wide_matrices_of_few_directions_are_made_orthogonal_too(rank):
+def test_wide_matrices_of_few_directions_are_made_orthogonal_too(rank, dtype):
     """Their product with themselves has eigenvalues near zero, which rounding may make negative."""
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(64, rank, generator=generator) @ torch.randn(rank, 900, generator=generator)
     matrix += 1e-4 * torch.randn(64, 900, generator=generator)
-    got = orthogonalize(matrix[None], torch.float32)[0].double()
+    got = orthogonalize(matrix[None], dtype)[0].double()
     assert (got - quintic(matrix)).norm() < 1e-3 * got.norm()
 
 
