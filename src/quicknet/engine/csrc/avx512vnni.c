@@ -272,55 +272,82 @@ static inline QN_INLINE const int8_t *group(row_sums sums[CHAINS], const int8_t 
     return at + 6 * size;
 }
 
-/* What requantization takes of an output channel. */
+/* What rows take of a layer, from an output channel on: copied, as qn_numbers is. */
 typedef struct {
-    __m512i positive, negative, shift, zero;
-    __m256i top;
-} row_numbers;
+    const qn_row *row;
+    const int8_t *weight;
+    const int32_t *bias;
+    const int16_t *positive, *negative;
+    __m512i shift, zero, top;
+} row_layer;
 
-static inline QN_INLINE __m256i row_bytes(__m512i c0, __m512i c1, const row_numbers *n) {
-    __m512i t = _mm512_packs_epi32(_mm512_srav_epi32(c0, n->shift), _mm512_srav_epi32(c1, n->shift));
-    __m512i multiplier = _mm512_mask_mov_epi16(n->positive, _mm512_movepi16_mask(t), n->negative);
-    __m512i v = _mm512_adds_epi16(_mm512_mulhrs_epi16(t, multiplier), n->zero);
-    __m256i bytes = _mm512_cvtusepi16_epi8(_mm512_max_epi16(v, _mm512_setzero_si512()));
-    return _mm256_permutevar8x32_epi32(_mm256_min_epu8(bytes, n->top), _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
+static inline QN_INLINE row_layer rows_from(const qn_matrix *m, int32_t o) {
+    row_layer layer = {m->rows + o,
+                       m->weight,
+                       m->bias + o,
+                       m->positive + o,
+                       m->negative + o,
+                       _mm512_set1_epi32(m->shift),
+                       _mm512_set1_epi16((int16_t)m->zero),
+                       _mm512_set1_epi8((char)m->top)};
+    return layer;
 }
 
-/* Output channel o of `halves` x 8 pixels, whose quads begin at `quads`. */
-static inline QN_INLINE void row(const qn_matrix *m, int32_t o, const uint8_t *quads, uint8_t *to, const int halves,
+/* 32 pixels of row i in 16 bits, four of the first and four of the second vector in turn. */
+static inline QN_INLINE __m512i row_words(const row_layer *layer, int i, __m512i c0, __m512i c1) {
+    __m512i t = _mm512_packs_epi32(_mm512_srav_epi32(c0, layer->shift), _mm512_srav_epi32(c1, layer->shift));
+    __m512i multiplier = _mm512_mask_mov_epi16(_mm512_set1_epi16(layer->positive[i]), _mm512_movepi16_mask(t),
+                                               _mm512_set1_epi16(layer->negative[i]));
+    return _mm512_adds_epi16(_mm512_mulhrs_epi16(t, multiplier), layer->zero);
+}
+
+/* Writes the bytes of up to 4 vectors of pixels, and past them those of the last one again. */
+static inline QN_INLINE void store_row(const row_layer *layer, int i, const __m512i *c, const int vectors,
+                                       uint8_t *to) {
+    const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i low = row_words(layer, i, c[0], c[vectors > 1 ? 1 : 0]);
+    __m512i high = vectors > 2 ? row_words(layer, i, c[2], c[vectors - 1]) : low;
+    __m512i bytes = _mm512_min_epu8(_mm512_packus_epi16(low, high), layer->top);
+    bytes = _mm512_permutexvar_epi32(in_order, bytes);
+    if (vectors > 2)
+        _mm512_storeu_si512((void *)to, bytes);
+    else
+        _mm256_storeu_si256((void *)to, _mm512_castsi512_si256(bytes));
+}
+
+/* Row i of `halves` x 8 pixels, whose quads begin at `quads`. */
+static inline QN_INLINE void row(const row_layer *layer, int i, const uint8_t *quads, uint8_t *to, const int halves,
                                  const int chains) {
-    const qn_row *r = &m->rows[o];
+    const qn_row *r = &layer->row[i];
     const int vectors = (halves + 1) / 2;
-    const int8_t *at = m->weight + r->at;
+    const int8_t *at = layer->weight + r->at;
     row_sums sums[CHAINS];
     QN_UNROLL
     for (int v = 0; v < vectors; v++) {
-        sums[0].c[v] = _mm512_set1_epi32(m->bias[o]);
+        sums[0].c[v] = _mm512_set1_epi32(layer->bias[i]);
         QN_UNROLL
-        for (int i = 1; i < chains; i++) sums[i].c[v] = _mm512_setzero_si512();
+        for (int k = 1; k < chains; k++) sums[k].c[v] = _mm512_setzero_si512();
     }
-    for (int32_t i = r->fours; i > 0; i--) at = group(sums, at, quads, 4, halves, chains);
-    for (int32_t i = r->twos; i > 0; i--) at = group(sums, at, quads, 2, halves, chains);
-    for (int32_t i = r->ones; i > 0; i--) at = group(sums, at, quads, 1, halves, chains);
-    const row_numbers n = {_mm512_set1_epi16(m->positive[o]), _mm512_set1_epi16(m->negative[o]),
-                           _mm512_set1_epi32(m->shift), _mm512_set1_epi16((int16_t)m->zero),
-                           _mm256_set1_epi8((char)m->top)};
+    for (int32_t k = r->fours; k > 0; k--) at = group(sums, at, quads, 4, halves, chains);
+    for (int32_t k = r->twos; k > 0; k--) at = group(sums, at, quads, 2, halves, chains);
+    for (int32_t k = r->ones; k > 0; k--) at = group(sums, at, quads, 1, halves, chains);
     QN_UNROLL
     for (int v = 0; v < vectors; v++) {
         QN_UNROLL
-        for (int i = 1; i < chains; i++) sums[0].c[v] = _mm512_add_epi32(sums[0].c[v], sums[i].c[v]);
+        for (int k = 1; k < chains; k++) sums[0].c[v] = _mm512_add_epi32(sums[0].c[v], sums[k].c[v]);
     }
     QN_UNROLL
-    for (int v = 0; v < vectors; v += 2) {
-        __m512i next = v + 1 < vectors ? sums[0].c[v + 1] : sums[0].c[v];
-        _mm256_storeu_si256((void *)(to + 16 * v), row_bytes(sums[0].c[v], next, &n));
-    }
+    for (int v = 0; v < vectors; v += 4)
+        store_row(layer, i, sums[0].c + v, vectors - v < 4 ? vectors - v : 4, to + 16 * v);
 }
 
 static inline QN_INLINE void rows_of(const qn_matrix *m, int32_t o, const x86_rows *rows, const int halves,
                                      const int chains) {
-    for (int32_t i = 0; i < QN_CHANNELS; i++)
-        row(m, o + i, rows->quads, rows->to + (size_t)i * rows->to_stride, halves, chains);
+    const row_layer layer = rows_from(m, o);
+    const uint8_t *quads = rows->quads;
+    uint8_t *to = rows->to;
+    const size_t stride = rows->to_stride;
+    for (int32_t i = 0; i < QN_CHANNELS; i++, to += stride) row(&layer, i, quads, to, halves, chains);
 }
 
 /* QN_CHANNELS output channels from o on. */
