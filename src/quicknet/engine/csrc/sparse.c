@@ -129,7 +129,7 @@ int qn_pack_sparse(qn_matrix *to, const qn_layer *layer, int64_t most, int32_t l
     int8_t *at = to->weight + (size_t)to->out_channels * sizeof *rows;
     const int8_t *end = to->weight + (size_t)to->steps * 16 * (size_t)to->out_channels;
     qn_groups row;
-    if (unit > UINT16_MAX / (layer->in_channels / 4 + 1) || !qn_has_few_blocks(layer, most) || at > end) return 0;
+    if (!qn_has_few_blocks(layer, most) || at > end) return 0;
     for (int32_t o = 0; at && o < to->out_channels; o++) {
         rows[o].at = (uint32_t)(at - to->weight);
         qn_group_row(&row, layer, o, limit);

@@ -16,7 +16,8 @@ enum { QN_NO_LIMIT = INT16_MAX };
 /* Does what kernels.h says of pack_sparse: rows, then their groups, in the dense matrix's place; biases and multipliers
  * in the channels' order. The positive and the negative weights that a group adds up in one of its two lanes of 16 bits
  * (the blocks' first two weights, their last two) sum to at most `limit`; QN_NO_LIMIT: nothing is added in 16 bits.
- * Quads are written times `unit`; a layer whose last would pass 16 bits stays dense. */
+ * Quads are written times `unit`, at most a sixteenth of a span's pixels: FORMAT.md allows 8,192 channels and maps of
+ * 2^26 numbers, so 16 bits hold them. */
 int qn_pack_sparse(qn_matrix *to, const qn_layer *layer, int64_t most, int32_t limit, int32_t unit);
 
 static inline const int8_t *qn_row_weights(const qn_layer *layer, int32_t o) {

@@ -30,10 +30,11 @@ def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
     tracing, compiling and whatever else wants to see torch's own operations. Under autocast to bfloat16 it
     applies where the CPU multiplies that fast: transformed numbers are rounded to it, sums and outputs are float32.
     """
-    bf16 = autocast_to_bf16(conv.weight.dtype)
+    bf16 = autocast_to_bf16(torch.float32)
     if bf16 and x.dtype is torch.bfloat16:
         x = x.float()
-    if not _usable(conv, x) or (torch.is_autocast_enabled("cpu") and not bf16):
+    plain = torch.is_autocast_enabled("cpu") and not (bf16 and x.dtype is torch.float32)
+    if plain or not _usable(conv, x):
         y: Tensor = conv(x)
         return y
     out: Tensor = DenseFunction.apply(x.permute(0, 2, 3, 1), conv.weight, bf16)  # type: ignore[no-untyped-call]
