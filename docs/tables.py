@@ -14,7 +14,7 @@ from figure import Curve, Point
 
 from quicknet.core.card import Costs
 from quicknet.core.errors import ConfigError
-from quicknet.inference.shipped import PACKAGED, Shipped, list_weights, read_index
+from quicknet.inference.shipped import PACKAGED, Shipped, read_index
 from quicknet.models.costs import count_costs
 from quicknet.models.registry import create_model
 from quicknet.study.records import read_records
@@ -67,15 +67,20 @@ class Records:
         return min(found, key=lambda pair: pair[0]["median_ms"], default=None)
 
     def files(self, network: str) -> list[tuple[int, str]]:
-        """Return (bytes, suffix) of a network's files in the latency records; names of weights are `.qnz` files."""
-        names = list_weights()
-        return [
-            (facts["size_bytes"], "qnz" if facts["model"] in names else facts["model"].rpartition(".")[2])
-            for record in self.all.values()
-            if record.get("kind") == "latency"
-            for facts in record["benchmark"]["models"]
-            if facts["name"] == network
-        ]
+        """Return (bytes, suffix) of a network's files in the latency records; weights' as they ship now.
+
+        A `.qnz` of other weights of the same network runs equally fast, so it need not be measured again.
+        """
+        shipped = read_index(PACKAGED).weights
+        found = []
+        for record in self.all.values():
+            for facts in record["benchmark"]["models"] if record.get("kind") == "latency" else []:
+                weights = shipped.get(facts["model"])
+                if facts["name"] == network and weights is not None and weights.file is not None:
+                    found.append((sum(part.size_bytes for part in weights.file.parts), "qnz"))
+                elif facts["name"] == network:
+                    found.append((facts["size_bytes"], facts["model"].rpartition(".")[2]))
+        return found
 
     def demo(self) -> dict[str, Any] | None:
         """Return the record of `make demo`."""
