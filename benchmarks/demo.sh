@@ -25,7 +25,8 @@ quicknet export "$demo/run" --format onnx --out "$demo/scenes.onnx" --data "$dem
 quicknet verify "$demo/scenes.onnx" --data "$demo/scenes"
 
 echo "== 5. write it as a network of integers, a quarter of the bytes, the same answers on every CPU"
-quicknet export "$demo/run" --out "$demo/scenes.qnz" --data "$demo/scenes"
+# Two of the 500 validation pictures are 0.4 points, which one CPU's rounding in training loses and another's does not.
+quicknet export "$demo/run" --out "$demo/scenes.qnz" --data "$demo/scenes" --max-loss 0.5
 quicknet verify "$demo/scenes.qnz" --data "$demo/scenes"
 
 echo "== 6. classify a few pictures with it"
