@@ -30,13 +30,12 @@ def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
     tracing, compiling and whatever else wants to see torch's own operations. Under autocast to bfloat16 it
     applies where the CPU multiplies that fast: transformed numbers are rounded to it, sums and outputs are float32.
     """
-    bf16 = autocast_to_bf16(torch.float32)
-    if bf16 and x.dtype is torch.bfloat16:
+    if autocast_to_bf16(torch.float32) and x.dtype is torch.bfloat16:
         x = x.float()
-    plain = torch.is_autocast_enabled("cpu") and not (bf16 and x.dtype is torch.float32)
-    if plain or not _usable(conv, x):
+    if not _usable(conv, x):
         y: Tensor = conv(x)
         return y
+    bf16 = autocast_to_bf16(x.dtype)
     out: Tensor = DenseFunction.apply(x.permute(0, 2, 3, 1), conv.weight, bf16)  # type: ignore[no-untyped-call]
     return out.permute(0, 3, 1, 2)
 
@@ -59,6 +58,7 @@ def _usable(conv: nn.Conv2d, x: Tensor) -> bool:
         and conv.in_channels % unit == conv.out_channels % unit == 0
         and tiles >= _TILES
         and not observed(conv)
+        and (not torch.is_autocast_enabled("cpu") or autocast_to_bf16(x.dtype))
         and not switched_off()
         and native.available()
     )

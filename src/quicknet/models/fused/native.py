@@ -194,7 +194,7 @@ def _keep_freed_memory() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, -1)
+        mallopt(_M_TRIM_THRESHOLD, -1)  # no limit: steps of `speedy` free more than 2 GB, an int's largest number
         mallopt(_M_TOP_PAD, 64 << 20)
 
 
