@@ -165,7 +165,8 @@ def test_a_layers_bfloat16_products_differ_by_their_rounding(size: tuple[int, ..
     z = F.pad(torch.randn(images, height, width, ins, generator=generator), (0, padded - ins)).requires_grad_()
     norm = random_norm(ins, SLOPES["prelu"](ins), generator)
     norm = norm_of([t.detach().float().requires_grad_() for t in norm[:5]])
-    depthwise, pointwise = torch.randn(ins, 1, 3, 3, generator=generator), torch.randn(outs, ins, 1, 1)
+    depthwise = torch.randn(ins, 1, 3, 3, generator=generator)
+    pointwise = torch.randn(outs, ins, 1, 1, generator=generator)
     inputs = [z, *norm[:5], depthwise.requires_grad_(), pointwise.requires_grad_()]
     actual = []
     for bf16 in (False, True):
