@@ -1,5 +1,5 @@
 // node browser.mjs CHROMIUM '{"page": URL, "files": [...], "dropped": [...], "camera": true, "camera_s": 0, "keys": [...],
-// "in_worker": "...", "width": 390, "height": 800, "mobile": true, "dark": true, "flags": [...], "profile": FOLDER,
+// "in_worker": "...", "at_once": true, "width": 390, "height": 800, "mobile": true, "dark": true, "flags": [...], "profile": FOLDER,
 // "screenshot": PNG, "screenshot_to": ID}': opens a page, uses it so, and prints what it then shows, as JSON.
 import { spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
@@ -76,6 +76,8 @@ await call("Target.setAutoAttach", { autoAttach: true, waitForDebuggerOnStart: f
 await call("Page.addScriptToEvaluateOnNewDocument", { source: LOG });
 await call("Page.navigate", { url: wish.page });
 await until(`!!document.getElementById("status") && !["Loading"].includes(${status})`);
+const tested = `!/not run|running/.test(document.getElementById("test").textContent) || ${status} === "Not usable here"`;
+if (!wish.at_once) await until(tested);
 const answers = { start: await evaluate(status) };
 if (wish.keys) {
   await call("Page.setInterceptFileChooserDialog", { enabled: true });
@@ -96,7 +98,7 @@ if (wish.dropped) {
   for (const type of ["dragEnter", "dragOver", "drop"]) await call("Input.dispatchDragEvent", { type, x: 200, y: 150, data });
 }
 if (wish.files || wish.dropped) {
-  await until(`${status}.startsWith("Classified")`);
+  await until(`/^Classified|Not usable/.test(${status})`);
   answers.rows = await evaluate(`rows.map((row) => ({ ...row, logits: row.logits && [...row.logits] }))`);
   answers.csv = await evaluate("csv(rows)");
 }
@@ -106,7 +108,10 @@ if (wish.camera) {
   await new Promise((resolve) => setTimeout(resolve, 1000 * (wish.camera_s ?? 0)));
 }
 if (wish.in_worker) answers.in_worker = await evaluate(wish.in_worker, workers[0]);
+await until(tested);
 answers.said = await evaluate("said");
+answers.visible = await evaluate(`({ answer: !at("answer").hidden, batch: !at("batch").hidden,
+  controls: document.querySelectorAll("input:enabled, button:enabled").length > 0 })`);
 for (const id of ["status", "test", "problem", "label"]) answers[id] = await evaluate(`document.getElementById("${id}").textContent`);
 answers.wider = await evaluate("document.documentElement.scrollWidth - innerWidth");
 answers.scripts = await evaluate("document.scripts.length");

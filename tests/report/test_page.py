@@ -144,8 +144,8 @@ def test_the_test_vectors_are_pythons(tmp_path: Path) -> None:
 
 def test_the_self_test_sees_another_network(tmp_path: Path) -> None:
     _, card = small_model(tmp_path)
-    program = "show(selftest.selfTest(await load(given[0])));"
-    assert node(tmp_path, program, tmp_path / "model.qnz") == {"right": 16, "n": 16, "why": ""}
+    program = "show([...selftest.selfTest(await load(given[0]))].at(-1));"
+    assert node(tmp_path, program, tmp_path / "model.qnz") == {"right": 16, "done": 16, "n": 16, "why": ""}
     assert card.vectors is not None and card.vectors.integers is not None
     first, *others = card.vectors.integers
     wrong = card.vectors.replace(integers=((first[0] + 1, *first[1:]), *others))
@@ -298,6 +298,20 @@ def test_without_simd_the_plain_module_answers(tmp_path: Path) -> None:
     blob, card = small_model(tmp_path)
     shown = browse(tmp_path, render_page(blob, card), flags=["--js-flags=--no-enable-sse4-1 --no-enable-ssse3"])
     assert shown["test"].startswith("Self-test: 16 of 16 test vectors") and "no SIMD" in shown["test"]
+
+
+def test_pictures_do_not_wait_for_the_self_test_and_go_when_it_fails(tmp_path: Path) -> None:
+    from PIL import Image
+
+    _, card = small_model(tmp_path)
+    assert card.vectors is not None and card.vectors.integers is not None
+    *others, last = card.vectors.integers
+    blob, card = small_model(tmp_path, vectors=card.vectors.replace(integers=(*others, (last[0] + 1, *last[1:]))))
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    shown = browse(tmp_path, render_page(blob, card), files=[str(tmp_path / "a.png")], at_once=True)
+    assert [text for _, text in shown["said"]][:2] == ["Loading", "Ready"]
+    assert "1 of 16 test vectors gave other answers" in shown["problem"] and shown["status"] == "Not usable here"
+    assert not any(shown["visible"].values()), "an answer stays, or a control works"
 
 
 def test_a_refused_camera_and_a_damaged_model_are_said(tmp_path: Path) -> None:

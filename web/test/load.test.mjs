@@ -13,7 +13,7 @@ const drawn = (width, height, channels) => {
 };
 
 test("every golden file gives the logits that its card records", async () => {
-  const results = await Promise.all(files.map(async (name) => selfTest(await load(read(name)))));
+  const results = await Promise.all(files.map(async (name) => [...selfTest(await load(read(name)))].at(-1)));
   assert.ok(results.some(({ n }) => n === 16));
   for (const { right, n } of results) assert.equal(right, n);
 });

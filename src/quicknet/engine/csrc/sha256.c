@@ -28,44 +28,49 @@ static const uint32_t ROUND[64] = {
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
 };
 
+/* Browsers compile a WebAssembly function well only once it was called often, and not while it runs: a call a block. */
+#ifdef __wasm__
+#define QN_OWN_CALL __attribute__((noinline))
+#else
+#define QN_OWN_CALL
+#endif
+
 static uint32_t rotate(uint32_t x, int n) { return x >> n | x << (32 - n); }
 
-static void compress_plain(uint32_t state[8], const uint8_t *block, size_t blocks) {
-    for (; blocks > 0; blocks--, block += 64) {
-        uint32_t w[64], a = state[0], b = state[1], c = state[2], d = state[3];
-        uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
-        for (int i = 0; i < 16; i++) {
-            const uint8_t *p = block + 4 * i;
-            w[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-        }
-        for (int i = 16; i < 64; i++) {
-            uint32_t s0 = rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ w[i - 15] >> 3;
-            uint32_t s1 = rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ w[i - 2] >> 10;
-            w[i] = w[i - 16] + s0 + w[i - 7] + s1;
-        }
-        for (int i = 0; i < 64; i++) {
-            uint32_t s1 = rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25);
-            uint32_t s0 = rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22);
-            uint32_t t1 = h + s1 + ((e & f) ^ (~e & g)) + ROUND[i] + w[i];
-            uint32_t t2 = s0 + ((a & b) ^ (a & c) ^ (b & c));
-            h = g;
-            g = f;
-            f = e;
-            e = d + t1;
-            d = c;
-            c = b;
-            b = a;
-            a = t1 + t2;
-        }
-        state[0] += a;
-        state[1] += b;
-        state[2] += c;
-        state[3] += d;
-        state[4] += e;
-        state[5] += f;
-        state[6] += g;
-        state[7] += h;
+QN_OWN_CALL static void compress_block(uint32_t state[8], const uint8_t *block) {
+    uint32_t w[64], a = state[0], b = state[1], c = state[2], d = state[3];
+    uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
+    for (int i = 0; i < 16; i++) {
+        const uint8_t *p = block + 4 * i;
+        w[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
     }
+    for (int i = 16; i < 64; i++) {
+        uint32_t s0 = rotate(w[i - 15], 7) ^ rotate(w[i - 15], 18) ^ w[i - 15] >> 3;
+        uint32_t s1 = rotate(w[i - 2], 17) ^ rotate(w[i - 2], 19) ^ w[i - 2] >> 10;
+        w[i] = w[i - 16] + s0 + w[i - 7] + s1;
+    }
+    for (int i = 0; i < 64; i++) {
+        uint32_t s1 = rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25);
+        uint32_t s0 = rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22);
+        uint32_t t1 = h + s1 + ((e & f) ^ (~e & g)) + ROUND[i] + w[i];
+        uint32_t t2 = s0 + ((a & b) ^ (a & c) ^ (b & c));
+        h = g;
+        g = f;
+        f = e;
+        e = d + t1;
+        d = c;
+        c = b;
+        b = a;
+        a = t1 + t2;
+    }
+    state[0] += a;
+    state[1] += b;
+    state[2] += c;
+    state[3] += d;
+    state[4] += e;
+    state[5] += f;
+    state[6] += g;
+    state[7] += h;
 }
 
 #ifdef QN_SHA_X86
@@ -121,7 +126,7 @@ static void compress(uint32_t state[8], const uint8_t *block, size_t blocks) {
         return;
     }
 #endif
-    compress_plain(state, block, blocks);
+    for (; blocks > 0; blocks--, block += 64) compress_block(state, block);
 }
 
 void qn_sha256(const uint8_t *bytes, size_t size, uint8_t digest[32]) {

@@ -1,21 +1,33 @@
 // The self-test: the test vectors of image/vectors.py, replayed.
 
 const GOLDEN = 0x9e3779b97f4a7c15n;
-const MASK = (1n << 64n) - 1n;
+const wrap = (n) => BigInt.asUintN(64, n); // compiled to machine words, which `& (2n ** 64n - 1n)` is not
 
-function splitmix(seed, count) {
-  return Array.from({ length: count }, (_, i) => {
-    let z = (BigInt(seed) + BigInt(i + 1) * GOLDEN) & MASK;
-    z = ((z ^ (z >> 30n)) * 0xbf58476d1ce4e5b9n) & MASK;
-    z = ((z ^ (z >> 27n)) * 0x94d049bb133111ebn) & MASK;
-    return z ^ (z >> 31n);
-  });
+/* The next number of a seed's sequence at each call: its upper `bits`. */
+function splitmix(seed, bits) {
+  const shift = BigInt(64 - bits);
+  let state = BigInt(seed);
+  return () => {
+    state = wrap(state + GOLDEN);
+    let z = wrap((state ^ (state >> 30n)) * 0xbf58476d1ce4e5b9n);
+    z = wrap((z ^ (z >> 27n)) * 0x94d049bb133111ebn);
+    return Number((z ^ (z >> 31n)) >> shift);
+  };
 }
 
 const modulo = (a, b) => ((a % b) + b) % b;
 
+/* The number of the last disc over a point of 1024 x 1024, -1 where there is none. */
+function discAt(discs, x, y) {
+  for (let d = discs.length - 1; d >= 0; d--) {
+    const [cx, cy, square] = discs[d];
+    if ((x - cx) ** 2 + (y - cy) ** 2 < square) return d;
+  }
+  return -1;
+}
+
 function shape(kind, seed, size, channels) {
-  const n = splitmix(seed, 64).map((z) => Number(z >> 40n));
+  const n = Array.from({ length: 64 }, splitmix(seed, 24));
   const out = new Int32Array(size * size * channels);
   const level = (c) => n[c] % 256;
   const high = (c) => n[16 + c] % 256;
@@ -25,7 +37,7 @@ function shape(kind, seed, size, channels) {
     const y = Math.floor((Math.floor(i / size) * 1024) / size);
     const ramp = modulo(x * ((n[32] % 7) - 3) + y * ((n[33] % 7) + 1), 1024);
     const bright = modulo(x + y * ((n[35] % 5) - 2), 64 + (n[34] % 256)) * 2 < 64 + (n[34] % 256);
-    const disc = discs.reduce((last, [cx, cy, square], d) => ((x - cx) ** 2 + (y - cy) ** 2 < square ? d : last), -1);
+    const disc = kind === 2 ? discAt(discs, x, y) : -1;
     for (let c = 0; c < channels; c++) {
       let value = bright ? high(c) : level(c);
       if (kind === 1) value = level(c) + Math.floor(((high(c) - level(c)) * ramp) / 1023);
@@ -39,21 +51,26 @@ function shape(kind, seed, size, channels) {
 /** Test vector `index`, uint8 size x size x channels: image/vectors.py, generator 1. */
 export function vector(index, size, channels) {
   const kind = index % 4;
-  if (kind === 0) return Uint8Array.from(splitmix(index, size * size * channels), (z) => Number(z >> 56n));
+  if (kind === 0) return new Uint8Array(size * size * channels).map(splitmix(index, 8));
   const first = shape(kind, index, size, channels);
   if (Math.floor(index / 4) % 2 === 0) return Uint8Array.from(first);
   const other = shape((kind % 3) + 1, index + 1000, size, channels);
-  return Uint8Array.from(first, (value, i) => (value * 5 + other[i] * 3) >> 3);
+  return new Uint8Array(first.map((value, i) => (value * 5 + other[i] * 3) >> 3));
 }
 
-/** Replays the card's test vectors: how many of how many gave exactly the recorded logits, or why none were asked. */
-export function selfTest(classifier) {
+/**
+ * Replays the card's test vectors, and after each of them gives how many were right of how many done of how many there
+ * are: right where exactly the recorded logits came. Where none are asked, `why` says so.
+ */
+export function* selfTest(classifier) {
   const { generator, integers } = classifier.card.vectors ?? {};
-  if (!integers?.length) return { right: 0, n: 0, why: "the card has no test vectors" };
-  if (generator !== 1) return { right: 0, n: 0, why: "the card's test vectors are of a newer kind" };
-  const right = integers.filter((expected, i) => {
+  const none = !integers?.length && "the card has no test vectors";
+  const why = none || (generator === 1 ? "" : "the card's test vectors are of a newer kind");
+  if (why) yield { right: 0, done: 0, n: 0, why };
+  let right = 0;
+  for (const [i, expected] of why ? [] : integers.entries()) {
     const logits = classifier.logits(vector(i, classifier.side, classifier.channels));
-    return logits.length === expected.length && expected.every((value, k) => value === logits[k]);
-  });
-  return { right: right.length, n: integers.length, why: "" };
+    if (logits.length === expected.length && expected.every((value, k) => value === logits[k])) right++;
+    yield { right, done: i + 1, n: integers.length, why };
+  }
 }
