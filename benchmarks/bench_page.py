@@ -7,9 +7,9 @@ images/s; the camera's path (frame to pixels to network to the page) at 640 x 48
 at least as fast as Pillow.
 
 Opening: a new browser each time, from the start of the navigation to "Ready", and from a picture's choice to its
-answer, which the self-test's 16 images share the worker with; the sum counts. The camera is Chromium's own test picture at 60
-frames/s, so 60 is the most. Resizing: a drawn picture to 32 x 32 and to 64 x 64, with Pillow and by the engine in
-turn, one thread, both from decoded RGB.
+answer, which the self-test's 16 images share the worker with; the sum counts. The camera is Chromium's own test
+picture at 60 frames/s, so 60 is the most. Resizing: a drawn picture to 32 x 32 and to 64 x 64, with Pillow and by the
+engine in turn, one thread, both from decoded RGB.
 """
 
 from __future__ import annotations
