@@ -45,10 +45,10 @@ bench: setup
 docs results: setup
 	$(BIN)/python docs/generate.py
 
-# Makes the WebAssembly modules in the package again, after a change of its sources; needs clang and wasm-ld.
+# Makes the WebAssembly modules in the package again, after a change of its sources; needs clang, wasm-ld and wasm-opt.
 wasm: setup engine-wasm
 	cp $(ENGINE_OUT)/quicknet.wasm $(ENGINE_OUT)/quicknet-plain.wasm $(ENGINE_DIR)/js/
-	$(BIN)/python -m quicknet.engine.wasm "$$($(WASM_CLANG) --version | head -n 1)"
+	$(BIN)/python -m quicknet.engine.wasm "$$($(WASM_CLANG) --version | head -n 1)" "$$($(WASM_OPT) --version)"
 
 clean:
 	rm -rf $(VENV) build dist demo

@@ -19,8 +19,7 @@ from quicknet.qnz.encoding import encode_coded
 from quicknet.qnz.file import Coding, assemble_qnz
 from quicknet.qnz.format import CARZ_HEADER, CONTEXTS
 
-# 28,000 was asked for without resizing, which came later and takes 7,000: results/AIMS.md
-LIMIT_BYTES = 36_000
+LIMIT_BYTES, LIMIT_WITHOUT_RESIZING = 33_000, 28_000
 _FILTERS: tuple[Any, ...] = ("nearest", "bilinear", "bicubic", "lanczos")
 
 RUN = """
@@ -95,9 +94,12 @@ def describe(module: Path, model: Path) -> Any:
     return json.loads(run(tool("node"), module / "describe.mjs", module / "quicknet.wasm", model))
 
 
-def test_the_modules_are_small(module: Path) -> None:
+def test_the_modules_are_small(module: Path, tmp_path: Path) -> None:
+    tool("wasm-opt")
+    run(tool("make"), "-f", ENGINE / "engine.mk", "engine-wasm", f"ENGINE_OUT={tmp_path}", "WASM_RESIZE=0")
     for name in ("quicknet.wasm", "quicknet-plain.wasm"):
         assert (module / name).stat().st_size <= LIMIT_BYTES
+        assert (tmp_path / name).stat().st_size <= LIMIT_WITHOUT_RESIZING
 
 
 def test_equal_to_the_reference(module: Path, tmp_path: Path) -> None:

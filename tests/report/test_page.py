@@ -92,8 +92,9 @@ def test_the_threshold_is_the_cards_or_the_callers(tmp_path: Path) -> None:
 def test_the_modules_in_the_package_are_what_their_sources_give(tmp_path: Path) -> None:
     record = json.loads(wasm.RECORD.read_text("utf-8"))
     assert record["sources_sha256"] == wasm.sources_sha256(), "run `make wasm`"
-    if record["clang"] != run(tool("clang"), "--version").splitlines()[0] or not tool("wasm-ld"):
-        pytest.skip(f"another clang than {record['clang']}")
+    for key, name in (("clang", "clang"), ("wasm_opt", "wasm-opt")):
+        if record[key] != run(tool(name), "--version").splitlines()[0] or not tool("wasm-ld"):
+            pytest.skip(f"another {name} than {record[key]}")
     run(tool("make"), "-f", ENGINE / "engine.mk", "engine-wasm", f"ENGINE_OUT={tmp_path}")
     for module in (wasm.MODULE, wasm.PLAIN):
         assert (tmp_path / module.name).read_bytes() == module.read_bytes()

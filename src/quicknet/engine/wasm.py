@@ -1,7 +1,7 @@
 """The WebAssembly modules that come with the package, and whether they are what the sources give.
 
-They are kept in the package because few users have clang and wasm-ld. `make wasm` makes them again and writes beside
-them of which sources they were made, by which clang.
+They are kept in the package because few users have clang, wasm-ld and wasm-opt. `make wasm` makes them again and
+writes beside them of which sources they were made, by which clang and wasm-opt.
 """
 
 from __future__ import annotations
@@ -31,4 +31,5 @@ def sources_sha256() -> str:
 
 
 if __name__ == "__main__":
-    RECORD.write_text(json.dumps({"clang": sys.argv[1], "sources_sha256": sources_sha256()}, indent=1) + "\n", "utf-8")
+    made_by = {"clang": sys.argv[1], "wasm_opt": sys.argv[2], "sources_sha256": sources_sha256()}
+    RECORD.write_text(json.dumps(made_by, indent=1) + "\n", "utf-8")

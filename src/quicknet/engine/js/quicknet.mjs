@@ -81,6 +81,7 @@ export class Classifier {
    * @returns {Uint8Array} side x side x channels
    */
   prepare({ data, width, height }, name = "The picture") {
+    if (!this.exports.qn_prepare) throw new Error("this quicknet.wasm was made with WASM_RESIZE=0: it has `logits` only");
     const channels = data.length / (width * height);
     const shape = `${width} × ${height}, ${data.length} bytes`;
     if (width * height > LIMIT_PIXELS) throw new RangeError(`${name} is over 100 megapixels: ${shape}.`);
