@@ -18,6 +18,7 @@ from quicknet.core.files import sha256_file
 from quicknet.deploy.export import export
 from quicknet.models.costs import count_costs
 from quicknet.models.registry import model_from_record
+from quicknet.training import setup
 from quicknet.training.checkpoint import TorchClassifier, load_model
 from quicknet.training.run import resident
 from quicknet.training.state import Validation
@@ -112,6 +113,22 @@ def test_resuming_is_bitwise_from_anywhere_in_an_epoch(tiny_cifar, tmp_path, opt
         return [{k: v for k, v in e.items() if k not in ("seconds", "images_per_second")} for e in entries]
 
     assert timeless(tmp_path / "whole") == timeless(tmp_path / "cut")
+
+
+def test_another_number_of_threads_is_said(tiny_cifar, tmp_path):
+    threads = torch.get_num_threads()
+    interrupted(tiny_cifar, tmp_path / "run", 1)
+
+    def notes():
+        return [line for line in setup.describe(training.resume(tmp_path / "run", CPU)) if "threads and now" in line]
+
+    assert notes() == []
+    torch.set_num_threads(threads + 1)
+    try:
+        (note,) = notes()
+    finally:
+        torch.set_num_threads(threads)
+    assert f"had {threads} CPU threads and now has {threads + 1}" in note and f"--threads {threads} " in note
 
 
 def test_a_run_goes_on_after_it_and_its_data_moved(tmp_path):

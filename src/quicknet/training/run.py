@@ -124,6 +124,7 @@ class Run:
             self.match = FeatureMatch(self.model.num_features, self.kept.file.classes, self.device)
         self.fits_head_first = parts.fresh_classifier and self.recipe.train.head_first
         self.head: HeadFit | None = None
+        self.saved_threads: int | None = None  # of the process that `restore` goes on from
         self.state = State(self._zero(torch.int64), self._zero(torch.float32))
         self.meter = Meter()
         self._energy, self._joules_before = EnergyMeter(), 0.0
@@ -415,6 +416,7 @@ class Run:
             setattr(self.state, name, getattr(counters, name))
         self.state.history = [record.to_dict() for record in counters.history]
         self.head = counters.head
+        self.saved_threads = counters.threads
         if self.world.main:
             self.folder.write_split(self.data)  # run folders of older versions have no record
             self.folder.write_log(self.state.history)

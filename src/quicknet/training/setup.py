@@ -274,6 +274,17 @@ def _kept_epoch(run: Run) -> list[str]:
     return [f"val has {images:,} images, too few to choose the best epoch by: the last epoch's weights are kept"]
 
 
+def _other_threads(run: Run) -> list[str]:
+    """Say where a resumed run adds up in another order than before."""
+    before, now = run.saved_threads, torch.get_num_threads()
+    if before in (None, now) or run.device.type != "cpu":
+        return []
+    return [
+        f"this run had {before} CPU threads and now has {now}, so its weights will not be bit for bit those of an "
+        f"uninterrupted run; --threads {before} keeps them so"
+    ]
+
+
 def describe(run: Run) -> list[str]:
     """Return what a user should know before the first epoch, a line each."""
     data, recipe = run.data, run.recipe
@@ -282,7 +293,7 @@ def describe(run: Run) -> list[str]:
     lines = [
         f"data     {data.name}: {len(data.classes)} classes, {counts}, "
         f"{data.spec.size}x{data.spec.size} {data.spec.mode}, protocol {data.protocol}",
-        *(f"note     {note}" for note in (*data.notes, *_imbalance(run), *_kept_epoch(run))),
+        *(f"note     {note}" for note in (*data.notes, *_imbalance(run), *_kept_epoch(run), *_other_threads(run))),
         f"model    {recipe.model.name}: {size:,} parameters{_start(run)}",
         f"recipe   {recipe.name}: {recipe.train.epochs} epochs of {run.steps_per_epoch} steps, "
         f"{recipe.optim.name} {recipe.optim.lr:g}, {recipe.schedule.name}, seed {recipe.train.seed}",
