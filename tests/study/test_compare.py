@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from quicknet.core.errors import ConfigError, FormatError, ToolError
 from quicknet.measure.energy import energy_uj
 from quicknet.report.compare_cells import busy, tables
 from quicknet.report.compare_page import render_comparison
-from quicknet.report.comparison import Comparison
+from quicknet.report.comparison import ComparedNetwork, Comparison, Ours
 from quicknet.report.scatter import Mark, front, scatter_chart
 from quicknet.report.svg import Axes
 from quicknet.study import compare_speed
@@ -28,8 +29,15 @@ XS = CompareSettings(base="quicknet_xs", rounds=1)
 
 
 def compared(names: list[str], patch: pytest.MonkeyPatch, settings: CompareSettings = XS) -> Comparison:
+    """Without what the checkout's records of trainings alike add."""
     without_processes(patch)
-    return compare(names, settings)
+    result = compare(names, settings)
+    return with_ours(result, lambda row: tuple(ours for ours in row.ours if not ours.alike))
+
+
+def with_ours(result: Comparison, change: Callable[[ComparedNetwork], tuple[Ours, ...]]) -> Comparison:
+    rows = tuple(msgspec.structs.replace(row, ours=change(row)) for row in result.networks)
+    return msgspec.structs.replace(result, networks=rows)
 
 
 # --- what is measured ----------------------------------------------------------------------
@@ -212,6 +220,29 @@ def test_a_record_that_does_not_match_its_network_is_refused(tmp_path: Path) -> 
         reached("quicknet_xs", 236_538, tmp_path)
 
 
+def alike(results: Path, name: str, networks: dict[str, list[float]], **same: float) -> None:
+    """A record of networks that were trained alike."""
+    parameters = {"quicknet_xs": 236_538, "resnet_20": 269_722, "quicknet_s": 930_000}
+    rows = [{"network": n, "parameters": parameters[n], "epochs": 5, "test": top1} for n, top1 in networks.items()]
+    fields = {"kind": "alike", "data": "cifar10", "protocol": "standard", "split": "test", "n": 100, "seeds": [0]}
+    (results / name).mkdir(parents=True)
+    (results / name / "record.json").write_text(json.dumps({**fields, "same": same, "networks": rows}))
+
+
+def test_trainings_alike_stand_beside_those_of_their_own(tmp_path: Path) -> None:
+    record(tmp_path, "0001-a", [0.5])
+    alike(tmp_path, "0002-alike-30-minutes", {"quicknet_xs": [0.9], "quicknet_s": [0.8]}, minutes=30)
+    alike(tmp_path, "0003-alike-5-epochs", {"quicknet_xs": [0.7]}, epochs=5)
+    own, _, *same = reached("quicknet_xs", 236_538, tmp_path)
+    assert (own.top1, own.alike) == (0.5, "")
+    assert [(o.alike, o.top1, o.epochs) for o in same] == [("30 minutes", 0.9, 5), ("5 epochs", 0.7, 5)]
+    with pytest.raises(ConfigError, match=r"does not match its network: 930,000 parameters, quicknet_s has 1,000 \("):
+        reached("quicknet_s", 1000, tmp_path)
+    alike(tmp_path, "0004-alike-1-minutes", {"quicknet_xs": []}, minutes=1)
+    with pytest.raises(FormatError, match="lacks what a comparison needs"):
+        reached("quicknet_xs", 236_538, tmp_path)
+
+
 # --- ours and theirs -----------------------------------------------------------------------
 
 
@@ -266,6 +297,31 @@ def test_the_page_is_self_contained_and_draws_ours_filled(monkeypatch: pytest.Mo
     assert "resnet_20: 91.25% (published)" in text and "quicknet_xs, int8: 92.41% (ours)" in text
     hostile = msgspec.structs.replace(result, networks=(result.networks[0].replace(name="<b>&"),))
     assert "<b>&" not in render_comparison(hostile).replace("&lt;b&gt;&amp;", "")
+
+
+def test_trainings_alike_have_a_table_and_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = compared(["resnet_20", "nin", "lenet_5"], monkeypatch)
+    fields = {"numbers": "float32", "spread": None, "protocol": "standard", "split": "test", "n": 100, "seeds": (0,)}
+    top1 = {"quicknet_xs": 0.8, "resnet_20": 0.7, "nin": 0.9}
+    milliseconds = {"quicknet_xs": 2.0, "resnet_20": 3.0, "nin": 1.0, "lenet_5": 1.0}
+
+    def given(row: ComparedNetwork) -> tuple[Ours, ...]:
+        if row.name not in top1:
+            return row.ours
+        return (*row.ours, Ours(top1=top1[row.name], source="alike", alike="8 minutes", epochs=5, **fields))
+
+    rows = (row.replace(float32=speed(milliseconds[row.name]).to_dict()) for row in result.networks)
+    result = with_ours(msgspec.structs.replace(result, networks=tuple(rows)), given)
+    table = next(table for table in tables(result) if table.title == "trained alike: 8 minutes each")
+    assert table.rows == (
+        ("nin", "none is as fast", "90.00", "5", "1.00"),
+        ("quicknet_xs", "", "80.00", "5", "2.00"),
+        ("resnet_20", "quicknet_xs +10.00", "70.00", "5", "3.00"),
+    )
+    assert not any("alike" in cell for cells in tables(result)[-1].rows for cell in cells)
+    text = render_comparison(result)
+    assert text.count('<figure class="chart">') == 3 and "All trained alike, 8 minutes each" in text
+    assert "resnet_20: 70.00% (ours)" in text
 
 
 def test_the_front_holds_what_nothing_else_dominates() -> None:

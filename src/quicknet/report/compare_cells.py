@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from quicknet.report.comparison import ComparedNetwork, Comparison, Ours, Speed
 
 _NONE = "–"
+_FAMILY = "quicknet"
 Cells = tuple[str, ...]
 
 
@@ -24,7 +25,13 @@ class Table(NamedTuple):
 def tables(comparison: Comparison) -> tuple[Table, ...]:
     """Return what was counted, measured, reached or published, and the paper's table where it was asked for."""
     paper = (_paper(comparison),) if comparison.paper else ()
-    return (*paper, _counted(comparison), _measured(comparison), *_accuracies(comparison))
+    alike = (_alike(comparison, same) for same in trained_alike(comparison))
+    return (*paper, _counted(comparison), _measured(comparison), *alike, *_accuracies(comparison))
+
+
+def trained_alike(comparison: Comparison) -> tuple[str, ...]:
+    """Return what networks were given the same of: "30 minutes", "8 epochs"."""
+    return tuple(dict.fromkeys(ours.alike for row in comparison.networks for ours in row.ours if ours.alike))
 
 
 def busy(comparison: Comparison) -> float:
@@ -86,6 +93,38 @@ def _absent(comparison: Comparison) -> Iterator[str]:
         yield f"{_NONE} {reason} ({', '.join(names)})"
 
 
+def _alike(comparison: Comparison, same: str) -> Table:
+    """Return what networks reach by the same training, and for each the QuickNet that is at most as slow."""
+    found = [(row, ours) for row in comparison.networks for ours in row.ours if ours.alike == same]
+    found.sort(key=lambda pair: -pair[1].top1)
+    quicknets = [(row, ours) for row, ours in found if row.name.startswith(_FAMILY)]
+    rows = tuple(
+        (
+            row.name,
+            _rival(row, ours, quicknets),
+            percent(ours),
+            str(ours.epochs),
+            _NONE if row.float32 is None else f"{row.float32.cpu_ms:.2f}",
+        )
+        for row, ours in found
+    )
+    heads = ("network", "best QuickNet at most as slow, points", "ours %", "epochs", "fp32 CPU ms")
+    how_all = f"One recipe for all, {same} each: {how(found[0][1])}."
+    return Table(f"trained alike: {same} each", 2, heads, rows, (how_all,))
+
+
+def _rival(row: ComparedNetwork, ours: Ours, quicknets: Sequence[tuple[ComparedNetwork, Ours]]) -> str:
+    """Return the most accurate QuickNet that takes at most a network's time, and by how many points it is ahead."""
+    if row.float32 is None or row.name.startswith(_FAMILY):
+        return ""
+    limit = row.float32.cpu_ms
+    as_fast = [(other.top1, its.name) for its, other in quicknets if its.float32 and its.float32.cpu_ms <= limit]
+    if not as_fast:
+        return "none is as fast"
+    top1, name = max(as_fast)
+    return f"{name} {100 * (top1 - ours.top1):+.2f}"
+
+
 def _accuracies(comparison: Comparison) -> Iterator[Table]:
     rows = [cells for row in comparison.networks for cells in _accuracy(row)]
     if rows:
@@ -96,6 +135,8 @@ def _accuracies(comparison: Comparison) -> Iterator[Table]:
 def _accuracy(row: ComparedNetwork) -> Iterator[Cells]:
     name = row.name
     for ours in row.ours:
+        if ours.alike:
+            continue
         yield name, how(ours), "", percent(ours), ""
         name = ""
     for other in row.published:
@@ -121,7 +162,7 @@ def _paper(comparison: Comparison) -> Table:
     rows, under = [], []
     for number, paper in enumerate(comparison.paper, 1):
         row = by_name[paper.network]
-        ours = next((percent(o) for o in row.ours if o.numbers == "float32"), _NONE)
+        ours = next((percent(o) for o in row.ours if o.numbers == "float32" and not o.alike), _NONE)
         said = _NONE if paper.top1 is None else f"{100 * paper.top1:.2f}"
         counts = (f"{row.parameters:,}", f"{row.macs / 1e6:,.0f} M", _ratio(row.float32))
         rows.append((f"{paper.name} [{number}]", paper.network, said, _best(row), ours, *counts))

@@ -1,4 +1,4 @@
-"""A comparison as one self-contained page: two pictures, the tables, and what they assume."""
+"""A comparison as one self-contained page: pictures, the tables, and what they assume."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ def _header(comparison: Comparison) -> str:
 
 def _pictures(comparison: Comparison) -> str:
     """Return accuracy against time and against size."""
-    by_time = _marks(comparison, _times)
-    by_size = _marks(comparison, _sizes)
+    time, reached = "CPU ms of one image on one core", "accuracy on CIFAR-10"
     charts = [
-        scatter_chart(by_time, Axes("Accuracy and time", "CPU ms of one image on one core", "accuracy on CIFAR-10")),
-        scatter_chart(by_size, Axes("Accuracy and size", "KB of the file", "accuracy on CIFAR-10")),
+        scatter_chart(_marks(comparison, _times), Axes("Accuracy and time", time, reached)),
+        scatter_chart(_marks(comparison, _sizes), Axes("Accuracy and size", "KB of the file", reached)),
     ]
+    for same in compare_cells.trained_alike(comparison):
+        title = f"All trained alike, {same} each: accuracy and time"
+        charts.append(scatter_chart(_marks(comparison, _times, same), Axes(title, time, reached)))
     if not any(charts):
         return ""
     note = (
@@ -60,17 +62,20 @@ def _sizes(row: ComparedNetwork) -> Costs:
     return {"float32": row.float_bytes / 1000, "int8": row.int8_bytes / 1000}
 
 
-def _marks(comparison: Comparison, costs_of: Callable[[ComparedNetwork], Costs]) -> list[Mark]:
-    return [mark for row in comparison.networks for mark in _marks_of(row, costs_of(row))]
+def _marks(comparison: Comparison, costs_of: Callable[[ComparedNetwork], Costs], alike: str = "") -> list[Mark]:
+    return [mark for row in comparison.networks for mark in _marks_of(row, costs_of(row), alike)]
 
 
-def _marks_of(row: ComparedNetwork, costs: Costs) -> Iterator[Mark]:
-    """Yield a network's accuracies at their cost: what others published at that of float32."""
+def _marks_of(row: ComparedNetwork, costs: Costs, alike: str) -> Iterator[Mark]:
+    """Yield a network's accuracies at their cost: what others published at that of float32.
+
+    With `alike` those that were reached by that training only.
+    """
     for ours in row.ours:
-        if ours.numbers in costs:
+        if ours.alike == alike and ours.numbers in costs:
             name = row.name if ours.numbers == "float32" else f"{row.name}, {ours.numbers}"
             yield Mark(name, costs[ours.numbers], ours.top1, ours=True)
-    for other in row.published:
+    for other in () if alike else row.published:
         if "float32" in costs:
             yield Mark(row.name, costs["float32"], other.top1, ours=False)
 

@@ -27,7 +27,9 @@ class Speed(Settings, frozen=True, kw_only=True):
 class Ours(Settings, frozen=True, kw_only=True):
     """An accuracy that was measured here, on CIFAR-10: mean over `seeds`, spread None for one seed.
 
-    `numbers` is float32 or int8, `source` a record under results/ or the name of shipped weights.
+    `numbers` is float32 or int8, `source` a record under results/ or the name of shipped weights. `alike` says what
+    several networks were given the same of, such as "30 minutes", "" for a training of its own; `epochs` is then how
+    many that was.
     """
 
     numbers: str
@@ -38,6 +40,8 @@ class Ours(Settings, frozen=True, kw_only=True):
     n: int
     seeds: tuple[int, ...]
     source: str
+    alike: str = ""
+    epochs: int | None = None
 
 
 class Published(Settings, frozen=True, kw_only=True):

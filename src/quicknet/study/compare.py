@@ -21,11 +21,10 @@ from quicknet.models.registry import base_config, create_model, list_models
 from quicknet.report.comparison import ComparedNetwork, Comparison
 from quicknet.study.compare_speed import build, measure
 from quicknet.study.compare_state import Measured, State, key_of
-from quicknet.study.reached import default_results, reached
+from quicknet.study.reached import default_results, reached, takes_cifar
 from quicknet.study.references import paper_table, published
 
 _GROUP = 4  # networks that are measured at a time, with the base: each is a process that holds its weights
-_CIFAR = (3, 10, 32)  # channels, classes, pixels
 
 _SIZES = (
     "Sizes are of the exported ONNX file and of the .qnz; with * counted, 4 bytes or 1 byte a parameter. Peak is the "
@@ -95,7 +94,7 @@ def compare(
             counted.append(_count(name, settings, machine, installed))
             advance(1)
     results = results or default_results()
-    ours = {c.name: reached(c.name, c.costs.parameters, results) if _is_cifar(c.config) else () for c in counted}
+    ours = {c.name: reached(c.name, c.costs.parameters, results) if takes_cifar(c.config) else () for c in counted}
     kept = State(state)
     known = kept.find(c.key for c in counted)
     missing = [c for c in counted if c.key not in known]
@@ -138,10 +137,6 @@ def _count(name: str, settings: CompareSettings, machine: dict[str, Any], instal
     return _Counted(name, own.replace(image_size=size), costs, key_of(asked, machine, installed))
 
 
-def _is_cifar(config: NetworkConfig) -> bool:
-    return (config.in_channels, config.num_classes, config.image_size) == _CIFAR
-
-
 def _measure(missing: Sequence[_Counted], base: _Counted, settings: CompareSettings, kept: State, show: Show) -> None:
     """Measure what is missing, group by group, and keep each group."""
     with (
@@ -178,6 +173,6 @@ def _row(counted: _Counted, measured: Measured, ours: tuple[Any, ...]) -> Compar
         float32=measured.float32,
         int8=measured.int8,
         ours=ours,
-        published=published(counted.name) if _is_cifar(config) else (),
+        published=published(counted.name) if takes_cifar(config) else (),
         notes=measured.notes,
     )

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from quicknet.core.card import read_card
 from quicknet.core.errors import ConfigError, FormatError
 from quicknet.inference.shipped import PACKAGED, Shipped, Weights, read_index
+from quicknet.models.config import NetworkConfig
 from quicknet.models.costs import count_costs
 from quicknet.models.registry import model_from_record
 from quicknet.report.comparison import Ours
 from quicknet.study.records import ROOT, read_records
 
 DATA = "cifar10"
+_CIFAR = (3, 10, 32)  # channels, classes, pixels
+
+
+def takes_cifar(config: NetworkConfig) -> bool:
+    """Whether a network is one for CIFAR-10's images."""
+    return (config.in_channels, config.num_classes, config.image_size) == _CIFAR
 
 
 def default_results() -> Path | None:
@@ -23,11 +31,11 @@ def default_results() -> Path | None:
 
 
 def reached(name: str, parameters: int, results: Path | None) -> tuple[Ours, ...]:
-    """Return the accuracies of a network on CIFAR-10, protocol standard: float32, then int8.
+    """Return the accuracies of a network on CIFAR-10, protocol standard: float32, int8, then those of trainings alike.
 
-    Float is the record of the highest mean, else the shipped run folder; int8 the shipped `.qnz`.
-    Raises ConfigError for a record of another network than that of `parameters`, FormatError for a
-    damaged one.
+    Float is the record of the highest mean, else the shipped run folder; int8 the shipped `.qnz`; alike are the
+    records of `quicknet.study.alike`. Raises ConfigError for a record of another network than that of `parameters`,
+    FormatError for a damaged one.
     """
     records = _records(name, parameters, results) if results else []
     weights = read_index(PACKAGED).weights.get(f"{name}.{DATA}")
@@ -36,7 +44,7 @@ def reached(name: str, parameters: int, results: Path | None) -> tuple[Ours, ...
         found.append(_shipped(name, weights, weights.run, "float32"))
     if weights is not None and weights.file is not None:
         found.append(_shipped(name, weights, weights.file, "int8"))
-    return tuple(found)
+    return (*found, *(_alike(name, parameters, results) if results else ()))
 
 
 def _shipped(name: str, weights: Weights, artifact: Shipped, numbers: str) -> Ours:
@@ -64,6 +72,20 @@ def _records(name: str, parameters: int, results: Path) -> list[Ours]:
     return found
 
 
+def _alike(name: str, parameters: int, results: Path) -> Iterator[Ours]:
+    """Yield what a network reached in each record of several that were trained alike."""
+    for record_name, record in read_records(results).items():
+        if record.get("kind") != "alike" or (record.get("data"), record.get("protocol")) != (DATA, "standard"):
+            continue
+        folder = next(results.glob(f"[0-9][0-9][0-9][0-9]-{record_name}"))
+        for row in record.get("networks", ()):
+            if row.get("network") != name:
+                continue
+            if row.get("parameters") != parameters:
+                raise _mismatch(row.get("parameters"), name, parameters, folder)
+            yield _ours(record_name, {**record, "top1": row.get("test"), "epochs": row.get("epochs")}, folder)
+
+
 def _ours(name: str, record: dict[str, Any], folder: Path) -> Ours:
     try:
         top1 = [float(value) for value in record["top1"]]
@@ -76,6 +98,8 @@ def _ours(name: str, record: dict[str, Any], folder: Path) -> Ours:
             n=int(record["n"]),
             seeds=tuple(map(int, record["seeds"])),
             source=name,
+            alike=" ".join(f"{amount:g} {unit}" for unit, amount in record.get("same", {}).items()),
+            epochs=record["epochs"] if "same" in record else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise FormatError(f"the record lacks what a comparison needs: {error} ({folder}); record it again") from error
@@ -87,7 +111,11 @@ def _require_match(folder: Path, name: str, parameters: int) -> None:
         model = read_card(path).model
         recorded = count_costs(lambda model=model: model_from_record(model)).parameters  # type: ignore[misc]
         if recorded != parameters:
-            raise ConfigError(
-                f"the record does not match its network: {recorded:,} parameters, {name} has {parameters:,} "
-                f"({path}); train and record it again"
-            )
+            raise _mismatch(recorded, name, parameters, path)
+
+
+def _mismatch(recorded: int, name: str, parameters: int, where: Path) -> ConfigError:
+    return ConfigError(
+        f"the record does not match its network: {recorded:,} parameters, {name} has {parameters:,} "
+        f"({where}); train and record it again"
+    )

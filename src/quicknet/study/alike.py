@@ -1,0 +1,205 @@
+"""Networks trained alike: all by one recipe, for the same epochs or for the same minutes.
+
+    python -m quicknet.study.alike [NETWORK...] --minutes 30 | --epochs 8 [--least 60] [--data cifar10] [--recipe fast]
+                                [--set KEY=VALUE]... [--seeds 0] [--runs runs] [--record] [--json]
+
+By default all networks of the registry that take CIFAR's images. First each one's training is timed, for some seconds;
+what trains at fewer than --least images/s is not trained, and the record says so. Minutes become epochs by that
+rate, one at least, so a slow network may take longer. The rates are kept in RUNS/NAME/rates.json (NAME is
+alike-30-minutes or alike-8-epochs): the same command goes on where it was interrupted, with the same epochs. `test` is
+read once per finished run. --record writes results/NNNN-NAME, from which `quicknet compare` draws its picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quicknet.core.card import Card
+from quicknet.core.errors import ConfigError, QuickNetError
+from quicknet.core.files import read_json, write_atomically
+from quicknet.models.registry import base_config, list_models
+from quicknet.study import ablate
+from quicknet.study.reached import takes_cifar
+from quicknet.study.records import ROOT, write_record
+from quicknet.training import describe, load_recipe, start
+from quicknet.training.loop import step
+
+_SECONDS = 6.0  # that a network's training is timed
+_SAME = ("repvgg_a0_folded",)  # another network's form for answering: it is trained as that one
+
+
+def default_networks() -> list[str]:
+    """Return the networks for CIFAR's images, each once."""
+    return [name for name in list_models() if takes_cifar(base_config(name)) and name not in _SAME]
+
+
+def training_rate(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the images a second of a network's training and how many images an epoch has, or why it has none."""
+    recipe = load_recipe(options.recipe, [*changes_of(name, 1, options), f"data.source={json.dumps(options.data)}"])
+    with tempfile.TemporaryDirectory(prefix="quicknet-") as folder:
+        try:
+            run = start(recipe, Path(folder) / "run", torch.device("cpu"))
+        except ConfigError as error:
+            return {"rate": 0.0, "images": 0, "why": str(error)}
+        describe(run)  # as the command does: it loads the kernels, and with them how memory is kept
+        run.model.train()
+        seconds: list[float] = []
+        for indices in itertools.islice(run.remaining_batches(), 100):
+            started = time.perf_counter()
+            step(run, indices)
+            seconds.append((time.perf_counter() - started) / len(indices))
+            spent = sum(seconds) * len(indices)
+            if spent > 4 * _SECONDS or (spent > _SECONDS and len(seconds) > 3):
+                break
+    rate = 1 / statistics.median(seconds[1:] or seconds)  # the first step also compiles and allocates
+    slow = f"{rate:.0f} images/s, fewer than {options.least:g}" if rate < options.least else ""
+    return {"rate": rate, "images": run.train_size, "why": slow}
+
+
+def changes_of(name: str, epochs: int, options: argparse.Namespace) -> list[str]:
+    """Return what a network's run changes in the recipe."""
+    return [*options.set, f"model.name={name}", f"train.epochs={epochs}"]
+
+
+def rates(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Return what `training_rate` gives for each network: timed now, or kept by an earlier call."""
+    path = options.runs / options.name / "rates.json"
+    known: dict[str, dict[str, Any]] = read_json(path, "the rates") if path.exists() else {}
+    for name in options.networks:
+        if name in known:
+            continue
+        known[name] = training_rate(name, options)
+        said = known[name]["why"] or f"{known[name]['rate']:,.0f} images/s"
+        print(f"{name:20} {said}", file=sys.stderr)
+        write_atomically(path, json.dumps(known, indent=1) + "\n")
+    return known
+
+
+def epochs_for(minutes: float, rate: float, images: float) -> int:
+    """Return the epochs that take about so many minutes, one at least.
+
+    >>> epochs_for(30, 600, 45000), epochs_for(1, 60, 45000)
+    (24, 1)
+    """
+    return max(1, round(60 * minutes * rate / images))
+
+
+def carry_out(options: argparse.Namespace) -> dict[str, Any]:
+    """Time, choose, train; return the record's fields."""
+    known = rates(options)
+    left_out = {name: known[name]["why"] for name in options.networks if known[name]["why"]}
+    chosen = sorted(set(options.networks) - set(left_out), key=lambda name: -known[name]["rate"])
+    if not chosen:
+        raise ConfigError(f"no network trains at {options.least:g} images/s here; lower --least")
+    rows = []
+    for number, name in enumerate(chosen):
+        epochs = options.epochs or epochs_for(options.minutes, known[name]["rate"], known[name]["images"])
+        changes = [f"model.name={name}", f"train.epochs={epochs}"]
+        cards = [
+            ablate.train(ablate.run_folder(options, name, seed), options, [*options.set, *changes], seed)
+            for seed in options.seeds
+        ]
+        rows.append(row_of(name, epochs, cards, options))
+        print(f"{shown(rows[-1])}, {len(chosen) - 1 - number} networks left", file=sys.stderr)
+    metric = next(m for m in cards[0].metrics if (m.name, m.split) == ("top1", "test"))
+    return {
+        "kind": "alike",
+        "data": options.data,
+        "recipe": options.recipe,
+        "changes": options.set,
+        "same": {"epochs": options.epochs} if options.epochs else {"minutes": options.minutes},
+        "protocol": metric.protocol,
+        "split": "test",
+        "n": metric.n,
+        "seeds": options.seeds,
+        "networks": rows,
+        "not_trained": left_out,
+    }
+
+
+def row_of(name: str, epochs: int, cards: list[Card], options: argparse.Namespace) -> dict[str, Any]:
+    """Return a network's row of the record."""
+    assert cards[0].costs is not None  # every run of this version counts
+    seconds = [ablate.training_seconds(ablate.run_folder(options, name, seed)) for seed in options.seeds]
+    return {
+        "network": name,
+        "parameters": cards[0].costs.parameters,
+        "epochs": epochs,
+        "seconds": seconds,
+        **{split: [ablate.top1(card, split) for card in cards] for split in ("val", "test")},
+    }
+
+
+def shown(row: dict[str, Any]) -> str:
+    """Return one line of the table."""
+    mean, sd = 100 * statistics.mean(row["test"]), ablate.spread(row["test"])
+    minutes = statistics.mean(row["seconds"]) / 60
+    spread = f" ± {100 * sd:.2f}" if sd is not None and not math.isnan(sd) else ""
+    return f"{row['network']:20} test {mean:.2f}{spread}%  {row['epochs']} epochs, {minutes:.1f} min"
+
+
+def parse() -> argparse.Namespace:
+    """Return the command's options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("networks", nargs="*", metavar="NETWORK")
+    same = parser.add_mutually_exclusive_group(required=True)
+    same.add_argument("--minutes", type=float, help="train each network for about so long")
+    same.add_argument("--epochs", type=int, help="train each network for so many epochs")
+    parser.add_argument("--least", type=float, default=60.0, help="images/s below which a network is not trained")
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--recipe", default="fast")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    options.networks = options.networks or default_networks()
+    options.jobs = 1
+    amount = options.minutes if options.epochs is None else options.epochs
+    if amount <= 0 or len(set(options.seeds)) != len(options.seeds):
+        parser.error("--epochs and --minutes must be above 0, and seeds differ")
+    if len(set(options.networks)) != len(options.networks):
+        parser.error("a network is named twice; name each once")
+    options.name = f"alike-{amount:g}-{'minutes' if options.epochs is None else 'epochs'}"
+    return options
+
+
+def main() -> int:
+    """Carry out the command; return its exit code."""
+    options = parse()
+    try:
+        for name in options.networks:
+            base_config(name)
+        fields = carry_out(options)
+        if options.json:
+            print(json.dumps(fields, indent=1))
+        else:
+            for row in fields["networks"]:
+                print(shown(row))
+            for name, why in fields["not_trained"].items():
+                print(f"{name:20} not trained: {why}")
+        if options.record:
+            words = [word for word in sys.argv[1:] if word not in ("--record", "--json")]
+            command = shlex.join(["python", "-m", "quicknet.study.alike", *words])
+            print(write_record(ROOT / "results", options.name, command, fields), file=sys.stderr)
+    except QuickNetError as error:
+        print(f"quicknet: error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
