@@ -77,6 +77,7 @@ def _blocks(results: Path) -> dict[str, Callable[[], str]]:
         "trained": lambda: tables.trained(records),
         "shipped": tables.shipped,
         "ablations": lambda: tables.ablations(records),
+        "alike": lambda: tables.alike(records),
         "engine": lambda: tables.engine(records),
         "quantize": lambda: tables.quantized(records),
         "records": lambda: tables.all_records(records),

@@ -326,6 +326,34 @@ def _ablation(record: dict[str, Any]) -> str:
     )
 
 
+def alike(records: Records) -> str:
+    """What networks reach by the same training, from every record of that kind."""
+    found = [_alike(record) for record in records.all.values() if record.get("kind") == "alike"]
+    return "\n" + "\n".join(found or [f"{_UNMEASURED}\n"]) + "\n"
+
+
+def _alike(record: dict[str, Any]) -> str:
+    rows = [
+        (
+            f"`{row['network']}`",
+            _spread([100 * value for value in row["test"]]),
+            _spread([100 * value for value in row["val"]]),
+            f"{row['epochs']}",
+            ", ".join(f"{seconds / 60:.1f}" for seconds in row["seconds"]),
+            f"{row['parameters']:,}",
+        )
+        for row in sorted(record["networks"], key=lambda row: -statistics.mean(row["test"]))
+    ]
+    heads = ("network", "test, %", "val, %", "epochs", "minutes", "parameters")
+    left_out = "".join(f" `{name}` was not trained: {why}." for name, why in record["not_trained"].items())
+    return (
+        f"{markdown(heads, rows, right_from=1)}\n"
+        f"{record['data']}, protocol {record['protocol']}, test n = {record['n']:,}, recipe `{record['recipe']}`, seeds "
+        f"{', '.join(map(str, record['seeds']))}; {record['machine']['cpu']}, {record['machine']['cores']} cores."
+        f"{left_out}\nMade by `{record['command']}`.\n"
+    )
+
+
 def engine(records: Records) -> str:
     """Speed of the integer engine beside other runtimes, from its record."""
     record = records.all.get("engine")

@@ -128,6 +128,7 @@ def make_recipe(parent: TorchClassifier, settings: CompressSettings, source: str
         name="compress",
         model={"name": parent.card.model.name, "overrides": {"dropout": 0.0}, "start_from": str(work / "parent")},
         data={**base.data.to_dict(), **split_settings_of(run), "source": source, "protocol": protocol, **_INHERITED},
+        augment={**base.augment.to_dict(), "cutout": 0},  # it holds back a network of which little is left
         optim={**fast.optim.to_dict(), "lr": settings.lr, "vector_lr": 5 * settings.lr},
         schedule={"name": "onecycle", "warmup": 0.1, "final": 0.0},
         train={
