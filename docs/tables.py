@@ -346,10 +346,11 @@ def _alike(record: dict[str, Any]) -> str:
     ]
     heads = ("network", "test, %", "val, %", "epochs", "minutes", "parameters")
     left_out = "".join(f" `{name}` was not trained: {why}." for name, why in record["not_trained"].items())
+    seeds = ", ".join(map(str, record["seeds"]))
     return (
         f"{markdown(heads, rows, right_from=1)}\n"
-        f"{record['data']}, protocol {record['protocol']}, test n = {record['n']:,}, recipe `{record['recipe']}`, seeds "
-        f"{', '.join(map(str, record['seeds']))}; {record['machine']['cpu']}, {record['machine']['cores']} cores."
+        f"{record['data']}, protocol {record['protocol']}, test n = {record['n']:,}, recipe `{record['recipe']}`, "
+        f"seeds {seeds}; {record['machine']['cpu']}, {record['machine']['cores']} cores."
         f"{left_out}\nMade by `{record['command']}`.\n"
     )
 
