@@ -301,7 +301,8 @@ def test_the_page_is_self_contained_and_draws_ours_filled(monkeypatch: pytest.Mo
 
 def test_trainings_alike_have_a_table_and_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     result = compared(["resnet_20", "nin", "lenet_5"], monkeypatch)
-    fields = {"numbers": "float32", "spread": None, "protocol": "standard", "split": "test", "n": 100, "seeds": (0,)}
+    fields: dict[str, Any] = {"numbers": "float32", "spread": None, "protocol": "standard", "split": "test", "n": 100}
+    fields["seeds"] = (0,)
     top1 = {"quicknet_xs": 0.8, "resnet_20": 0.7, "nin": 0.9}
     milliseconds = {"quicknet_xs": 2.0, "resnet_20": 3.0, "nin": 1.0, "lenet_5": 1.0}
 
