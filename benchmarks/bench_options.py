@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from quicknet.core.card import Card
-from quicknet.core.errors import ConfigError, QuickNetError
+from quicknet.core.errors import ConfigError, program
 from quicknet.deploy.export import export
 from quicknet.measure.benchmark import BenchmarkSettings, benchmark
 from quicknet.study import ablate
@@ -107,27 +107,23 @@ def show(fields: dict[str, Any]) -> None:
         print(f"{label:12} {gains}  {ratios}  {time}")
 
 
-def main() -> int:
-    """Carry out the command; return its exit code."""
+@program
+def main() -> None:
+    """Carry out the command."""
     options = parse()
-    try:
-        cards = ablate.carry_out(options)
-        with tempfile.TemporaryDirectory() as folder:
-            latency = latencies(options, Path(folder))
-        costs = {label: costs_of(present[0]) for label, present in cards.items()}
-        fields = {**ablate.record_fields(options, cards), "costs": costs, "latency": latency}
-        if options.json:
-            print(json.dumps(fields, indent=1))
-        else:
-            show(fields)
-        if options.record:
-            words = [word for word in sys.argv[1:] if word not in ("--record", "--json")]
-            command = shlex.join(["python", "benchmarks/bench_options.py", *words])
-            print(write_record(ROOT / "results", options.name, command, fields), file=sys.stderr)
-    except QuickNetError as error:
-        print(f"quicknet: error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    cards = ablate.carry_out(options)
+    with tempfile.TemporaryDirectory() as folder:
+        latency = latencies(options, Path(folder))
+    costs = {label: costs_of(present[0]) for label, present in cards.items()}
+    fields = {**ablate.record_fields(options, cards), "costs": costs, "latency": latency}
+    if options.json:
+        print(json.dumps(fields, indent=1))
+    else:
+        show(fields)
+    if options.record:
+        words = [word for word in sys.argv[1:] if word not in ("--record", "--json")]
+        command = shlex.join(["python", "benchmarks/bench_options.py", *words])
+        print(write_record(ROOT / "results", options.name, command, fields), file=sys.stderr)
 
 
 if __name__ == "__main__":

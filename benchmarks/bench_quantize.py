@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from quicknet.core.errors import QuickNetError
+from quicknet.core.errors import program
 from quicknet.core.progress import progress
 from quicknet.data import Dataset
 from quicknet.deploy.export import load_run_data, recipes_source
@@ -56,7 +56,8 @@ def show(row: dict[str, Any]) -> str:
     )
 
 
-def main() -> int:
+@program
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", help="what it was trained on (default: as its recipe says)")
@@ -68,26 +69,21 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    try:
-        data = load_run_data(options.run, options.data or recipes_source(options.run), False)
-        if not options.test:
-            others = {name: split for name, split in data.splits.items() if name != "test"}
-            data = dataclasses.replace(data, splits=others)
-        rows = []
-        for bits, epochs in itertools.product(options.bits, options.qat):
-            rows += measure(options.run, data, bits, epochs)
-            if not options.json:
-                print("\n".join(map(show, rows[-1 - options.test :])), flush=True)
-        if options.json:
-            print(json.dumps(rows, indent=1))
-        if options.record:
-            command = shlex.join(["python", "benchmarks/bench_quantize.py", *sys.argv[1:]])
-            fields = {"kind": "quantize", "threads": options.threads, "data_sha256": data.sha256, "rows": rows}
-            print(write_record(ROOT / "results", "quantize", command, fields))
-    except QuickNetError as error:
-        print(f"quicknet: error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    data = load_run_data(options.run, options.data or recipes_source(options.run), False)
+    if not options.test:
+        others = {name: split for name, split in data.splits.items() if name != "test"}
+        data = dataclasses.replace(data, splits=others)
+    rows = []
+    for bits, epochs in itertools.product(options.bits, options.qat):
+        rows += measure(options.run, data, bits, epochs)
+        if not options.json:
+            print("\n".join(map(show, rows[-1 - options.test :])), flush=True)
+    if options.json:
+        print(json.dumps(rows, indent=1))
+    if options.record:
+        command = shlex.join(["python", "benchmarks/bench_quantize.py", *sys.argv[1:]])
+        fields = {"kind": "quantize", "threads": options.threads, "data_sha256": data.sha256, "rows": rows}
+        print(write_record(ROOT / "results", "quantize", command, fields))
 
 
 if __name__ == "__main__":

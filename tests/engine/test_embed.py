@@ -144,4 +144,4 @@ def test_the_array_of_a_file_that_is_none(capsys: pytest.CaptureFixture[str], tm
     assert c_array.main([]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert errors[0].startswith("quicknet: error: ") and "bad.qnz" in errors[0]
-    assert errors[1].startswith("usage: ")
+    assert errors[1].startswith("quicknet: error: one file is needed: ")

@@ -19,8 +19,13 @@ QuickNetError                  exit code 2, unless one below has its own
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.util
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
+from typing import ParamSpec
+
+_Words = ParamSpec("_Words")
 
 
 class QuickNetError(Exception):
@@ -57,6 +62,21 @@ class CheckFailed(QuickNetError):
     """A check that did not hold (`verify`, `doctor`, `benchmark --fps`); exit code 1."""
 
     exit_code = 1
+
+
+def program(main: Callable[_Words, None]) -> Callable[_Words, int]:
+    """Have a script's `main` return its exit code: 0, or after one line on standard error that of what it raised."""
+
+    @functools.wraps(main)
+    def run(*words: _Words.args, **more: _Words.kwargs) -> int:
+        try:
+            main(*words, **more)
+        except QuickNetError as error:
+            print(f"quicknet: error: {error}", file=sys.stderr)
+            return error.exit_code
+        return 0
+
+    return run
 
 
 # package → the extra of quicknet-vision that brings it

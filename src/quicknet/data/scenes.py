@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from quicknet.core.errors import DataError, QuickNetError, ToolError
+from quicknet.core.errors import DataError, ToolError, program
 from quicknet.core.files import write_advice
 
 GENERATOR = 1  # counts up whenever the same settings give other pixels
@@ -235,20 +235,16 @@ SHAPES: dict[str, Callable[[Rng], Shape]] = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Draw scenes from the command line; return the exit code."""
+@program
+def main(arguments: list[str] | None = None) -> None:
+    """Draw scenes from the command line."""
     parser = argparse.ArgumentParser(prog="python -m quicknet.data.scenes", description="Draw ten classes of pictures.")
     parser.add_argument("folder", help="The folder to write: train/CLASS/ and test/CLASS/.")
     parser.add_argument("--per-class", type=int, default=500, metavar="N", help="Draw N pictures per class. [500]")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="Start random numbers from N. [0]")
     parser.add_argument("--size", type=int, default=32, metavar="N", help="Draw pictures of N by N pixels. [32]")
     options = parser.parse_args(arguments)
-    try:
-        print(draw_scenes(options.folder, options.per_class, options.seed, options.size))
-    except QuickNetError as error:
-        print(f"quicknet: error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    print(draw_scenes(options.folder, options.per_class, options.seed, options.size))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from quicknet.core.errors import FormatError, QuickNetError
+from quicknet.core.errors import ConfigError, FormatError, program
 from quicknet.qnz.file import QnzFile, read_qnz
 
 _PER_LINE = 20
-_USAGE = "usage: python -m quicknet.qnz.c_array FILE.qnz > model.h"
+_USAGE = "one file is needed: python -m quicknet.qnz.c_array FILE.qnz > model.h"
 
 
 def c_string(text: str) -> str:
@@ -61,17 +61,12 @@ def c_header(file: QnzFile) -> str:
     )
 
 
-def main(arguments: list[str]) -> int:
-    """Print the header of the one file named; 2 and one line on stderr where that can't be done."""
+@program
+def main(arguments: list[str]) -> None:
+    """Print the header of the one file named."""
     if len(arguments) != 1:
-        print(_USAGE, file=sys.stderr)
-        return 2
-    try:
-        print(c_header(read_qnz(Path(arguments[0]))), end="")
-    except QuickNetError as error:
-        print(f"quicknet: error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+        raise ConfigError(_USAGE)
+    print(c_header(read_qnz(Path(arguments[0]))), end="")
 
 
 if __name__ == "__main__":

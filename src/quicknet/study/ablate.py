@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from quicknet.core.card import Card, read_card
-from quicknet.core.errors import QuickNetError, ToolError
+from quicknet.core.errors import ToolError, program
 from quicknet.core.machine import usable_cores
 from quicknet.study.records import ROOT, write_record
 from quicknet.training.recipe import load_recipe
@@ -176,28 +176,24 @@ def record_fields(options: argparse.Namespace, cards: dict[str, list[Card]]) -> 
     }
 
 
-def main() -> int:
-    """Carry out the command; return its exit code."""
+@program
+def main() -> None:
+    """Carry out the command."""
     options = parse()
-    try:
-        fields = record_fields(options, carry_out(options))
-        for split in ("val", "test"):
-            for label, row in fields[split].items():
-                print(show(label, split, row), file=sys.stderr if options.json else sys.stdout)
-        if options.json:
-            print(json.dumps(fields, indent=1))
-        if options.record:
-            words = [
-                "python",
-                "-m",
-                "quicknet.study.ablate",
-                *(w for w in sys.argv[1:] if w not in ("--record", "--json")),
-            ]
-            print(write_record(ROOT / "results", options.name, shlex.join(words), fields))
-    except QuickNetError as error:
-        print(f"quicknet: error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    fields = record_fields(options, carry_out(options))
+    for split in ("val", "test"):
+        for label, row in fields[split].items():
+            print(show(label, split, row), file=sys.stderr if options.json else sys.stdout)
+    if options.json:
+        print(json.dumps(fields, indent=1))
+    if options.record:
+        words = [
+            "python",
+            "-m",
+            "quicknet.study.ablate",
+            *(w for w in sys.argv[1:] if w not in ("--record", "--json")),
+        ]
+        print(write_record(ROOT / "results", options.name, shlex.join(words), fields))
 
 
 if __name__ == "__main__":

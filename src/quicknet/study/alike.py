@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from quicknet.core.card import Card
-from quicknet.core.errors import ConfigError, QuickNetError
+from quicknet.core.errors import ConfigError, program
 from quicknet.core.files import read_json, write_atomically
 from quicknet.models.registry import base_config, list_models
 from quicknet.study import ablate
@@ -177,28 +177,24 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def main() -> int:
-    """Carry out the command; return its exit code."""
+@program
+def main() -> None:
+    """Carry out the command."""
     options = parse()
-    try:
-        for name in options.networks:
-            base_config(name)
-        fields = carry_out(options)
-        if options.json:
-            print(json.dumps(fields, indent=1))
-        else:
-            for row in fields["networks"]:
-                print(shown(row))
-            for name, why in fields["not_trained"].items():
-                print(f"{name:20} not trained: {why}")
-        if options.record:
-            words = [word for word in sys.argv[1:] if word not in ("--record", "--json")]
-            command = shlex.join(["python", "-m", "quicknet.study.alike", *words])
-            print(write_record(ROOT / "results", options.name, command, fields), file=sys.stderr)
-    except QuickNetError as error:
-        print(f"quicknet: error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    for name in options.networks:
+        base_config(name)
+    fields = carry_out(options)
+    if options.json:
+        print(json.dumps(fields, indent=1))
+    else:
+        for row in fields["networks"]:
+            print(shown(row))
+        for name, why in fields["not_trained"].items():
+            print(f"{name:20} not trained: {why}")
+    if options.record:
+        words = [word for word in sys.argv[1:] if word not in ("--record", "--json")]
+        command = shlex.join(["python", "-m", "quicknet.study.alike", *words])
+        print(write_record(ROOT / "results", options.name, command, fields), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 
 from quicknet.core.card import Card, Metric, read_card
 from quicknet.core.energy import total_joules
-from quicknet.core.errors import QuickNetError, ToolError
+from quicknet.core.errors import ToolError, program
 from quicknet.core.files import read_json, write_atomically
 from quicknet.core.lineage import Fp16Step
 from quicknet.inference.artifact import open_artifact
@@ -170,8 +170,9 @@ def frames(models: list[Path]) -> list[dict[str, Any]]:
     return [share.to_dict() for share in smallest_shares(models, settings)]
 
 
-def main() -> int:
-    """Carry out the command; return its exit code."""
+@program
+def main() -> None:
+    """Carry out the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("kind", choices=["accuracy", "latency", "frames", "photos", "demo"])
     parser.add_argument("name", nargs="?", default="demo")
@@ -179,32 +180,27 @@ def main() -> int:
     options = parser.parse_args()
     if options.kind != "demo" and not options.models:
         parser.error(f"{options.kind} needs a NAME and the run folders or files")
-    try:
-        if options.kind == "demo":
-            command, fields = "make demo && python -m quicknet.study.record demo", demo()
-        elif options.kind == "accuracy":
-            command, fields = training_command(options.models), accuracy(options.models)
-        elif options.kind == "photos":
-            run, manifest = options.models
-            command, fields = training_command([run]), photos(run, manifest)
-        elif options.kind == "frames":
-            names = [str(model) for model in options.models]
-            command = shlex.join(["python", "-m", "quicknet.study.record", "frames", options.name, *names])
-            fields = {"kind": "frames", "rows": frames(options.models)}
-        else:
-            names = [str(model) for model in options.models]
-            report = benchmark(names, BenchmarkSettings())
-            command = shlex.join(["quicknet", "benchmark", *names, "--threads", "1"])
-            fields = {"kind": "latency", "benchmark": report.to_dict()}
-        record = write_record(ROOT / "results", options.name, command, fields)
-        print(record)
-        if options.kind == "accuracy":
-            for run, seed in zip(options.models, fields["seeds"], strict=True):
-                keep(record / f"seed{seed}", run)
-    except QuickNetError as error:
-        print(f"quicknet: error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    if options.kind == "demo":
+        command, fields = "make demo && python -m quicknet.study.record demo", demo()
+    elif options.kind == "accuracy":
+        command, fields = training_command(options.models), accuracy(options.models)
+    elif options.kind == "photos":
+        run, manifest = options.models
+        command, fields = training_command([run]), photos(run, manifest)
+    elif options.kind == "frames":
+        names = [str(model) for model in options.models]
+        command = shlex.join(["python", "-m", "quicknet.study.record", "frames", options.name, *names])
+        fields = {"kind": "frames", "rows": frames(options.models)}
+    else:
+        names = [str(model) for model in options.models]
+        report = benchmark(names, BenchmarkSettings())
+        command = shlex.join(["quicknet", "benchmark", *names, "--threads", "1"])
+        fields = {"kind": "latency", "benchmark": report.to_dict()}
+    record = write_record(ROOT / "results", options.name, command, fields)
+    print(record)
+    if options.kind == "accuracy":
+        for run, seed in zip(options.models, fields["seeds"], strict=True):
+            keep(record / f"seed{seed}", run)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quicknet.core.card import Card, read_card
-from quicknet.core.errors import QuickNetError, ToolError
+from quicknet.core.errors import ToolError, program
 from quicknet.core.files import sha256_bytes, write_atomically
 from quicknet.core.lineage import Fp16Step
 from quicknet.data import Dataset
@@ -161,8 +161,9 @@ def _add_texts(folder: Path, said: Said) -> None:
     RunFolder(folder).update_card(card.replace(**texts))
 
 
-def main() -> int:
-    """Carry out the command; return its exit code."""
+@program
+def main() -> None:
+    """Carry out the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("name", help="such as quicknet_s.cifar10")
@@ -176,21 +177,16 @@ def main() -> int:
     options = parser.parse_args()
     if options.file_only and options.qnz is None:
         parser.error("--file-only needs --qnz FILE")
-    try:
-        data = None if options.file_only else load_run_data(options.run, options.data, quiet=True)
-        qnz = None if options.qnz is None else checked_qnz(options.qnz, read_card(options.run / "card.json"))
-        said = Said(_TO_START_FROM if options.to_start_from else _TOLERATED, options.licence, options.notes)
-        changed = ship(options.run, options.name, qnz, data, options.release, said)
-    except QuickNetError as error:
-        print(f"quicknet: error: {error}", file=sys.stderr)
-        return error.exit_code
+    data = None if options.file_only else load_run_data(options.run, options.data, quiet=True)
+    qnz = None if options.qnz is None else checked_qnz(options.qnz, read_card(options.run / "card.json"))
+    said = Said(_TO_START_FROM if options.to_start_from else _TOLERATED, options.licence, options.notes)
+    changed = ship(options.run, options.name, qnz, data, options.release, said)
     if data is not None:
         n = len(data.split("val"))
         stored = "fp32" if (changed or 0) > said.tolerated * n else "fp16"
         print(f"{changed} of {n:,} predicted classes change in fp16: {options.name} is stored in {stored}")
     inside = sum(path.stat().st_size for path in shipped.PACKAGED.rglob("*") if path.is_file())
     print(f"weights in the package: {inside:,} bytes (the wheel stays under {_WHEEL_LIMIT_BYTES:,})")
-    return 0
 
 
 if __name__ == "__main__":
