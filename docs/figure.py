@@ -1,9 +1,10 @@
-"""The pictures of README and docs, as SVG that is the same on every machine."""
+"""The pictures of README and docs, as SVG that is the same on every machine but for the places of names."""
 
 from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -66,6 +67,14 @@ def accuracy_against_size(points: Sequence[Point]) -> str:
     return _document(axes, [*_labels(axes, points), *marks, *_legend(points)])
 
 
+def without_places(picture: str) -> str:
+    """Return a picture without where its names lie and the lines to them.
+
+    Which of two equally good places textalloc takes depends on the CPU's rounding.
+    """
+    return re.sub(r'(<text) x="[^"]*" y="[^"]*"|<line [^>]*stroke="#aaaaaa"/>\n', r"\1", picture)
+
+
 def training_curves(curves: Sequence[Curve], claim: tuple[int, float]) -> str:
     """Return the SVG document; `claim`, an epoch and what the paper says of it, is a ring."""
     most = max([claim[0], *(len(curve.accuracies) for curve in curves)])
@@ -123,8 +132,7 @@ def _mark(axes: _Axes, point: Point) -> str:
 def _labels(axes: _Axes, points: Sequence[Point]) -> list[str]:
     """Return the names of `points`, placed by textalloc where they overlap nothing, with lines to their points.
 
-    It works in the picture's own pixels, y upwards. Whole pixels, so that another machine's
-    rounding changes nothing. Viewers have other fonts than matplotlib's, which is a wide one.
+    It works in the picture's own pixels, y upwards. Viewers have other fonts than matplotlib's, which is a wide one.
     """
     import textalloc
     from matplotlib.figure import Figure
