@@ -165,13 +165,16 @@ def _learn(student: Student, lesson: Lesson, images: Tensor, settings: QatSettin
     student.zero_grad(set_to_none=True)
     with torch.no_grad():
         targets = F.log_softmax(lesson.parent(images) / settings.temperature, 1)
-    total = 0.0
+    total, numbers = 0.0, student.numbers()
+    held = [tuple(number.detach().requires_grad_() for number in layer) for layer in numbers]
     for chunk, target in zip(torch.split(images, _CHUNK), torch.split(targets, _CHUNK), strict=True):
-        logits = student(pixels_of(chunk, lesson.data.spec)) * student.logit_scale
+        logits = student(pixels_of(chunk, lesson.data.spec), held) * student.logit_scale
         log_probabilities = F.log_softmax(logits / settings.temperature, 1)
         loss = F.kl_div(log_probabilities, target.double(), reduction="sum", log_target=True) / len(images)
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
+    flat = [pair for pairs in zip(numbers, held, strict=True) for pair in zip(*pairs, strict=True)]
+    torch.autograd.backward([number for number, _ in flat], [leaf.grad for _, leaf in flat])
     if not np.isfinite(total):
         raise TrainingError(f"the loss of fine-tuning is {total}; choose a lower rate or export without --qat")
 
