@@ -25,6 +25,7 @@ import figure
 import folders
 import msgspec
 import screenshot
+import studies
 import tables
 
 from quicknet.core.card import Card, PreprocessSpec
@@ -77,8 +78,9 @@ def _blocks(results: Path) -> dict[str, Callable[[], str]]:
         "throughput": lambda: tables.throughput(records),
         "trained": lambda: tables.trained(records),
         "shipped": tables.shipped,
-        "ablations": lambda: tables.ablations(records),
-        "alike": lambda: tables.alike(records),
+        "ablations": lambda: studies.ablations(records),
+        "alike": lambda: studies.alike(records),
+        "compressed": lambda: studies.compressed(records),
         "engine": lambda: tables.engine(records),
         "quantize": lambda: tables.quantized(records),
         "records": lambda: tables.all_records(records),

@@ -20,7 +20,7 @@ from quicknet.models.registry import create_model
 from quicknet.study.records import read_records
 from quicknet.study.sources import SOURCES
 
-_UNMEASURED = "not measured"
+UNMEASURED = "not measured"
 _NETWORKS = ("quicknet_xs", "quicknet_s", "quicknet")
 
 
@@ -134,11 +134,11 @@ def _accuracy(records: Records, network: str) -> tuple[str, str]:
     """Return the accuracy in per cent and its protocol."""
     record = records.best_accuracy(network)
     if record is None:
-        return _UNMEASURED, ""
+        return UNMEASURED, ""
     seeds = f"{len(record['top1'])} seeds" if len(record["top1"]) > 1 else "1 seed"
     recipe = f"recipe `{record['recipe']}`" + (" with a teacher" if "distill.teacher" in record["command"] else "")
     note = f"{recipe}, {seeds}, test images of the protocol {record['protocol']} (n = {record['n']:,})"
-    return _spread([100 * value for value in record["top1"]]), note
+    return spread([100 * value for value in record["top1"]]), note
 
 
 def _bytes(records: Records, network: str) -> tuple[str, str]:
@@ -148,14 +148,14 @@ def _bytes(records: Records, network: str) -> tuple[str, str]:
         size, suffix = min(files)
         return f"{size:,}", f"the exported `.{suffix}`"
     record = records.best_accuracy(network)
-    return (_UNMEASURED, "") if record is None else (f"{record['file_bytes']:,}", f"`{record['file']}`")
+    return (UNMEASURED, "") if record is None else (f"{record['file_bytes']:,}", f"`{record['file']}`")
 
 
 def _latency(records: Records, network: str) -> tuple[str, str]:
     """Return the milliseconds of one image, and how they were measured."""
     fastest = records.latency(network)
     if fastest is None:
-        return _UNMEASURED, ""
+        return UNMEASURED, ""
     row, machine = fastest
     how = f"the network alone, median, runtime {row['runtime']}, 1 thread, {machine['cpu']}"
     return f"{row['median_ms']:.2f}", how
@@ -165,7 +165,7 @@ def predict_example(records: Records) -> str:
     """One `predict` with what it printed."""
     demo = records.demo()
     if demo is None:
-        return f"\n{_UNMEASURED}\n\n"
+        return f"\n{UNMEASURED}\n\n"
     return f"\n```console\n$ {demo['predict']['command']}\n{demo['predict']['output'].rstrip()}\n```\n\n"
 
 
@@ -225,7 +225,7 @@ def throughput(records: Records) -> str:
     """Training speed against a plain loop, from its record."""
     record = records.all.get("training-throughput")
     if record is None:
-        return f"\n{_UNMEASURED}\n\n"
+        return f"\n{UNMEASURED}\n\n"
 
     def cells(row: dict[str, Any], plain: str, ours: str, ratio: str) -> tuple[str, str, str]:
         if ours not in row:
@@ -262,7 +262,7 @@ def trained(records: Records) -> str:
                 f"`{record['network']}`",
                 f"`{name}`",
                 f"{record['protocol']}, {record['split']}, n = {record['n']:,}",
-                _spread([100 * value for value in record["top1"]]),
+                spread([100 * value for value in record["top1"]]),
                 ", ".join(map(str, record["seeds"])),
                 ", ".join(map(str, sorted(set(record["epochs"])))),
                 ", ".join(f"{seconds / 60:.0f}" for seconds in record["training_seconds"]),
@@ -276,7 +276,7 @@ def trained(records: Records) -> str:
     return f"\n{markdown(heads, rows)}\n"
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation over seeds; of one seed the value."""
     text = f"{statistics.mean(values):.2f}"
     return text + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
@@ -299,67 +299,11 @@ def shipped() -> str:
     return f"\n{markdown(heads, rows)}\n"
 
 
-def ablations(records: Records) -> str:
-    """What single changes of a recipe give, over seeds, from every record of that kind."""
-    found = [_ablation(record) for record in records.all.values() if record.get("kind") == "ablation"]
-    return "\n" + "\n".join(found or [f"{_UNMEASURED}\n"]) + "\n"
-
-
-def _ablation(record: dict[str, Any]) -> str:
-    rows = []
-    for label, changes in record["changes"].items():
-        cells = [f"`{label}`" + (f" ({', '.join(f'`{change}`' for change in changes)})" if changes else "")]
-        for split in ("val", "test"):
-            row = record[split][label]
-            cells.append(f"{100 * row['mean']:.2f}" + ("" if row["sd"] is None else f" ± {100 * row['sd']:.2f}"))
-            error = "" if row["standard_error"] is None else f" ± {100 * row['standard_error']:.2f}"
-            cells.append(f"{100 * row['difference']:+.2f}{error}" if changes else "–")
-        rows.append(cells)
-    heads = ("", "val, %", "difference, points", "test, %", "difference, points")
-    counts = ", ".join(f"{split} {n:,}" for split, n in record["n"].items())
-    return (
-        f"{markdown(heads, rows, right_from=1)}\n"
-        f"`{record['network']}` on {record['data']}, protocol {record['protocol']}, {record['epochs']} epochs, "
-        f"{len(record['seeds'])} seeds, n: {counts}; {record['machine']['cpu']}. ± is the standard deviation "
-        f"over seeds for an accuracy, and the standard error for a difference, which is taken seed by seed.\n"
-        f"Made by `{record['command']}`.\n"
-    )
-
-
-def alike(records: Records) -> str:
-    """What networks reach by the same training, from every record of that kind."""
-    found = [_alike(record) for record in records.all.values() if record.get("kind") == "alike"]
-    return "\n" + "\n".join(found or [f"{_UNMEASURED}\n"]) + "\n"
-
-
-def _alike(record: dict[str, Any]) -> str:
-    rows = [
-        (
-            f"`{row['network']}`",
-            _spread([100 * value for value in row["test"]]),
-            _spread([100 * value for value in row["val"]]),
-            f"{row['epochs']}",
-            ", ".join(f"{seconds / 60:.1f}" for seconds in row["seconds"]),
-            f"{row['parameters']:,}",
-        )
-        for row in sorted(record["networks"], key=lambda row: -statistics.mean(row["test"]))
-    ]
-    heads = ("network", "test, %", "val, %", "epochs", "minutes", "parameters")
-    left_out = "".join(f" `{name}` was not trained: {why}." for name, why in record["not_trained"].items())
-    seeds = ", ".join(map(str, record["seeds"]))
-    return (
-        f"{markdown(heads, rows, right_from=1)}\n"
-        f"{record['data']}, protocol {record['protocol']}, test n = {record['n']:,}, recipe `{record['recipe']}`, "
-        f"seeds {seeds}; {record['machine']['cpu']}, {record['machine']['cores']} cores."
-        f"{left_out}\nMade by `{record['command']}`.\n"
-    )
-
-
 def engine(records: Records) -> str:
     """Speed of the integer engine beside other runtimes, from its record."""
     record = records.all.get("engine")
     if record is None:
-        return f"\n{_UNMEASURED}\n\n"
+        return f"\n{UNMEASURED}\n\n"
     parts = [_engine_rows(name, model) for name, model in record["models"].items()]
     machine = record["machine"]
     under = (
@@ -390,7 +334,7 @@ def quantized(records: Records) -> str:
     """What each width class loses against its float parent, from the record."""
     record = records.all.get("quantize")
     if record is None:
-        return f"\n{_UNMEASURED}\n\n"
+        return f"\n{UNMEASURED}\n\n"
     rows = [
         (
             f"`{row['bits']}`" + (f", {row['qat_epochs']:g} epochs of QAT" if row["qat_epochs"] else ""),

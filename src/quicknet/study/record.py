@@ -4,6 +4,7 @@
     python -m quicknet.study.record latency NAME MODEL...     measured now, in turn
     python -m quicknet.study.record frames NAME MODEL...      the smallest share of a core for 60 frames/s, JPEG 640x480
     python -m quicknet.study.record photos NAME RUN MANIFEST  weights to start from, and the photographs they have seen
+    python -m quicknet.study.record compressed NAME FILE --command "quicknet compress …"    a compressed .qnz, kept too
     python -m quicknet.study.record demo                      what `make demo` left in demo/
 
 Accuracy is not measured here: each finished run's card holds what it reached on `test`, by whom
@@ -19,17 +20,23 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from quicknet.core.card import Card, Metric, read_card
 from quicknet.core.energy import total_joules
 from quicknet.core.errors import ToolError, program
 from quicknet.core.files import read_json, write_atomically
-from quicknet.core.lineage import Fp16Step
+from quicknet.core.lineage import CompressStep, ExportStep, Fp16Step
+from quicknet.deploy.compress.speed import Speedometer
 from quicknet.inference.artifact import open_artifact
 from quicknet.inference.shipped import locate
 from quicknet.measure.benchmark import BenchmarkSettings, benchmark
 from quicknet.measure.realtime import FrameSettings, smallest_shares
+from quicknet.models.config import QuickNetConfig
+from quicknet.models.costs import count_costs
+from quicknet.models.registry import base_config, create_model
+from quicknet.qnz.file import read_qnz
+from quicknet.qnz.format import Bits
 from quicknet.study.records import ROOT, write_record
 from quicknet.training.checkpoint import RunFolder, read_tensors
 from quicknet.training.recipe import load_recipe
@@ -100,6 +107,37 @@ def photos(run: Path, manifest: Path) -> dict[str, Any]:
         "weights_sha256": card.weights_sha256,
         "teacher_sha256": teacher_sha256(recipe.distill.teacher),
         "manifest": read_json(manifest, "the manifest"),
+    }
+
+
+def compressed(path: Path) -> dict[str, Any]:
+    """Return the fields of a record of a compressed `.qnz`: its receipt, and its speed measured now.
+
+    Raises ToolError for a file that was not compressed.
+    """
+    file = read_qnz(path)
+    steps = {type(step): step for step in file.card.lineage}
+    pruned, receipt = steps.get(CompressStep), steps.get(ExportStep)
+    if not isinstance(pruned, CompressStep) or not isinstance(receipt, ExportStep) or not receipt.compared:
+        raise ToolError(f"{path} is no compressed network that was measured; quicknet compress writes one")
+    network = file.network
+    shape = {"num_classes": len(network.bias), "image_size": network.side, "in_channels": network.channels}
+    config = base_config(file.card.model.name).replace(**shape)
+    assert isinstance(config, QuickNetConfig)  # no other is compressed
+    return {
+        "kind": "compressed",
+        "network": file.card.model.name,
+        "pattern": pruned.pattern,
+        "density": pruned.density,
+        "epochs": pruned.epochs,
+        "seed": pruned.seed,
+        "qat": None if receipt.qat is None else receipt.qat.to_dict(),
+        "bits": receipt.bits,
+        "file_bytes": len(file.blob),
+        "sections": {section.kind: len(section.data) for section in file.sections},
+        "float_bytes": 4 * count_costs(lambda: create_model(file.card.model.name, **shape)).parameters,
+        "speed": Speedometer(config, cast(Bits, file.record.bits)).of_file(file.blob),
+        "compared": [compared.to_dict() for compared in receipt.compared],
     }
 
 
@@ -174,12 +212,15 @@ def frames(models: list[Path]) -> list[dict[str, Any]]:
 def main() -> None:
     """Carry out the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("kind", choices=["accuracy", "latency", "frames", "photos", "demo"])
+    parser.add_argument("kind", choices=["accuracy", "latency", "frames", "photos", "compressed", "demo"])
     parser.add_argument("name", nargs="?", default="demo")
     parser.add_argument("models", nargs="*", type=Path)
+    parser.add_argument("--command", help="what made the compressed file")
     options = parser.parse_args()
     if options.kind != "demo" and not options.models:
         parser.error(f"{options.kind} needs a NAME and the run folders or files")
+    if (options.kind == "compressed") != (options.command is not None):
+        parser.error("a compressed file needs the --command that made it, nothing else takes one")
     if options.kind == "demo":
         command, fields = "make demo && python -m quicknet.study.record demo", demo()
     elif options.kind == "accuracy":
@@ -187,6 +228,8 @@ def main() -> None:
     elif options.kind == "photos":
         run, manifest = options.models
         command, fields = training_command([run]), photos(run, manifest)
+    elif options.kind == "compressed":
+        command, fields = options.command, compressed(options.models[0])
     elif options.kind == "frames":
         names = [str(model) for model in options.models]
         command = shlex.join(["python", "-m", "quicknet.study.record", "frames", options.name, *names])
@@ -201,6 +244,8 @@ def main() -> None:
     if options.kind == "accuracy":
         for run, seed in zip(options.models, fields["seeds"], strict=True):
             keep(record / f"seed{seed}", run)
+    if options.kind == "compressed":
+        write_atomically(record / f"{fields['network']}.qnz", options.models[0].read_bytes())
 
 
 if __name__ == "__main__":
