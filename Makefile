@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 C_SOURCES := $(wildcard $(addprefix src/quicknet/,engine/*/*.[ch] engine/js/include/*.h models/fused/csrc/*.[ch]*))
 
-.PHONY: setup check test test-all demo bench docs results wasm clean
+.PHONY: setup browser check test test-all demo bench docs results wasm clean
 
 # Redone only when what it installs has changed.
 $(VENV)/.done: pyproject.toml constraints.txt
@@ -18,6 +18,10 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	touch $@
 
 setup: $(VENV)/.done
+
+# What the tests of the page drive Chromium by; Chromium itself is the system's.
+browser: setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[browser]'
 
 # Style, types, and the direction of imports; under a minute.
 check: setup

@@ -81,8 +81,8 @@ def main() -> None:
 
 def measure(model: str, repeats: int, seconds: float) -> dict[str, Any]:
     rows = [resizing(*sizes) for sizes in SIZES]
-    if browsing.programs() is None:
-        print("bench_page: no Node or no Chromium here, so the page itself is not measured", file=sys.stderr)
+    if browsing.chromium() is None:
+        print("bench_page: no Playwright or no Chromium here, so the page itself is not measured", file=sys.stderr)
     else:
         path = Path(model) if model.endswith(".qnz") else locate(model, "file", True)
         rows = [*in_browser(path, repeats, seconds), *rows]

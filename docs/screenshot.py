@@ -2,7 +2,7 @@
 
     python docs/screenshot.py [SCENES.qnz]
 
-`make docs` makes it again when the looks have changed, where Node, Chromium and what `make demo` leaves are there.
+`make docs` makes it again when the looks have changed, where Chromium, `make browser` and what `make demo` leaves are.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ def update(model: Path = ROOT / "demo" / "scenes.qnz") -> str:
         with Image.open(PICTURE) as image:
             if image.info.get(_LOOKS) == looks():
                 return ""
-    if browsing.programs() is None:
-        return f"kept: {name}, though the page looks otherwise now; install Chromium and Node to make it again"
+    if browsing.chromium() is None:
+        return (
+            f"kept: {name}, though the page looks otherwise now; install Chromium, and make browser, to make it again"
+        )
     if not model.is_file():
         return f"kept: {name}, though the page looks otherwise now; run make demo first to make it again"
     make(model)
@@ -59,7 +61,7 @@ def make(model: Path) -> None:
             shutil.copy(model.parent / "scenes" / "test" / scene.stem / "00000.png", scene)
         shot = Path(folder) / "shot.png"
         names = list(map(str, scenes))
-        browsing.browse(Path(folder), text, files=names, width=800, screenshot=str(shot), screenshot_to="batch")
+        browsing.browse(Path(folder), text, files=names, width=800, screenshot=shot)
         info = PngImagePlugin.PngInfo()
         info.add_text(_LOOKS, looks())
         Image.open(shot).convert("RGB").quantize(128).save(PICTURE, optimize=True, pnginfo=info)
