@@ -354,8 +354,10 @@ def test_the_demo_learns_its_scenes_twice_over(tmp_path: Path) -> None:
         report = tmp_path / "demo" / "run" / "report.html"
         assert str(report) in out
         assert report.stat().st_size < 2_000_000
+        assert out.count("the receipt holds") == 3 and (tmp_path / "demo" / "small.qnz").stat().st_size <= 60_000
         page = tmp_path / "demo" / "scenes.html"
         assert str(page) in out and "<title>Drawn scenes</title>" in page.read_text(encoding="utf-8")
+        assert page.stat().st_size < 140_000
 
 
 def demo(folder: Path) -> str:
