@@ -249,6 +249,7 @@ def test_the_file_is_sparse_verified_and_says_what_it_is(compressed: Any, run_di
     assert np.average(absent, weights=weights) >= 0.48
     step = file.card.lineage[-2]
     assert (type(step), step.pattern, step.density, step.epochs) == (CompressStep, "block", 0.5, 2)
+    assert step.grid == QUICK.step
     assert step.parent_weights_sha256 == TorchClassifier(run_dir).card.weights_sha256
     assert [row.split for row in compressed.compared] == ["val", "test"]
     assert compressed.size_bytes == Path(compressed.path).stat().st_size

@@ -32,6 +32,8 @@ def _parts(step: Step) -> Iterator[str]:
         case CompressStep():
             yield f"pruned from {_weights(step.parent_weights_sha256)} in {step.epochs:,} epochs"
             yield f"{100 * step.density:.3g}% of the pointwise weights kept by {_cut(step.pattern)}"
+            if step.grid is not None:
+                yield f"steps of the integers: {step.grid:g} root mean squares of the weights"
         case ExportStep():
             yield from _exported(step)
         case OtherStep():

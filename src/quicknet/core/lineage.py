@@ -114,13 +114,17 @@ class Fp16Step(_Step, frozen=True, kw_only=True, tag="fp16"):
 
 
 class CompressStep(_Step, frozen=True, kw_only=True, tag="compress"):
-    """Weights of it were pruned by `pattern` until a share of `density` was left, in so many epochs of training."""
+    """Weights of it were pruned by `pattern` until a share of `density` was left, in so many epochs of training.
+
+    `grid` is the step of the integers, in root mean squares of the weights; files of older versions do not say it.
+    """
 
     parent_weights_sha256: str
     pattern: str
     density: float
     epochs: int
     seed: int
+    grid: float | None = None
 
 
 class ExportStep(_Step, frozen=True, kw_only=True, tag="export"):

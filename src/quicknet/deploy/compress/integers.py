@@ -69,6 +69,7 @@ def _compressed_card(card: Card, trained: Trained, settings: CompressSettings) -
         density=trained.density,
         epochs=settings.epochs,
         seed=settings.seed,
+        grid=settings.step,
     )
     card = card.replace(lineage=(*card.lineage, step))
     if settings.pattern != "channel":
