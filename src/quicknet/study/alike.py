@@ -177,6 +177,14 @@ def parse() -> argparse.Namespace:
     return options
 
 
+def command_of(options: argparse.Namespace) -> str:
+    """Return the command that measures the same again, wherever its runs lie."""
+    same = ["--epochs", str(options.epochs)] if options.epochs else ["--minutes", f"{options.minutes:g}"]
+    words = [*options.networks, *same, "--least", f"{options.least:g}", "--data", options.data]
+    words += ["--recipe", options.recipe, *(word for change in options.set for word in ("--set", change))]
+    return shlex.join(["python", "-m", "quicknet.study.alike", *words, "--seeds", *map(str, options.seeds)])
+
+
 @program
 def main() -> None:
     """Carry out the command."""
@@ -192,9 +200,7 @@ def main() -> None:
         for name, why in fields["not_trained"].items():
             print(f"{name:20} not trained: {why}")
     if options.record:
-        words = [word for word in sys.argv[1:] if word not in ("--record", "--json")]
-        command = shlex.join(["python", "-m", "quicknet.study.alike", *words])
-        print(write_record(ROOT / "results", options.name, command, fields), file=sys.stderr)
+        print(write_record(ROOT / "results", options.name, command_of(options), fields), file=sys.stderr)
 
 
 if __name__ == "__main__":
