@@ -42,6 +42,8 @@ _OURS = record(
     n=integer("The number of images measured."),
     seeds=listing("The seeds; empty where they are not known.", integer("A seed.")),
     source=text("A record under results/, or the name of shipped weights."),
+    alike=text("What several networks were given the same of, such as 30 minutes; empty for a training of its own."),
+    epochs=or_null(integer("The epochs of a training alike; null for others.")),
 )
 _PUBLISHED = record(
     "One accuracy that others published.",
