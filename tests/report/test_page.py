@@ -316,6 +316,37 @@ def test_pictures_do_not_wait_for_the_self_test_and_go_when_it_fails(tmp_path: P
     assert not any(shown["visible"].values()), "an answer stays, or a control works"
 
 
+def test_unusual_pictures_are_answered_and_what_is_too_large_is_said(tmp_path: Path, shipped: QnzFile) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(2)
+    arrays = [rng.integers(0, 256, (40, 50, 3), np.uint8) for _ in range(2)]
+    first, second = (Image.fromarray(array).quantize(64) for array in arrays)
+    first.save(tmp_path / "moving.gif", save_all=True, append_images=[second])
+    Image.fromarray(rng.integers(0, 1 << 16, (40, 50), np.uint16)).save(tmp_path / "deep.png")
+    Image.fromarray(arrays[0]).convert("CMYK").save(tmp_path / "print.jpg", quality=95)
+    first.save(tmp_path / "huge.png")
+    huge = bytearray((tmp_path / "huge.png").read_bytes())
+    huge[16:24] = (20_000).to_bytes(4, "big") + (10_000).to_bytes(4, "big")
+    (tmp_path / "huge.png").write_bytes(huge)
+    names = ("moving.gif", "deep.png", "print.jpg", "huge.png")
+    files = [str(tmp_path / name) for name in names]
+    shown = browse(tmp_path, render_page(shipped.blob, shipped.card), files=files)
+    *answered, refused = shown["rows"]
+    images = np.stack([load_image(Path(path), shipped.card.preprocess) for path in files[:3]])
+    expected = reference.run(shipped.network, images)
+    assert answered[0]["logits"] == expected[0].tolist()
+    off = np.abs(np.array([row["logits"] for row in answered]) - expected).max(1) * shipped.record.logit_scale
+    assert (off < 0.1).all(), off
+    assert refused["error"] == "huge.png has 20000 × 10000: 200 megapixels, over the limit of 100; scale it down."
+
+
+def test_without_webassembly_the_page_says_what_is_missing(tmp_path: Path) -> None:
+    shown = browse(tmp_path, render_page(*small_model(tmp_path)), flags=["--js-flags=--jitless"])
+    assert shown["status"] == "Not usable here" and "This browser lacks WebAssembly; use" in shown["problem"]
+    assert not any(shown["visible"].values())
+
+
 def test_a_refused_camera_and_a_damaged_model_are_said(tmp_path: Path) -> None:
     blob, card = small_model(tmp_path)
     page = render_page(blob, card)
