@@ -106,11 +106,8 @@ def carry_out(options: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for number, name in enumerate(chosen):
         epochs = options.epochs or epochs_for(options.minutes, known[name]["rate"], known[name]["images"])
-        changes = [f"model.name={name}", f"train.epochs={epochs}"]
-        cards = [
-            ablate.train(ablate.run_folder(options, name, seed), options, [*options.set, *changes], seed)
-            for seed in options.seeds
-        ]
+        changes = changes_of(name, epochs, options)
+        cards = [ablate.train(ablate.run_folder(options, name, seed), options, changes, seed) for seed in options.seeds]
         rows.append(row_of(name, epochs, cards, options))
         print(f"{shown(rows[-1])}, {len(chosen) - 1 - number} networks left", file=sys.stderr)
     metric = next(m for m in cards[0].metrics if (m.name, m.split) == ("top1", "test"))

@@ -1,0 +1,33 @@
+"""The record of a compressed file is what its own receipt says; other files are refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from quicknet.core.errors import ToolError
+from quicknet.inference.shipped import locate
+from quicknet.qnz.file import read_qnz
+from quicknet.study.record import compressed
+from quicknet.study.records import read_records
+
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+
+
+def test_every_kept_file_is_that_of_its_record() -> None:
+    records = {name: record for name, record in read_records(RESULTS).items() if record.get("kind") == "compressed"}
+    assert records
+    for name, record in records.items():
+        (path,) = RESULTS.glob(f"[0-9]*-{name}/*.qnz")
+        fields = json.loads(json.dumps(compressed(path)))
+        assert fields.pop("speed") > 0.5, "this machine's own"
+        assert fields == {key: record[key] for key in fields}
+        kept = [float((block.weight != 0).mean()) for block in read_qnz(path).network.blocks]
+        sizes = [block.weight.size for block in read_qnz(path).network.blocks]
+        share = sum(part * size for part, size in zip(kept, sizes, strict=True)) / sum(sizes)
+        assert share <= record["density"] + 0.01, "single weights of a kept block may be zero, no others there"
+
+
+def test_a_file_that_was_not_compressed_is_refused() -> None:
+    with pytest.raises(ToolError, match="no compressed network that was measured"):
+        compressed(locate("quicknet_xs.cifar10", "file", True))
