@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from quicknet.models import fused
-from quicknet.models.fused import dense, native
+from quicknet.models.fused import dense, native, tiles
 from quicknet.models.registry import create_model
 
 pytestmark = pytest.mark.skipif(not fused.available(), reason=fused.status())
@@ -89,21 +89,48 @@ bf16_products = pytest.mark.skipif(not fused.has_bf16(), reason="this CPU or com
 
 
 @bf16_products
+@pytest.mark.parametrize("tiles", [False, True])
 @pytest.mark.parametrize("shape", [(16, 64, 15, 15), (9, 32, 13, 17), (49, 16, 3, 3)])
-def test_bfloat16_products_differ_by_their_rounding(shape: tuple[int, ...]) -> None:
+def test_bfloat16_products_differ_by_their_rounding(
+    shape: tuple[int, ...], tiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By 1.1% in the mean square; a map's last tiles, and an odd one, are those of float32 too."""
+    monkeypatch.setattr(dense, "has_tiles", lambda: tiles)
     torch.manual_seed(0)
     conv, x = convolution(shape[1], 48, torch.float32), torch.randn(shape)
     exact = all_of(fused.convolve, conv, x, 1)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = all_of(fused.convolve, conv, x, 1)
         of_halves = fused.convolve(conv, x.bfloat16()).detach()
+    assert [ours.dtype for ours in rounded] == [torch.bfloat16 if tiles else torch.float32, *2 * [torch.float32]]
     for ours, float32 in zip(rounded, exact, strict=True):
-        assert ours.dtype is torch.float32
         assert 0.001 < relative_error(ours, float32) < 0.02
         worst = (ours - float32).abs().max() / float32.std()
         assert worst < 0.15
     assert relative_error(of_halves, exact[0]) < 0.02
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    images=st.integers(1, 40),
+    sides=st.tuples(st.integers(1, 9), st.integers(1, 17)),
+    channels=st.tuples(st.sampled_from([16, 48]), st.sampled_from([16, 32])),
+    seed=st.integers(0, 999),
+)
+def test_images_joined_side_by_side_do_not_touch(
+    images: int, sides: tuple[int, int], channels: tuple[int, int], seed: int
+) -> None:
+    """Whatever the width, and however many images are left over."""
+    torch.manual_seed(seed)
+    conv, x = convolution(*channels), torch.randn(images, channels[0], *sides, dtype=torch.float64)
+
+    def tiled(conv: nn.Conv2d, x: Tensor) -> Tensor:
+        y: Tensor = tiles.TileFunction.apply(x.permute(0, 2, 3, 1), conv.weight)
+        return y.permute(0, 3, 1, 2).double()
+
+    for got, expected in zip(all_of(tiled, conv, x, seed), all_of(nn.Conv2d.__call__, conv, x, seed), strict=True):
+        assert got.shape == expected.shape
+        assert relative_error(got, expected) < 0.02
 
 
 def test_float64_is_left_to_torch_under_autocast() -> None:

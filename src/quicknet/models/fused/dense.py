@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from quicknet.models.fused import native
 from quicknet.models.fused.native import autocast_to_bf16, pointers
 from quicknet.models.fused.switch import observed, switched_off
+from quicknet.models.fused.tiles import TileFunction, has_tiles
 
 __all__ = ["convolve"]
 
@@ -30,12 +31,15 @@ def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
     tracing, compiling and whatever else wants to see torch's own operations. Under autocast to bfloat16 it
     applies where the CPU multiplies that fast: transformed numbers are rounded to it, sums and outputs are float32.
     """
-    if autocast_to_bf16(torch.float32) and x.dtype is torch.bfloat16:
+    if autocast_to_bf16(torch.float32) and x.dtype is torch.bfloat16 and not has_tiles():
         x = x.float()
     if not _usable(conv, x):
         y: Tensor = conv(x)
         return y
-    bf16 = autocast_to_bf16(x.dtype)
+    bf16 = autocast_to_bf16(conv.weight.dtype)
+    if bf16 and has_tiles():
+        tiled: Tensor = TileFunction.apply(x.permute(0, 2, 3, 1), conv.weight)  # type: ignore[no-untyped-call]
+        return tiled.permute(0, 3, 1, 2)
     out: Tensor = DenseFunction.apply(x.permute(0, 2, 3, 1), conv.weight, bf16)  # type: ignore[no-untyped-call]
     return out.permute(0, 3, 1, 2)
 
@@ -47,8 +51,8 @@ def _usable(conv: nn.Conv2d, x: Tensor) -> bool:
     tiles = x.shape[0] * -(-x.shape[2] // 4) * -(-x.shape[3] // 4)
     return (
         x.device.type == conv.weight.device.type == "cpu"
-        and x.dtype == conv.weight.dtype
-        and x.dtype in (torch.float32, torch.float64)
+        and x.dtype in (conv.weight.dtype, torch.bfloat16)
+        and conv.weight.dtype in (torch.float32, torch.float64)
         and conv.kernel_size == (3, 3)
         and conv.stride == conv.padding == conv.dilation == (1, 1)
         and conv.groups == 1
@@ -58,7 +62,7 @@ def _usable(conv: nn.Conv2d, x: Tensor) -> bool:
         and conv.in_channels % unit == conv.out_channels % unit == 0
         and tiles >= _TILES
         and not observed(conv)
-        and (not torch.is_autocast_enabled("cpu") or autocast_to_bf16(x.dtype))
+        and (not torch.is_autocast_enabled("cpu") or autocast_to_bf16(conv.weight.dtype))
         and not switched_off()
         and native.available()
     )

@@ -123,9 +123,9 @@ int run_dense_weight_gradient(const Dense &s, const DenseKept<T> &kept, const De
 template <class T, class E>
 bool product_holds(int rows, int depth, int columns) {
     const int lda = int(round_up(depth, kLanes<E>));
-    std::vector<T> a(size_t((rows + kBlockRows) * lda)), b(size_t(depth * columns)), c(size_t(rows * columns));
+    std::vector<T> a(size_t((rows + kSpareRows) * lda)), b(size_t(depth * columns)), c(size_t(rows * columns));
     std::vector<E> panels(size_t(packed_size<T, E>(depth, columns)));
-    std::vector<E> scratch(size_t(Elements<T, E>::scratch(rows + kBlockRows, lda)));
+    std::vector<E> scratch(size_t(Elements<T, E>::scratch(rows + kSpareRows, lda)));
     std::vector<T *> targets;
     for (size_t i = 0; i < a.size(); ++i) a[i] = int(i) % lda < depth ? T(int(i * 7 % 11) - 5) : T(0);
     for (size_t i = 0; i < b.size(); ++i) b[i] = T(int(i * 5 % 13) - 6);

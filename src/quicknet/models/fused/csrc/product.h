@@ -5,13 +5,17 @@
 // (`pairs.h`), which the CPU multiplies and adds to a float at once.
 #pragma once
 
-#include "pairs.h"
+#include <algorithm>
+
+#include "tiles.h"
 
 namespace quicknet {
 
 // A block of kBlockRows x 2 vectors of C stays in registers: 24 of 32, or 12 of 16.
 constexpr int kBlockRows = kRegisters == 32 ? 12 : 6;
 constexpr int kPanelVectors = 2;
+// Rows behind the last that `product` reads, and drops.
+constexpr int kSpareRows = std::max(kBlockRows, kTileSpareRows);
 
 // Elements that `pack_panels` writes for `columns` (a multiple of the vector) and `depth`.
 template <class T, class E>
@@ -91,11 +95,18 @@ void product_of(int rows, int count, int columns, const E *a, int64_t pitch, con
     if (n < columns) product_panel<T, E, 1>(rows, count, a, pitch, panels + int64_t(n) * count, c, n);
 }
 
-// A (rows + kBlockRows spare, depth) with row distance lda, even, its rows padded with zeros to the
-// channel unit. `scratch`: Elements::scratch(rows + spare, lda).
+// A (rows + kSpareRows, depth) with row distance lda, even, its rows padded with zeros to the
+// channel unit. `scratch`: Elements::scratch(rows + kSpareRows, lda).
 template <class T, class E>
 void product(int rows, int depth, int columns, const T *a, int64_t lda, const E *panels, T *const *c, E *scratch) {
     const E *elements = Elements<T, E>::along_rows(rows, depth, a, lda, scratch);
+#if QUICKNET_TILES
+    if constexpr (std::is_same<E, Pair>::value) {
+        const int count = Elements<T, E>::count(depth), step = tile_step(count);
+        if (step > 0 && tiles_allowed())
+            return tile_product(rows, count, step, columns, elements, Elements<T, E>::count(lda), panels, c);
+    }
+#endif
     product_of(rows, Elements<T, E>::count(depth), columns, elements, Elements<T, E>::count(lda), panels, c);
 }
 
@@ -148,10 +159,14 @@ void outer_product_of(int count, int m_count, int columns, const E *a, int64_t l
     for (; n < columns; n += kLanes<T>) outer_panel<T, E, 1>(count, m_count, a, lda, b + n, ldb, c + n, ldc);
 }
 
-// The same of numbers. `scratch`: Elements::scratch for A and for B.
+// The same of numbers. `scratch`: Elements::scratch(rows + kSpareRows, ...) for A and for B.
 template <class T, class E>
 void outer_product(int rows, int m_count, int columns, const T *a, int64_t lda, const T *b, int64_t ldb, T *c,
                    E *scratch) {
+#if QUICKNET_TILES
+    if constexpr (std::is_same<E, Pair>::value)
+        if (tiles_allowed()) return tile_outer_product(rows, m_count, columns, a, lda, b, ldb, c, scratch);
+#endif
     const E *of_a = Elements<T, E>::along_columns(rows, m_count, a, lda, scratch);
     const E *of_b = Elements<T, E>::along_columns(rows, columns, b, ldb, scratch + Elements<T, E>::scratch(rows, lda));
     outer_product_of(Elements<T, E>::count(rows), m_count, columns, of_a, lda, of_b, ldb, c);

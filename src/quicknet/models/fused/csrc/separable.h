@@ -46,7 +46,7 @@ struct SeparablePlan {
         chunk_rows = std::max<int64_t>(1, chunk_pixels<T>(std::max(in_padded, out_padded)) / width);
         ring_rows = Ring<T>::rows_for(chunk_rows, height, border);
         ring_size = ring_rows * (width + 2 * border) * pitch;
-        chunk_size = (chunk_rows + border) * width + kBlockRows;  // pixels, with what `product` reads past the end
+        chunk_size = (chunk_rows + border) * width + kSpareRows;  // pixels, with what `product` reads past the end
     }
 
     int pieces() const { return piece_count(s.images, s.images * height * width, chunk_rows * width, s.threads); }

@@ -52,11 +52,11 @@ struct StemPlan {
     }
 
     int pieces() const { return piece_count(s.images, s.images * pixels, chunk, s.threads); }
-    int64_t patch_size() const { return (chunk + kBlockRows) * pitch + kLanes<T>; }
+    int64_t patch_size() const { return (chunk + kSpareRows) * pitch + kLanes<T>; }
     template <class E>
     int64_t scratch() const {
-        return Elements<T, E>::scratch(chunk + kBlockRows, pitch) +
-               Elements<T, E>::scratch(chunk + kBlockRows, out_pitch);
+        return Elements<T, E>::scratch(chunk + kSpareRows, pitch) +
+               Elements<T, E>::scratch(chunk + kSpareRows, out_pitch);
     }
 
     // Patches of pixels [first, first + count) of one image, ordered (row, column, channel).
@@ -131,7 +131,7 @@ void stem_backward(const Stem &s, const StemInput<T> &in, const LayerKept<T> &ke
         T *patches, *dz;
         E *scratch;
         thread_arena().take({{&patches, plan.patch_size()},
-                             {&dz, (plan.chunk + kBlockRows) * plan.out_pitch},
+                             {&dz, (plan.chunk + kSpareRows) * plan.out_pitch},
                              {&scratch, plan.template scratch<E>()}});
         const Range images = share(s.images, i, pieces);
         for (int64_t n = images.begin; n < images.end; ++n)
