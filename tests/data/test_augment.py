@@ -17,7 +17,7 @@ from torch import Tensor
 from quicknet.core.card import Mode, PreprocessSpec
 from quicknet.core.errors import ConfigError, DataError
 from quicknet.core.settings import from_mapping
-from quicknet.data.augment import Augmenter, AugmentSettings, decide, normalize, ops, sample, trivial
+from quicknet.data.augment import Augmenter, AugmentSettings, decide, native, normalize, ops, sample, trivial
 from quicknet.data.augment.draws import Draws, Stream, beta_quantile
 
 MODES: dict[int, Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -160,6 +160,25 @@ def test_threads_do_not_change_a_bit(side: int, channels: int) -> None:
         results.append([source.batch(torch.arange(96), 5, size).images for size in (None, 24)])
     for one, two in zip(*results, strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.skipif(not native.usable(noise(1)), reason="no C compiler here, or QUICKNET_FUSED=0")
+@settings(max_examples=40, deadline=None)
+@given(
+    side=st.integers(4, 70),
+    channels=st.sampled_from([1, 3, 4]),
+    recipe=st.sampled_from([EVERYTHING, AugmentSettings(crop=16), AugmentSettings(scale=(0.1, 4.0), rotate=180.0)]),
+    jitter=st.sampled_from([0.0, 0.3, 1.0]),
+    seed=st.integers(0, 2**64 - 1),
+)
+def test_the_compiled_operations_give_torchs_bits(
+    side: int, channels: int, recipe: AugmentSettings, jitter: float, seed: int
+) -> None:
+    source = augmenter(noise(20, side, channels), recipe.replace(jitter=jitter), seed)
+    compiled = source.batch(torch.arange(20), 3).images
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "usable", lambda images: False)
+        assert torch.equal(source.batch(torch.arange(20), 3).images, compiled)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

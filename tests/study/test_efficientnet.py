@@ -48,7 +48,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Any:
         _conv_head=conv(10, efficientnet.FEATURES, 1),
         _bn1=norm(efficientnet.FEATURES),
     )
-    monkeypatch.setattr(efficientnet, "_network", lambda: net)
+    monkeypatch.setattr(efficientnet, "network_of", lambda: net)
     return net
 
 

@@ -16,6 +16,7 @@ from quicknet.core.card import read_card
 from quicknet.core.errors import CheckpointError, ConfigError, DataError, QuickNetError, ToolError, TrainingError
 from quicknet.core.files import sha256_file
 from quicknet.deploy.export import export
+from quicknet.models import fused
 from quicknet.models.costs import count_costs
 from quicknet.models.registry import model_from_record
 from quicknet.training import setup
@@ -129,6 +130,16 @@ def test_another_number_of_threads_is_said(tiny_cifar, tmp_path):
     finally:
         torch.set_num_threads(threads)
     assert f"had {threads} CPU threads and now has {threads + 1}" in note and f"--threads {threads} " in note
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_training_takes_bfloat16_by_itself_where_the_cpu_multiplies_it(tiny_cifar, tmp_path, monkeypatch, fast):
+    run = training.start(recipe(tiny_cifar), tmp_path / "run", CPU)
+    monkeypatch.setattr(fused, "has_bf16", lambda: fast)
+    (line,) = [line for line in setup.describe(run) if line.startswith("device")]
+    assert ("bfloat16" if fast else "float32") in line
+    with run.autocast():
+        assert torch.is_autocast_enabled("cpu") == fast
 
 
 def test_a_run_goes_on_after_it_and_its_data_moved(tmp_path):

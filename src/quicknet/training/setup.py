@@ -20,6 +20,7 @@ from quicknet.models.network import Network
 from quicknet.models.registry import base_config, create_model, model_from_record
 from quicknet.training.checkpoint import RunFolder, load_model, load_weights, require_fit
 from quicknet.training.distributed import join
+from quicknet.training.kept import uses_bf16
 from quicknet.training.recipe import Recipe
 from quicknet.training.run import Parts, Run
 from quicknet.training.teacher import MirroredTeacher, Teacher, open_teacher
@@ -300,7 +301,8 @@ def describe(run: Run) -> list[str]:
     ]
     lines += _kept_answers(run)
     if run.device.type == "cpu":
-        lines.append(f"device   cpu, threads: {torch.get_num_threads()}; {fused.status()}")
+        precision = "bfloat16" if uses_bf16(recipe.train, run.device) else "float32"
+        lines.append(f"device   cpu, threads: {torch.get_num_threads()}, {precision}; {fused.status()}")
     else:
         lines.append(f"device   {torch.cuda.get_device_name(run.device)}")
     if run.world.size > 1:

@@ -139,8 +139,7 @@ class Augmenter:
             there = moved.to(device)
             images = images.index_copy_(0, there, ops.warp(images.index_select(0, there), matrix[moved]))
         if settings.jitter:
-            factors = decide.jitter(settings.jitter, draws)
-            images = ops.on_planes(images, lambda planes: ops.blend(planes, *factors))
+            images = ops.jitter(images, decide.jitter(settings.jitter, draws))
         if settings.trivial:
             images = trivial.recolour(images, *trivial.choose(draws))
         if settings.cutout:

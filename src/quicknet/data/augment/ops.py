@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from quicknet.data.augment import native
+
 _ONE = 1 << 16  # fixed-point 1
 
 
@@ -20,6 +22,8 @@ def crop_and_flip(images: Tensor, indices: Tensor, dy: Tensor, dx: Tensor, flip:
 
     `images` (N, S, S, C) → (B, S, S, C); only what is returned is copied, nothing is padded.
     """
+    if native.usable(images):
+        return native.crop_and_flip(images, indices, dy, dx, flip)
     side, channels = images.shape[2:]
     steps = torch.arange(side, device=images.device)
     y = reflect(steps + dy[:, None], side)
@@ -58,6 +62,8 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
     batch, side = images.shape[:2]
     doubled = matrix * torch.tensor([1.0, 1.0, 2.0], dtype=torch.float64)
     fixed = (doubled * _ONE).round().to(torch.int32).to(images.device)
+    if native.usable(images):
+        return native.warp(images, fixed)
     # Twice the distance from the centre is odd or even but always whole.
     steps = 2 * torch.arange(side, dtype=torch.int32, device=images.device) + (1 - side)
     by_column = fixed[:, :, 0, None] * steps
@@ -127,6 +133,14 @@ def on_planes(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     colours = 3 if planes.shape[1] == 4 else planes.shape[1]
     changed = change(planes[:, :colours])
     return torch.cat([changed, planes[:, colours:]], 1).permute(0, 2, 3, 1).contiguous()
+
+
+def jitter(images: Tensor, factors: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Return (B, S, S, C) images that went through `blend` with its three factors; they may be overwritten."""
+    if native.usable(images):
+        fixed = torch.stack([(factor * _ONE).round().to(torch.int32) for factor in factors])
+        return native.blend(images, fixed)
+    return on_planes(images, lambda planes: blend(planes, *factors))
 
 
 def blend(planes: Tensor, colour: Tensor, grey: Tensor, flat: Tensor) -> Tensor:

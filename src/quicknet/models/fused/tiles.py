@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+__all__ = ["has_tiles"]
+
 # Widths up to which joining pays, measured with batches of 512 on two cores (ms, as it is → joined by 16):
 # the weights' gradient of 384 → 384 channels at 7x7 112 → 45, of 512 → 512 at 3x3 142 → 17, of 128 → 128 at
 # 15x15 28 → 36; forward at 3x3 37 → 13, at 7x7 39 → 44.
@@ -75,7 +77,7 @@ def _join(x: Tensor) -> Tensor:
     joined = x.new_zeros(groups, height, _JOINED, width + 1, channels)
     whole = n // _JOINED
     if whole:
-        joined[:whole, :, :, :width] = x[: whole * _JOINED].unflatten(0, (whole, _JOINED)).transpose(1, 2)
+        joined[:whole, :, :, :width] = x[: whole * _JOINED].reshape(whole, _JOINED, *x.shape[1:]).transpose(1, 2)
     if whole < groups:
         joined[whole, :, : n - whole * _JOINED, :width] = x[whole * _JOINED :].transpose(0, 1)
     return joined.flatten(2, 3).permute(0, 3, 1, 2)
@@ -83,6 +85,7 @@ def _join(x: Tensor) -> Tensor:
 
 def _part(joined: Tensor, shape: torch.Size) -> Tensor:
     """Return (N, H, W, O) of what `_join` put together; `shape` is that of the input (N, H, W, C)."""
-    n, height, width, _ = shape
-    parts = joined.permute(0, 2, 3, 1).unflatten(2, (_JOINED, width + 1))[:, :, :, :width]
+    n, height, width = shape[:3]
+    pixels = joined.permute(0, 2, 3, 1)  # (groups, H, k (W + 1), O)
+    parts = pixels.reshape(len(pixels), height, _JOINED, width + 1, -1)[:, :, :, :width]
     return parts.transpose(1, 2).flatten(0, 1)[:n].contiguous()

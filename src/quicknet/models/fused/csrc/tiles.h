@@ -132,8 +132,7 @@ inline void tile_product(int rows, int count, int step, int columns, const Pair 
                          float *const *c) {
     const Tiles tiles(step);
     int n = 0;
-    for (; n + 32 <= columns; n += 32)
-        tile_panel<2>(rows, count, step, a, lda, panels + int64_t(n) * count, c, n);
+    for (; n + 32 <= columns; n += 32) tile_panel<2>(rows, count, step, a, lda, panels + int64_t(n) * count, c, n);
     if (n < columns) tile_panel<1>(rows, count, step, a, lda, panels + int64_t(n) * count, c, n);
 }
 
@@ -207,8 +206,7 @@ inline void tile_outer_block(int count, const Pair *a, const Pair *b, int64_t ld
 }
 
 template <int W>
-inline void tile_outer_panel(int count, int m_count, const Pair *a, const Pair *b, int64_t ldb, float *c,
-                             int64_t ldc) {
+inline void tile_outer_panel(int count, int m_count, const Pair *a, const Pair *b, int64_t ldb, float *c, int64_t ldc) {
     int m = 0;
     for (; m + 2 * kTileRows <= m_count; m += 2 * kTileRows)
         tile_outer_block<2, W>(count, a + int64_t(m) * count, b, ldb, c + m * ldc, ldc);
