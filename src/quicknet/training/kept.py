@@ -97,4 +97,5 @@ def _pixels_sha256(images: NDArray[np.uint8]) -> str:
 
 def _code_sha256() -> str:
     """Return a digest over the code that draws views: another version's may differ."""
-    return sha256_bytes(b"".join(path.read_bytes() for path in sorted(Path(augment.__file__).parent.glob("*.py"))))
+    folder = Path(augment.__file__).parent
+    return sha256_bytes(b"".join(path.read_bytes() for path in sorted((*folder.glob("*.py"), *folder.glob("csrc/*")))))
