@@ -309,11 +309,8 @@ def test_accumulated_gradients_equal_a_batch_at_once(tiny_cifar, tmp_path):
     """Batch norm aside (it looks at each part alone), so its statistics are frozen here."""
 
     def gradients(accumulate):
-        run = training.start(
-            recipe(tiny_cifar, f"train.accumulate={accumulate}", "optim.lr=1e-9", "augment.cutmix=1.0"),
-            tmp_path / f"run{accumulate}",
-            CPU,
-        )
+        changes = (f"train.accumulate={accumulate}", "optim.lr=1e-9", "augment.cutmix=1.0", "train.precision=fp32")
+        run = training.start(recipe(tiny_cifar, *changes), tmp_path / f"run{accumulate}", CPU)
         run.model.eval()
         from quicknet.training.loop import step
 

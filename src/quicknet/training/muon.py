@@ -33,16 +33,15 @@ def working_dtype(device: torch.device) -> torch.dtype:
 
 
 def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return matrices (K, m, n) with their singular values moved to 0.7..1.2, of `dtype`, or where wide float32.
+    """Return matrices (K, m, n) with their singular values moved to 0.7..1.2, of `dtype`; wide ones on CPU of float32.
 
     There products take 0.8 of the time of bfloat16's steps (the matrices of `speedy`, two Zen 4 cores), and rounding
-    to bfloat16 would leave too little of their small eigenvalues. Where tiles multiply bfloat16 (AMX), its steps take
-    0.55 of the time of float32's products.
+    to bfloat16 would leave too little of their small eigenvalues.
     """
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     wide = x.shape[2] > 2 * x.shape[1]
-    if wide and dtype is torch.bfloat16 and x.device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
+    if wide and dtype is torch.bfloat16 and x.device.type == "cpu":
         dtype = torch.float32
     x = x.to(dtype)
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=_EPSILON)
