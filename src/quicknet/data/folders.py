@@ -267,7 +267,7 @@ def _checked(data: Dataset, for_training: bool) -> Dataset:
     if least >= FEW_IMAGES_A_CLASS:
         return data
     name = data.classes[min(counts, key=lambda label: (counts[label], label))]
-    # results/0019-folders: 10 to 27 points less, from weights and from nothing
+    # results/0032-folders-earlier: 10 to 27 points less, from weights and from nothing
     note = (
         f"{counted(least, 'training image')} of {name!r} {'is' if least == 1 else 'are'} few (under "
         f"{FEW_IMAGES_A_CLASS}): expect many mistakes, as folders cut to 20 a class lost 10 to 27 points of accuracy; "
