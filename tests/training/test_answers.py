@@ -20,7 +20,6 @@ from quicknet.cli.live import Rate
 from quicknet.cli.main import run as command
 from quicknet.cli.train import _asking_line
 from quicknet.core.errors import CheckpointError
-from quicknet.models import fused
 from quicknet.training.answers import AnswerFile
 from quicknet.training.ask import ask_ahead
 from quicknet.training.teacher import RunTeacher
@@ -138,7 +137,7 @@ def test_another_student_asks_nothing(student, cache, monkeypatch):
         "augment.cutout=2",
         "distill.mirror=true",
         "data.split_seed=1",
-        f"train.precision={'fp32' if fused.has_bf16() else 'bf16'}",
+        "train.precision=bf16",
     ],
 )
 def test_other_views_or_answers_lie_in_another_file(student, change):

@@ -132,10 +132,10 @@ def test_another_number_of_threads_is_said(tiny_cifar, tmp_path):
     assert f"had {threads} CPU threads and now has {threads + 1}" in note and f"--threads {threads} " in note
 
 
-@pytest.mark.parametrize("fast", [False, True])
-def test_training_takes_bfloat16_by_itself_where_the_cpu_multiplies_it(tiny_cifar, tmp_path, monkeypatch, fast):
-    run = training.start(recipe(tiny_cifar), tmp_path / "run", CPU)
-    monkeypatch.setattr(fused, "has_bf16", lambda: fast)
+@pytest.mark.parametrize(("has", "batch", "fast"), [(False, 128, False), (True, 128, True), (True, 64, False)])
+def test_training_takes_bfloat16_by_itself_where_it_is_faster(tiny_cifar, tmp_path, monkeypatch, has, batch, fast):
+    run = training.start(recipe(tiny_cifar, f"train.batch_size={batch}"), tmp_path / "run", CPU)
+    monkeypatch.setattr(fused, "has_bf16", lambda: has)
     (line,) = [line for line in setup.describe(run) if line.startswith("device")]
     assert ("bfloat16" if fast else "float32") in line
     with run.autocast():
