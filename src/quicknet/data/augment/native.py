@@ -1,4 +1,4 @@
-"""The compiled form of `ops.py`'s operations on photographs: the same bits, in an eighth of the time.
+"""The compiled form of `ops.py`'s operations on photographs: the same bits, in a fifth of the time.
 
 `csrc/augment.c` is compiled at first use, once per user (`core/compile.py`); where that cannot be, where
 images lie on another device, and with QUICKNET_FUSED=0, `ops.py` computes with torch.

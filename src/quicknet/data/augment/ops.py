@@ -138,8 +138,7 @@ def on_planes(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
 def jitter(images: Tensor, factors: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """Return (B, S, S, C) images that went through `blend` with its three factors; they may be overwritten."""
     if native.usable(images):
-        fixed = torch.stack([(factor * _ONE).round().to(torch.int32) for factor in factors])
-        return native.blend(images, fixed)
+        return native.blend(images, torch.stack([_fixed(factor, images).flatten() for factor in factors]))
     return on_planes(images, lambda planes: blend(planes, *factors))
 
 

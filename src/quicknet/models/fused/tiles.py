@@ -37,9 +37,8 @@ class TileFunction(torch.autograd.Function):
         ctx.given, ctx.width = x.dtype, x.shape[2]
         x, w = x.bfloat16(), weight.bfloat16().contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(x, w)
-        if ctx.width > _NARROW:
-            return torch.conv2d(x.permute(0, 3, 1, 2), w, padding=1).permute(0, 2, 3, 1)
-        return _part(torch.conv2d(_join(x), w, padding=1), x.shape)
+        joined = ctx.width <= _NARROW
+        return _rows(torch.conv2d(_planes(x, joined), w, padding=1), joined, x.shape)
 
     @staticmethod
     @once_differentiable
@@ -48,16 +47,12 @@ class TileFunction(torch.autograd.Function):
         dy = grads[0].bfloat16()
         dx, dw = None, None
         if ctx.needs_input_grad[0]:
-            if ctx.width > _NARROW:
-                dx = _gradients(dy.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), w, 0).permute(0, 2, 3, 1)
-            else:
-                dx = _part(_gradients(_join(dy), _join(x), w, 0), x.shape)
-            dx = dx.to(ctx.given)
+            joined = ctx.width <= _NARROW
+            planes = _gradients(_planes(dy, joined), _planes(x, joined), w, 0)
+            dx = _rows(planes, joined, x.shape).to(ctx.given)
         if ctx.needs_input_grad[1]:
-            if ctx.width > _NARROW_FOR_WEIGHTS:
-                dw = _gradients(dy.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), w, 1).float()
-            else:
-                dw = _gradients(_join(dy), _join(x), w, 1).float()
+            joined = ctx.width <= _NARROW_FOR_WEIGHTS
+            dw = _gradients(_planes(dy, joined), _planes(x, joined), w, 1).float()
         return dx, dw
 
 
@@ -68,6 +63,16 @@ def _gradients(dy: Tensor, x: Tensor, w: Tensor, which: int) -> Tensor:
     gradients = torch.ops.aten.convolution_backward(dy, x, w, None, ones, padding, ones, False, [0, 0], 1, mask)
     result: Tensor = gradients[which]
     return result
+
+
+def _planes(x: Tensor, joined: bool) -> Tensor:
+    """(N, H, W, C) → (N, C, H, W), or joined."""
+    return _join(x) if joined else x.permute(0, 3, 1, 2)
+
+
+def _rows(x: Tensor, joined: bool, shape: torch.Size) -> Tensor:
+    """Undo `_planes`; `shape` is that of the input (N, H, W, C)."""
+    return _part(x, shape) if joined else x.permute(0, 2, 3, 1)
 
 
 def _join(x: Tensor) -> Tensor:

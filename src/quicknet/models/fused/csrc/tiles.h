@@ -87,6 +87,18 @@ inline void add_tile_products(int count, int step, const Pair *a, int64_t lda, c
     }
 }
 
+// Stores the sums of R x W tiles at c, whose rows are ldc floats apart.
+template <int R, int W>
+inline void store_sums(float *c, int64_t ldc) {
+    const int64_t bytes = ldc * 4;
+    _tile_stored(0, c, bytes);
+    if constexpr (W == 2) _tile_stored(1, c + 16, bytes);
+    if constexpr (R == 2) {
+        _tile_stored(2, c + kTileRows * ldc, bytes);
+        if constexpr (W == 2) _tile_stored(3, c + kTileRows * ldc + 16, bytes);
+    }
+}
+
 // Stores the rows of a block's sums that are wanted, 16 W floats each, where c points.
 template <int R, int W>
 inline void store_tiles(float *const *c, int column, int rows) {
@@ -95,13 +107,8 @@ inline void store_tiles(float *const *c, int column, int rows) {
     for (int r = 1; even && r < R * kTileRows; ++r) even = c[r] - c[r - 1] == step;
     alignas(64) float block[2 * kTileRows * 32];
     float *to = even ? c[0] + column : block;
-    const int64_t pitch = even ? step : 16 * W, bytes = pitch * 4;
-    _tile_stored(0, to, bytes);
-    if constexpr (W == 2) _tile_stored(1, to + 16, bytes);
-    if constexpr (R == 2) {
-        _tile_stored(2, to + kTileRows * pitch, bytes);
-        if constexpr (W == 2) _tile_stored(3, to + kTileRows * pitch + 16, bytes);
-    }
+    const int64_t pitch = even ? step : 16 * W;
+    store_sums<R, W>(to, pitch);
     if (even) return;
     for (int r = 0; r < std::min(rows, R * kTileRows); ++r)
         for (int w = 0; w < W; ++w) store(c[r] + column + 16 * w, load(block + r * pitch + 16 * w));
@@ -197,12 +204,7 @@ inline void tile_outer_block(int count, const Pair *a, const Pair *b, int64_t ld
         if constexpr (W == 2) _tile_loadd(3, c + kTileRows * ldc + 16, bytes);
     }
     add_tile_products<R, W>(count, kTileRows, a, count, b, ldb);
-    _tile_stored(0, c, bytes);
-    if constexpr (W == 2) _tile_stored(1, c + 16, bytes);
-    if constexpr (R == 2) {
-        _tile_stored(2, c + kTileRows * ldc, bytes);
-        if constexpr (W == 2) _tile_stored(3, c + kTileRows * ldc + 16, bytes);
-    }
+    store_sums<R, W>(c, ldc);
 }
 
 template <int W>
