@@ -93,8 +93,13 @@ def test_spoilt_pictures_have_the_shape_of_the_pictures_and_nothing_else_of_one(
     assert same.count(True) == (1 if channels == 1 else 0)  # grey has no colours to change places
 
 
-def test_real_photographs_of_other_things_are_refused_more_often(photos_dir, cifar10_dir, tmp_path):
-    """Ants and bees, learned from the shipped weights; the others are the first of CIFAR-10's test set."""
+def test_real_photographs_of_other_things_are_told_apart_more_often(photos_dir, cifar10_dir, tmp_path):
+    """Ants and bees, learned from the shipped weights; the others are the first of CIFAR-10's test set.
+
+    In how many pairs the picture of the classes is the more confident one: 28 pictures of val choose a
+    threshold so roughly that the share refused at it is 0.24 to 0.74 over seeds, and this 0.74 to 0.90
+    (0.30 to 0.53 by the largest probability).
+    """
     recipe = load_recipe("photos", [f"data.source={json.dumps(str(photos_dir))}", "train.views=300"])
     run = training.start(recipe, tmp_path / "run", CPU)
     list(training.fit(run))
@@ -104,8 +109,8 @@ def test_real_photographs_of_other_things_are_refused_more_often(photos_dir, cif
     pictures = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     others = classifier.logits(np.stack([load_image(picture, classifier.card.preprocess) for picture in pictures]))
     val = classifier.logits(run.data.split("val").images)
-    refused = []
+    apart = []
     for none_class in (False, True):
-        threshold = choose_unknown(val, 1.0, "val", none_class).min_confidence
-        refused.append(float((confidences(others, 1.0, none_class) < threshold).mean()))
-    assert refused[1] > refused[0] + 0.2, refused
+        known, strange = (confidences(logits, 1.0, none_class) for logits in (val, others))
+        apart.append(float((known[:, None] > strange).mean()))
+    assert apart[1] > apart[0] + 0.2, apart

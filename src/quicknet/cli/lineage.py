@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from quicknet.core.lineage import CompressStep, DistillStep, ExportStep, FineTuneStep, Fp16Step, OtherStep, Step
+from quicknet.core.lineage import CompressStep, DistillStep, ExportStep, FineTuneStep, Fp16Step, OtherStep, Step, WidenStep
 
 _LARGEST = 1 << 63
 _LONGEST = 100  # characters of a text of the card that a line shows
@@ -29,6 +29,8 @@ def _parts(step: Step) -> Iterator[str]:
             yield f"rounded to fp16 from {_weights(step.parent_weights_sha256)}"
             if step.changed is not None and step.n is not None:
                 yield f"another class for {step.changed:,} of {step.n:,} pictures of {_cut(step.split or 'a split')}"
+        case WidenStep():
+            yield f"channels doubled from {_weights(step.parent_weights_sha256)}"
         case CompressStep():
             yield f"pruned from {_weights(step.parent_weights_sha256)} in {step.epochs:,} epochs"
             yield f"{100 * step.density:.3g}% of the pointwise weights kept by {_cut(step.pattern)}"

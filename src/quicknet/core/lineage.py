@@ -113,6 +113,13 @@ class Fp16Step(_Step, frozen=True, kw_only=True, tag="fp16"):
     changed: _Count | None = None
 
 
+class WidenStep(_Step, frozen=True, kw_only=True, tag="widen"):
+    """Its channels were doubled, so that it answered as before; the shares of each two were drawn by `seed`."""
+
+    parent_weights_sha256: str
+    seed: int
+
+
 class CompressStep(_Step, frozen=True, kw_only=True, tag="compress"):
     """Weights of it were pruned by `pattern` until a share of `density` was left, in so many epochs of training.
 
@@ -166,12 +173,13 @@ class OtherStep(_Step, frozen=True, kw_only=True):
         return self.extra
 
 
-Step = FineTuneStep | DistillStep | Fp16Step | CompressStep | ExportStep | OtherStep
+Step = FineTuneStep | DistillStep | Fp16Step | WidenStep | CompressStep | ExportStep | OtherStep
 
-_KNOWN: dict[Any, type[FineTuneStep | DistillStep | Fp16Step | CompressStep | ExportStep]] = {
+_KNOWN: dict[Any, type[FineTuneStep | DistillStep | Fp16Step | WidenStep | CompressStep | ExportStep]] = {
     "fine-tune": FineTuneStep,
     "distill": DistillStep,
     "fp16": Fp16Step,
+    "widen": WidenStep,
     "compress": CompressStep,
     "export": ExportStep,
 }
