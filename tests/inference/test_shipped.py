@@ -358,6 +358,46 @@ def test_no_network_and_no_address_are_one_line(
     assert line.startswith("quicknet: error: cannot download") and "put the file at" in line
 
 
+@pytest.fixture
+def folder(server: Server, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The release's files in a folder."""
+    (tmp_path / "release").mkdir()
+    for file in [f"{NAME}.qnz", *(f"{NAME}/{file}" for file in RUN_FILES)]:
+        shutil.copy(artifacts / file, tmp_path / "release" / file.replace("/", "."))
+    monkeypatch.setenv("QUICKNET_WEIGHTS_URL", str(tmp_path / "release"))
+    return tmp_path / "release"
+
+
+def test_a_release_may_be_a_folder(folder: Path, server: Server, artifacts: Path, place: Path):
+    assert locate(NAME, "file", quiet=True).read_bytes() == (artifacts / f"{NAME}.qnz").read_bytes()
+    assert cached(place) == [f"{NAME}.qnz"]
+    assert server.paths == []
+
+
+def test_a_checkout_has_the_release_beside_its_source(
+    folder: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("QUICKNET_WEIGHTS_URL")
+    (tmp_path / "src" / "quicknet").mkdir(parents=True)
+    monkeypatch.setattr(shipped, "PACKAGED", Path(shutil.move(tmp_path / "package", tmp_path / "src" / "quicknet")))
+    assert locate(NAME, "file", quiet=True).is_file()
+    assert server.paths == []
+
+
+def test_a_folder_that_lacks_the_file_or_has_another_is_one_line(
+    folder: Path, place: Path, capfd: pytest.CaptureFixture[str]
+):
+    whole = (folder / f"{NAME}.qnz").read_bytes()
+    for damaged, words in [(whole + b"?", "is not the file of"), (whole[:-1] + b"?", "is not"), (None, "cannot copy")]:
+        (folder / f"{NAME}.qnz").unlink()
+        if damaged is not None:
+            (folder / f"{NAME}.qnz").write_bytes(damaged)
+        assert run(["predict", NAME, "x.jpg", "--quiet"]) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert words in line
+        assert cached(place) == []
+
+
 @pytest.mark.parametrize("blocked", ["cache", "cache/weights"])
 def test_a_cache_that_cannot_be_written_is_one_line(
     blocked: str, server: Server, place: Path, capfd: pytest.CaptureFixture[str]

@@ -15,7 +15,7 @@ def test_the_paper_s_network_starts_with_the_answers_of_the_one_of_half_its_widt
     run = locate("quicknet_s.photos", "run")
     assert widen(run, "quicknet", tmp_path / "wide") < 1e-4
     wide, card = load_model(tmp_path / "wide")
-    assert wide.config.widths == (128, 256, 512, 1024)
+    assert wide.config.to_dict()["widths"] == (128, 256, 512, 1024)
     assert card.model.name == "quicknet"
     assert card.lineage[-1].parent_weights_sha256 == read_card(run / "card.json").weights_sha256
     assert card.metrics == ()  # measured on other weights

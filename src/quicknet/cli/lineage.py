@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from quicknet.core.lineage import CompressStep, DistillStep, ExportStep, FineTuneStep, Fp16Step, OtherStep, Step, WidenStep
+from quicknet.core.lineage import (
+    CompressStep,
+    DistillStep,
+    ExportStep,
+    FineTuneStep,
+    Fp16Step,
+    OtherStep,
+    Step,
+    WidenStep,
+)
 
 _LARGEST = 1 << 63
 _LONGEST = 100  # characters of a text of the card that a line shows

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import http.client
 import os
+import shutil
 import time
 import urllib.error
 import urllib.parse
@@ -55,6 +56,20 @@ def check_download(download: Download, path: Path) -> None:
             f"{path} is not the {download.what} ({download.algorithm.upper()} {checksum}, not {download.checksum}); "
             "delete it, then run the same command again"
         )
+
+
+def copy(download: Download, part: Path) -> None:
+    """Copy a file whose `url` is a path to `part`. Raises ToolError where it cannot be, DataError for another file."""
+    source = Path(download.url)
+    try:
+        if source.stat().st_size > download.limit_bytes:
+            raise DataError(f"{source} is not the {download.what} (over {download.limit_bytes:,} bytes); restore it")
+        check_download(download, source)
+        shutil.copyfile(source, part)
+    except OSError as error:
+        raise ToolError(
+            f"cannot copy {source} to {part} ({error.strerror or error}); restore it, or {download.otherwise}"
+        ) from error
 
 
 def fetch(

@@ -138,7 +138,7 @@ def locate(model: str | Path, want: Literal["file", "run", "any"], quiet: bool =
 
     A name gives its `.qnz` ("file"), its run folder ("run"), or the first of these that it has
     ("any"). It is downloaded into the user's cache if neither the package nor the cache has it;
-    $QUICKNET_WEIGHTS_URL replaces the address of the release. Raises FormatError for a damaged
+    $QUICKNET_WEIGHTS_URL, an address or a folder, replaces the release. Raises FormatError for a damaged
     index, ToolError if the network or the disk fails or the name has no such kind, DataError for a
     wrong checksum.
     """
@@ -184,11 +184,17 @@ def _is_there(path: Path, part: Part) -> bool:
     return path.is_file() and path.stat().st_size == part.size_bytes and sha256_file(path) == part.sha256
 
 
+def _release() -> str:
+    """Return where the release's files are: an address, or a folder, as a checkout has them."""
+    checkout = PACKAGED.parents[2] / "release"
+    return os.environ.get("QUICKNET_WEIGHTS_URL") or (str(checkout) if checkout.is_dir() else RELEASE_URL)
+
+
 def _download(part: Part, target: Path, name: str, quiet: bool) -> None:
     """Fetch one file; if several processes want it, one fetches and the others wait."""
-    from quicknet.core.download import Download, fetch  # 25 ms that a file in the package or cache should not wait for
+    from quicknet.core.download import Download, copy, fetch  # 25 ms that a file in the package should not wait for
 
-    base = os.environ.get("QUICKNET_WEIGHTS_URL", RELEASE_URL)
+    base = _release()
     download = Download(
         url=f"{base.rstrip('/')}/{part.url}",
         algorithm="sha256",
@@ -202,7 +208,10 @@ def _download(part: Part, target: Path, name: str, quiet: bool) -> None:
         if _is_there(target, part):  # another process has fetched it meanwhile
             return
         beside = target.with_name(f"{target.name}.part")
-        fetch(download, beside, quiet)
+        if Path(base).is_dir():
+            copy(download, beside)
+        else:
+            fetch(download, beside, quiet)
         try:
             beside.replace(target)
         except OSError as error:
