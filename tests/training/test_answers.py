@@ -144,6 +144,12 @@ def test_other_views_or_answers_lie_in_another_file(student, change):
     assert student("one").kept.file.path != student("other", change).kept.file.path
 
 
+def test_an_exported_file_answers_alike_whatever_the_student_computes_in(student):
+    file = 'distill.teacher="quicknet_xs.cifar10"'
+    paths = [student(kind, file, f"train.precision={kind}").kept.file.path for kind in ("bf16", "fp32")]
+    assert paths[0] == paths[1]
+
+
 def test_another_teacher_has_another_file(student, teacher, tmp_path):
     import safetensors.torch
 

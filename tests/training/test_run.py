@@ -135,7 +135,7 @@ def test_another_number_of_threads_is_said(tiny_cifar, tmp_path):
 @pytest.mark.parametrize(("has", "batch", "fast"), [(False, 128, False), (True, 128, True), (True, 64, False)])
 def test_training_takes_bfloat16_by_itself_where_it_is_faster(tiny_cifar, tmp_path, monkeypatch, has, batch, fast):
     run = training.start(recipe(tiny_cifar, f"train.batch_size={batch}"), tmp_path / "run", CPU)
-    monkeypatch.setattr(fused, "has_bf16", lambda: has)
+    monkeypatch.setattr(fused, "prefers_bf16", lambda: has)
     (line,) = [line for line in setup.describe(run) if line.startswith("device")]
     assert ("bfloat16" if fast else "float32") in line
     with run.autocast():

@@ -55,13 +55,12 @@ class KeptAnswers:
 def uses_bf16(settings: TrainSettings, device: torch.device) -> bool:
     """Return whether networks, the teacher among them, compute in bfloat16 where torch's autocast does.
 
-    By default where that is faster: on CUDA devices, and in batches of 128 and more on CPUs whose kernels have such
-    products. There it cost `quicknet_xs` no accuracy (0.05 ± 0.25 points for it, 3 seeds: results/0013-levers).
+    By default where that is faster: on CUDA devices, and in batches of 128 and more on CPUs whose kernels gain by it. There it cost `quicknet_xs` no accuracy (0.05 ± 0.25 points for it, 3 seeds: results/0013-levers).
     In batches of 64 it was no faster (820 images/s for 927), and the demo answered 98.6% for 99.3 (one seed each).
     """
     if settings.precision == "auto":
         large = settings.batch_size >= _LARGE_BATCH * settings.accumulate
-        return device.type == "cuda" or (device.type == "cpu" and large and fused.has_bf16())
+        return device.type == "cuda" or (device.type == "cpu" and large and fused.prefers_bf16())
     return settings.precision == "bf16"
 
 
@@ -78,7 +77,7 @@ def keep_answers(recipe: Recipe, data: Dataset, teacher: Teacher | None, device:
     key = {
         "teacher": teacher.sha256,
         "mirror": recipe.distill.mirror,
-        "precision": "bf16" if uses_bf16(recipe.train, device) else "fp32",
+        "precision": "bf16" if teacher.autocasts and uses_bf16(recipe.train, device) else "fp32",
         "pixels": _pixels_sha256(train.images),
         "mean": spec.mean,
         "std": spec.std,

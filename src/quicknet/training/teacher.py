@@ -27,11 +27,13 @@ from quicknet.training.checkpoint import TorchClassifier
 class Teacher(Protocol):
     """The student's normalized images (B, C, S, S) → the teacher's logits (B, classes).
 
-    `card` says which network it is, `sha256` is over all that its answers depend on.
+    `card` says which network it is, `sha256` is over all that its answers depend on but the type
+    that torch's autocast computes in, where `autocasts`.
     """
 
     card: Card
     sha256: str
+    autocasts: bool
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return logits on the images' device."""
@@ -40,6 +42,8 @@ class Teacher(Protocol):
 
 class RunTeacher:
     """The frozen network of a run folder."""
+
+    autocasts = True
 
     def __init__(self, classifier: TorchClassifier, student: PreprocessSpec, device: torch.device) -> None:
         self.model = classifier.model.to(device).eval().requires_grad_(False)
@@ -64,6 +68,8 @@ class FileTeacher:
     resizing or blending put between two of 256 levels is rounded.
     """
 
+    autocasts = False
+
     def __init__(self, classifier: Classifier, student: PreprocessSpec, device: torch.device) -> None:
         self.classifier, self.card, self.sha256 = classifier, classifier.card, _sha256(classifier)
         self.size = classifier.card.preprocess.size
@@ -85,6 +91,7 @@ class MirroredTeacher:
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher, self.card, self.sha256 = teacher, teacher.card, teacher.sha256
+        self.autocasts = teacher.autocasts
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the mean logits."""

@@ -19,7 +19,7 @@ from quicknet.models.config import Layer
 from quicknet.models.fused import autograd
 from quicknet.models.fused.autograd import Kept
 from quicknet.models.fused.dense import convolve
-from quicknet.models.fused.native import Norm, autocast_to_bf16, available, has_bf16, status
+from quicknet.models.fused.native import Norm, autocast_to_bf16, available, has_bf16, prefers_bf16, status
 from quicknet.models.fused.switch import disabled, observed, switched_off
 from quicknet.models.layers import Separable, Stem
 from quicknet.models.norm import BatchNorm2d
@@ -33,6 +33,7 @@ __all__ = [
     "disabled",
     "forward_features",
     "has_bf16",
+    "prefers_bf16",
     "status",
     "usable",
 ]

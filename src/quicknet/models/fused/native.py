@@ -210,6 +210,12 @@ def has_bf16() -> bool:
     return library is not None and bool(library.quicknet_bf16())
 
 
+def prefers_bf16() -> bool:
+    """Return whether the kernels are faster with products in bfloat16: by tiles (AMX), and on AMD's CPUs."""
+    library = _loaded()[0]
+    return library is not None and bool(library.quicknet_bf16_pays())
+
+
 def autocast_to_bf16(dtype: torch.dtype) -> bool:
     """Return whether autocast asks for products in bfloat16, which the kernels have for inputs of `dtype`."""
     asked = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") is torch.bfloat16
