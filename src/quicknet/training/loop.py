@@ -8,6 +8,7 @@ network is in `models/`.
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from collections.abc import Iterator
 
@@ -32,7 +33,7 @@ class Interrupted(Exception):
 def fit(run: Run) -> Iterator[EpochRecord]:
     """Train until the recipe's last epoch or its patience, yielding a record per epoch.
 
-    Saves at the end of each epoch, every `save_minutes`, and before it raises Interrupted.
+    Saves at the ends of epochs, every `save_minutes`, and where it ends, is closed, or raises Interrupted.
     Raises TrainingError where the loss is no longer a number.
     """
     state = run.state
@@ -45,20 +46,25 @@ def fit(run: Run) -> Iterator[EpochRecord]:
     for _ in ask_ahead(run):
         if run.stop_requested:  # of this process: others may have other answers left to ask for
             raise Interrupted
-    while state.epoch < run.recipe.train.epochs and not run.out_of_patience():
-        run.model.train()
-        for indices in run.remaining_batches():
-            started = time.perf_counter()
-            loss = step(run, indices)
-            state.step += 1
-            state.seconds += time.perf_counter() - started
-            run.add_energy()
-            run.meter.show(loss, state)
-            if run.wants_to_stop():
-                run.save()
-                raise Interrupted
-            run.save_if_due()
-        yield finish_epoch(run)
+    try:
+        while state.epoch < run.recipe.train.epochs and not run.out_of_patience():
+            run.model.train()
+            for indices in run.remaining_batches():
+                started = time.perf_counter()
+                loss = step(run, indices)
+                state.step += 1
+                state.seconds += time.perf_counter() - started
+                run.add_energy()
+                run.meter.show(loss, state)
+                if run.wants_to_stop():
+                    raise Interrupted
+                run.save_if_due()
+            yield finish_epoch(run)
+    except (GeneratorExit, Interrupted):
+        if not sys.is_finalizing():  # a loop that was left hanging until the interpreter ends
+            run.save_rest()
+        raise
+    run.save_rest()
 
 
 def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
