@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,23 @@ def test_training_takes_bfloat16_by_itself_where_it_is_faster(tiny_cifar, tmp_pa
     assert ("bfloat16" if fast else "float32") in line
     with run.autocast():
         assert torch.is_autocast_enabled("cpu") == fast
+
+
+def test_short_epochs_are_saved_seldom_and_all_is_saved_where_the_loop_is_left(tiny_cifar, tmp_path, monkeypatch):
+    run = training.start(recipe(tiny_cifar, "train.epochs=30"), tmp_path / "run", CPU)
+    real, saved = run.folder.save_last, []
+
+    def slow(tensors, counters):
+        time.sleep(1.0)
+        saved.append(counters["epoch"])
+        real(tensors, counters)
+
+    monkeypatch.setattr(run.folder, "save_last", slow)
+    for record in training.fit(run):
+        if record.epoch == 6:
+            break
+    assert saved == [1, 6]
+    assert training.resume(tmp_path / "run", CPU).state.epoch == 6
 
 
 def test_a_run_goes_on_after_it_and_its_data_moved(tmp_path):
