@@ -428,6 +428,7 @@ class Run:
             raise CheckpointError(f"{where} lacks {error}; it was written by another version") from error
         for name in _COUNTERS:
             setattr(self.state, name, getattr(counters, name))
+        self._saved_state = (self.state.epoch, self.state.step)
         self.state.history = [record.to_dict() for record in counters.history]
         self.head = counters.head
         self.saved_threads = counters.threads
