@@ -64,7 +64,8 @@ def quicknet_words(line: str) -> Iterator[list[str]]:
     """Yield the arguments of each `quicknet` command in a line: in pipes, loops and by torchrun too."""
     for piece in re.split(r"&&|[|;]", line):
         words = shlex.split(piece, comments=True)
-        if "quicknet" in words:
+        script = words[:2] == ["python", "-m"] and words[2] != "quicknet"  # a network may be its argument
+        if "quicknet" in words and not script:
             yield words[words.index("quicknet") + 1 :]
 
 
