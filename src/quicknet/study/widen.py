@@ -61,7 +61,10 @@ def widen(run: Path, name: str, out: Path, seed: int = 0) -> float:
     narrow, card = load_model(run)
     if out.exists():
         raise ToolError(f"{out} exists; name a new folder")
-    widths = base_config(name).to_dict()
+    target = base_config(name)
+    if type(target) is not type(narrow.config):
+        raise ToolError(f"{name} is of another family than {card.model.name}; name one of the same, twice as wide")
+    widths = target.to_dict()
     config = card.model.config | {key: widths[key] for key in ("stem_width", "widths") if key in widths}
     record = ModelRecord(family=card.model.family, name=name, config=config)
     wide = model_from_record(record).eval()
