@@ -155,6 +155,11 @@ def plan(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 yield {**common, "start": start, "seed": seed}
 
 
+def _task(row: Row) -> dict[str, Any]:
+    """Return what a row is of, as `plan` yields it."""
+    return {key: row[key] for key in ("folder", "per_class", "start", "seed")}
+
+
 def show(row: Row) -> str:
     many = "all" if row["per_class"] is None else f"{row['per_class']} a class"
     return (
@@ -187,9 +192,10 @@ def main() -> int:
     options = parser.parse_args()
     lines = options.state.read_text().splitlines() if options.state and options.state.is_file() else []
     rows: list[Row] = [json.loads(line) for line in lines]
-    done = [{key: row[key] for key in ("folder", "per_class", "start", "seed")} for row in rows]
+    done = [_task(row) for row in rows]
     folders = {folder.name: folder for folder in options.folders}
-    for task in plan(options):
+    tasks = list(plan(options))
+    for task in tasks:
         if task in done:
             continue
         with tempfile.TemporaryDirectory(dir=folders[task["folder"]].parent) as name:
@@ -207,7 +213,8 @@ def main() -> int:
                 file.write(json.dumps(rows[-1]) + "\n")
     if options.record:
         command = f"python {shlex.join(['benchmarks/bench_folders.py', *_remaking(sys.argv[1:])])}"
-        print(write_record(ROOT / "results", options.record, command, {"kind": "folders", "rows": rows}))
+        asked = sorted((row for row in rows if _task(row) in tasks), key=lambda row: tasks.index(_task(row)))
+        print(write_record(ROOT / "results", options.record, command, {"kind": "folders", "rows": asked}))
     return 0
 
 
