@@ -29,7 +29,8 @@ def learned(records: tables.Records, name: str = "folders") -> str:
     lines.append(["seconds of training", "", "", *(_seconds(rows, start) for start in starts)])
     seeds = max(row["seed"] for row in rows) + 1
     spread = "one seed" if seeds == 1 else f"mean ± standard deviation over {seeds} seeds, one seed where none is given"
-    nothing = "from nothing 60,000 views of 64 pixels where no other size is given; " if any(map(_is_none, starts)) else ""
+    views = "from nothing up to 60,000 views, of 64 pixels where no other size is given; "
+    nothing = views if any(map(_is_none, starts)) else ""
     note = (
         f"Accuracy in % of the test pictures, of the exported `.qnz`; {spread}; {nothing}{record['machine']['cpu']}, "
         f"two cores for training, one for an image.\nMade by `{record['command']}`."
