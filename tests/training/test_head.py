@@ -166,7 +166,9 @@ def test_few_validation_images_do_not_choose_the_epoch(parent, shades, tmp_path,
 
 def test_layers_far_from_the_classifier_learn_slower(parent, shades, tmp_path):
     run = training.start(
-        child(parent, shades, "optim.name=adamw", "optim.layer_decay=0.5", "optim.lr=1.0"), tmp_path / "run", CPU
+        child(parent, shades, "optim.name=adamw", "optim.layer_decay=0.5", "optim.lr=1.0", "optim.freeze=0"),
+        tmp_path / "run",
+        CPU,
     )
     rates = {}
     for part in run.optimizer.parts:

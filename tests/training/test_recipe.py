@@ -136,7 +136,9 @@ def test_the_parent_is_named_after_the_network(monkeypatch):
     assert recipe.data.size is None  # the parent's
     with pytest.raises(ConfigError, match=r"no weights darknet\.photos.*--recipe scratch"):
         load_recipe("photos", ["model.name=darknet"])
-    assert load_recipe("photos", ["model.start_from=none"]).model.start_from is None
+    from_nothing = load_recipe("photos", ["model.start_from=none"])
+    assert from_nothing.model.start_from is None
+    assert from_nothing.optim.freeze == 0 < load_recipe("photos", ["model.name=quicknet_s"]).optim.freeze
 
 
 def test_epochs_follow_from_the_number_of_images_unless_they_are_asked_for():

@@ -322,7 +322,8 @@ def load_recipe(name: str, changes: Sequence[str] = (), values: Mapping[str, Any
     Keys are dotted (`train.epochs=10`), values are TOML (bare words are taken as strings);
     `values` are keys with values that are taken as they are, such as a folder's name. `{name}` in
     `model.start_from` stands for the network's name. With a parent a shipped recipe does not
-    decide how images are prepared: what `changes` and `values` leave out is the parent's.
+    decide how images are prepared: what `changes` and `values` leave out is the parent's. Without
+    one it freezes no layers.
     Whoever asks for `train.epochs` gets them, whatever the recipe's `views`. Raises ConfigError
     naming the nearest known key or recipe.
     """
@@ -338,11 +339,19 @@ def load_recipe(name: str, changes: Sequence[str] = (), values: Mapping[str, Any
     if any(key == "train.epochs" for key, _ in asked) and all(key != "train.views" for key, _ in asked):
         _table(fields, "train").pop("views", None)
     _name_parent(_table(fields, "model"))
-    if name in list_recipes() and _table(fields, "model").get("start_from") is not None:
-        for key in INHERITED:
-            _table(fields, "data").pop(key, None)
-        put_settings(fields, [(key, value) for key, value in asked if key.startswith("data")])
+    if name in list_recipes():
+        _leave_out(fields)
+        put_settings(fields, [(key, value) for key, value in asked if key.startswith(("data", "optim"))])
     return from_mapping(Recipe, fields, where)
+
+
+def _leave_out(fields: dict[str, Any]) -> None:
+    """Take out what a shipped recipe does not decide: with a parent its images, without one what of it is kept."""
+    if _table(fields, "model").get("start_from") is None:
+        _table(fields, "optim").pop("freeze", None)
+        return
+    for key in INHERITED:
+        _table(fields, "data").pop(key, None)
 
 
 def _name_parent(model: dict[str, Any]) -> None:
