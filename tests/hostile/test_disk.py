@@ -18,7 +18,7 @@ import torch
 from helpers import TINY, same_tensors
 from quicknet import training
 from quicknet.cli.main import run
-from quicknet.training import loop
+from quicknet.training import loss
 from rights import without_root_rights
 
 from .conftest import Refused, check_line, contents
@@ -203,14 +203,14 @@ def test_two_runs_on_one_folder(begun: Path, tiny_data: Path, finished_run: Path
 
 
 def test_a_loss_that_is_no_number_loses_nothing_saved(begun: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch):
-    real = loop.loss_of
+    real = loss.loss_of
 
     def later_nan(current, logits, batch, features):
         return real(current, logits, batch, features) * (
             float("nan") if current.steps_done() == STEPS_PER_EPOCH + 3 else 1
         )
 
-    monkeypatch.setattr(loop, "loss_of", later_nan)
+    monkeypatch.setattr("quicknet.training.loop.loss_of", later_nan)
     refused(
         ["train", "--resume", begun, "--quiet"],
         "the loss is nan at epoch 2, step 4",
@@ -222,14 +222,14 @@ def test_a_loss_that_is_no_number_loses_nothing_saved(begun: Path, refused: Refu
 
 def test_weights_that_are_no_numbers_are_never_saved(begun: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch):
     """The last step of an epoch: the loss was still a number, its gradient is not."""
-    real = loop.loss_of
+    real = loss.loss_of
 
     def later_nan(current, logits, batch, features):
         losses = real(current, logits, batch, features)
         last = current.steps_done() == 2 * STEPS_PER_EPOCH - 1
         return losses + torch.sqrt((logits * 0).sum()) if last else losses
 
-    monkeypatch.setattr(loop, "loss_of", later_nan)
+    monkeypatch.setattr("quicknet.training.loop.loss_of", later_nan)
     refused(
         ["train", "--resume", begun, "--quiet"],
         "no longer finite at epoch 2, step 6",

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from quicknet.data.augment import Batch
-from quicknet.training.ask import ask_ahead, teacher_logits
+from quicknet.training.ask import ask_ahead
 from quicknet.training.checkpoint import EpochRecord
+from quicknet.training.hardest import hardest, hardest_count
 from quicknet.training.head import fit_head
+from quicknet.training.loss import loss_of
 from quicknet.training.optim import factor
 from quicknet.training.run import Run
 
@@ -69,17 +69,18 @@ def fit(run: Run) -> Iterator[EpochRecord]:
 
 def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
     """Learn from one batch; return its mean loss."""
-    recipe, state = run.recipe.train, run.state
+    recipe, state = run.recipe, run.state
     torch.manual_seed(run.step_seed())
     run.optimizer.zero_grad(run.model)
     total, correct = torch.zeros((), device=run.device), torch.zeros_like(state.correct)
-    for chunk in np.array_split(indices, min(recipe.accumulate, len(indices))):
+    learned = hardest_count(recipe.hardest, len(indices))
+    for chunk in np.array_split(indices, min(recipe.train.accumulate, len(indices))):
         part = torch.from_numpy(run.world.part(chunk))
-        batch = run.augmenter.batch(part, run.view(), run.image_size()).to(run.device)
+        batch = hardest(run, run.augmenter.batch(part, run.view(), run.image_size()).to(run.device))
         with run.autocast():
             logits, features = run.answer(batch.images)
             losses = loss_of(run, logits, batch, features)
-        (losses.sum() / len(indices)).backward()  # type: ignore[no-untyped-call]
+        (losses.sum() / learned).backward()  # type: ignore[no-untyped-call]
         total += losses.detach().sum()
         correct += (logits.detach().argmax(1) == batch.labels).sum()
     run.world.sum_gradients(run.trained())
@@ -88,9 +89,9 @@ def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
         require_number(total, run, state.step + 1)
     if run.constraint is not None:
         run.constraint.before_step()
-    if recipe.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip_norm)
-    rate = factor(run.recipe.schedule, run.progress())
+    if recipe.train.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(run.model.parameters(), recipe.train.clip_norm)
+    rate = factor(recipe.schedule, run.progress())
     run.optimizer.step(rate)
     if run.match is not None:
         run.match.step(rate)
@@ -100,35 +101,8 @@ def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
         run.constraint.after_step(run.steps_done(), run.progress(1))
     state.loss_sum += total
     state.correct += correct
-    state.seen += len(indices)
-    return total / len(indices)
-
-
-def loss_of(run: Run, logits: Tensor, batch: Batch, features: Tensor | None = None) -> Tensor:
-    """Return the loss of each image (B,): cross-entropy, mixed labels, distillation."""
-    logits = logits.float()
-    losses = _cross_entropy(logits, batch.labels, run)
-    if batch.mix_labels is not None and batch.mix_weight is not None:
-        other = _cross_entropy(logits, batch.mix_labels, run)
-        losses = batch.mix_weight * losses + (1 - batch.mix_weight) * other
-    if run.teacher is None:
-        return losses
-    settings = run.recipe.distill
-    if run.match is not None and run.kept is not None and features is not None:
-        error = run.match.error(features, teacher_logits(run, batch), run.kept)
-        return (1 - settings.weight) * losses + settings.weight * error
-    with torch.no_grad():
-        target = F.log_softmax(teacher_logits(run, batch) / settings.temperature, 1)
-    student = F.log_softmax(logits / settings.temperature, 1)
-    divergence = F.kl_div(student, target, reduction="none", log_target=True).sum(1) * settings.temperature**2
-    return (1 - settings.weight) * losses + settings.weight * divergence
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor, run: Run) -> Tensor:
-    """Return each image's (B,), times what its class counts."""
-    smoothing = run.recipe.train.label_smoothing
-    losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
-    return losses if run.class_weights is None else losses * run.class_weights[labels]
+    state.seen += learned
+    return total / learned
 
 
 def require_number(loss: Tensor, run: Run, step: int) -> None:

@@ -198,6 +198,24 @@ class DistillSettings(Settings, frozen=True, kw_only=True):
             raise ConfigError("distill.on=features needs kept answers, which say how each varies; set distill.kept=1")
 
 
+class HardestSettings(Settings, frozen=True, kw_only=True):
+    """Learning from `share` of each batch alone, the images that another network, `by`, finds hardest.
+
+    `by`: a run folder, an exported file or shipped weights for the same classes, small, since it sees every
+    image (`training/hardest.py`). A share of 1 is the whole batch, and needs no network.
+    """
+
+    by: str | None = None
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse shares without images, or without a network that chooses them."""
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"hardest.share {self.share} must lie in 0 < x <= 1")
+        if (self.by is None) != (self.share == 1):
+            raise ConfigError("hardest.by and hardest.share (below 1) belong together: set both, or neither")
+
+
 class PruneSettings(Settings, frozen=True, kw_only=True):
     """Which share of the pointwise weights is kept, and how the rest goes (`training/prune.py`).
 
@@ -247,6 +265,7 @@ class Recipe(Settings, frozen=True, kw_only=True):
     schedule: ScheduleSettings = ScheduleSettings()
     train: TrainSettings = TrainSettings()
     distill: DistillSettings = DistillSettings()
+    hardest: HardestSettings = HardestSettings()
     prune: PruneSettings = PruneSettings()
     share: ShareSettings = ShareSettings()
 

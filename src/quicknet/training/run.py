@@ -81,6 +81,7 @@ class Parts:
     data: Dataset
     model: Network
     teacher: Teacher | None
+    judge: Teacher | None  # of which images are hard (see `hardest.py`)
     device: torch.device
     world: World
     lineage: tuple[Step, ...] = ()
@@ -118,7 +119,7 @@ class Run:
         sharer = Sharer(self.model, self.recipe.share.bits) if self.recipe.share.bits else None
         self.ema = Ema(self.model, self.recipe.train.ema_decay) if self.recipe.train.ema_decay else None
         self.constraint: Pruner | ChannelPruner | Sharer | None = sharer or self._pruner()
-        self.teacher = parts.teacher
+        self.teacher, self.judge = parts.teacher, parts.judge
         self.kept = keep_answers(self.recipe, self.data, self.teacher, self.device)
         self.match: FeatureMatch | None = None
         if self.kept is not None and self.recipe.distill.on == "features":
@@ -387,6 +388,7 @@ class Run:
             "classes": self.data.classes,
             "preprocess": self.data.spec.to_dict(),
             "lineage": [step.to_dict() for step in self.lineage],
+            "judge_sha256": None if self.judge is None else self.judge.sha256,
         }
         self.folder.save_last(tensors, counters)
 
@@ -407,6 +409,11 @@ class Run:
                 advice = f"{self.data.unread} of its images cannot be read now: quicknet doctor says why"
             raise CheckpointError(
                 f"{self.folder.path} was trained on other data than {self.data.name} ({how}); {advice}"
+            )
+        if self.judge is not None and self.judge.sha256 != counters.judge_sha256:
+            raise CheckpointError(
+                f"{self.recipe.hardest.by} has other weights than when {self.folder.path} began (its sha256 differs), "
+                "and would choose other images; put the old ones back, or start a new run with --from"
             )
         groups: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():

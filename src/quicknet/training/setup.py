@@ -70,7 +70,8 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     if teacher is not None:
         lineage = (*lineage, DistillStep(**_origin(teacher.card)))
     fresh = parent is not None and data.classes != parent[1].classes
-    run = Run(Parts(recipe, run_folder, data, model, teacher, device, world, lineage, fresh))
+    judge = _judge(recipe, data, device)
+    run = Run(Parts(recipe, run_folder, data, model, teacher, judge, device, world, lineage, fresh))
     if world.main:
         run_folder.write_recipe(recipe)
         run_folder.write_split(data)
@@ -98,7 +99,8 @@ def resume(folder: Path, device: torch.device, source: str | None = None) -> Run
     lineage = tuple(step_from_dict(step) for step in saved.lineage)
     teacher = _teacher(recipe, data, device)
     _require_same_teacher(teacher, lineage, recipe, folder)
-    run = Run(Parts(recipe, run_folder, data, model, teacher, device, join(device), lineage))
+    judge = _judge(recipe, data, device)
+    run = Run(Parts(recipe, run_folder, data, model, teacher, judge, device, join(device), lineage))
     run.restore()
     return run
 
@@ -207,19 +209,31 @@ def _teacher(recipe: Recipe, data: Dataset, device: torch.device) -> Teacher | N
     return MirroredTeacher(teacher) if settings.mirror else teacher
 
 
+def _judge(recipe: Recipe, data: Dataset, device: torch.device) -> Teacher | None:
+    """Return the network that finds images hard, if the recipe names one. Raises ConfigError where it does not fit."""
+    by = recipe.hardest.by
+    return None if by is None else open_teacher(locate(by, "any"), data, device)
+
+
 def _require_other_folder(recipe: Recipe, folder: Path) -> None:
-    """Raise ConfigError where the teacher lies in the folder of the run that would learn from it."""
-    if recipe.distill.teacher is None:
-        return
+    """Raise ConfigError where the teacher, or the judge of hard images, lies in the folder of the run itself."""
+    for what, path, option in (
+        ("teacher", recipe.distill.teacher, "--teacher"),
+        ("network that finds images hard,", recipe.hardest.by, "--set hardest.by"),
+    ):
+        if path is not None and _lies_in(path, folder):
+            raise ConfigError(
+                f"the {what} {path} lies in the folder that this run writes ({folder}); "
+                f"name another with {option}, or another folder with --run"
+            )
+
+
+def _lies_in(path: str, folder: Path) -> bool:
     try:
-        teacher, own = Path(recipe.distill.teacher).resolve(), folder.resolve()
+        found, own = Path(path).resolve(), folder.resolve()
     except (OSError, RuntimeError, ValueError):  # a circle of links, a NUL: whoever opens it says so
-        return
-    if own in (teacher, *teacher.parents):
-        raise ConfigError(
-            f"the teacher {recipe.distill.teacher} lies in the folder that this run writes ({folder}); "
-            "name another with --teacher, or another folder with --run"
-        )
+        return False
+    return own in (found, *found.parents)
 
 
 def _require_same_teacher(teacher: Teacher | None, lineage: tuple[Step, ...], recipe: Recipe, folder: Path) -> None:
