@@ -10,6 +10,7 @@ from helpers import TINY
 from quicknet.core.errors import CheckpointError
 from quicknet.data.recorded import FILE, read_recorded
 from quicknet.training.recipe import load_recipe
+from quicknet.training.saving import save
 from quicknet.training.setup import resume, start
 
 CPU = torch.device("cpu")
@@ -22,7 +23,7 @@ def test_training_keeps_its_splits_and_resume_says_what_has_changed(
     pictures = write_pictures(tmp_path / "parts", 20) / "train"
     recipe = load_recipe("fast", TINY, {"data.source": str(pictures), "data.size": 32})
     run = start(recipe, tmp_path / "run", CPU)
-    run.save()
+    save(run)
     kept = read_recorded(tmp_path / "run", run.data.sha256)
     assert kept is not None
     assert {name: len(ids) for name, ids in kept.splits.items()} == {"train": 48, "val": 6, "test": 6}

@@ -24,6 +24,7 @@ from quicknet.training.head import fit_head
 from quicknet.training.loss import loss_of
 from quicknet.training.optim import factor
 from quicknet.training.run import Run
+from quicknet.training.saving import next_epoch, save, save_best, save_if_due, save_rest
 
 
 class Interrupted(Exception):
@@ -58,13 +59,13 @@ def fit(run: Run) -> Iterator[EpochRecord]:
                 run.meter.show(loss, state)
                 if run.wants_to_stop():
                     raise Interrupted
-                run.save_if_due()
+                save_if_due(run)
             yield finish_epoch(run)
     except (GeneratorExit, Interrupted):
         if not sys.is_finalizing():  # a loop that was left hanging until the interpreter ends
-            run.save_rest()
+            save_rest(run)
         raise
-    run.save_rest()
+    save_rest(run)
 
 
 def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
@@ -121,8 +122,8 @@ def first_answer(run: Run) -> EpochRecord:
     head = run.head = fit_head(run)
     validation = run.validate()
     run.state.best_accuracy = run.score(validation)
-    run.save_best(validation, 0)
-    run.save()
+    save_best(run, validation, 0)
+    save(run)
     return EpochRecord(
         epoch=0,
         train_loss=head.loss,
@@ -164,6 +165,6 @@ def finish_epoch(run: Run) -> EpochRecord:
     )
     if validation is not None and best:
         state.best_accuracy, state.best_epoch = run.score(validation), number
-        run.save_best(validation, number)
-    run.next_epoch(record.to_dict())
+        save_best(run, validation, number)
+    next_epoch(run, record.to_dict())
     return record

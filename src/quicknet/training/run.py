@@ -1,7 +1,7 @@
 """A run: everything the loop works on, built from a recipe or from a saved run.
 
 `Run` holds the data on its device, the networks, the optimizer and the counters; `start` and
-`resume` in `setup.py` are its two doors.
+`resume` in `setup.py` are its two doors, `saving.py` is what it writes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import shlex
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,39 +19,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from quicknet import __version__
-from quicknet.core.card import Card, Costs, TrainingRecord
+from quicknet.core.card import Costs
 from quicknet.core.energy import EnergyMeter
-from quicknet.core.errors import CheckpointError, ConfigError, TrainingError
+from quicknet.core.errors import ConfigError, TrainingError
 from quicknet.core.lineage import Step
 from quicknet.core.machine import available_memory_bytes
 from quicknet.data.augment import Augmenter
 from quicknet.data.dataset import Dataset
-from quicknet.data.recorded import changes, read_recorded
 from quicknet.inference import metrics
-from quicknet.inference.evaluate import top1_metric
 from quicknet.models.costs import count_costs
 from quicknet.models.network import Network
 from quicknet.models.predicates import runs_compiled
 from quicknet.models.registry import model_from_record, model_record
 from quicknet.training.channels import ChannelPruner
-from quicknet.training.checkpoint import RunFolder, load_weights
+from quicknet.training.checkpoint import RunFolder
 from quicknet.training.distributed import World
 from quicknet.training.ema import Ema
-from quicknet.training.evaluate import drawn_vectors, predict_logits
+from quicknet.training.evaluate import predict_logits
 from quicknet.training.features import FeatureMatch
 from quicknet.training.kept import keep_answers, uses_bf16
 from quicknet.training.optim import Optimizer, freeze
 from quicknet.training.prune import Pruner
 from quicknet.training.recipe import Recipe, lower_rate
 from quicknet.training.share import Sharer
-from quicknet.training.state import HeadFit, Meter, State, Validation
+from quicknet.training.state import HeadFit, LastSave, Meter, State, Validation
 from quicknet.training.teacher import Teacher
 
 _FEW_IMAGES = 100  # of validation: below, a point is one image, and the best of 40 epochs is luck
-_SAVING_SHARE = 0.05  # of the time, at the ends of epochs
-# of State, what last.json holds as it is
-_COUNTERS = ("epoch", "step", "seen", "seconds", "energy_joules", "best_accuracy", "best_epoch")
 
 
 def resident(images: NDArray[np.uint8], device: torch.device, budget_bytes: int | None = None) -> Tensor:
@@ -131,7 +124,7 @@ class Run:
         self.meter = Meter()
         self._energy, self._joules_before = EnergyMeter(), 0.0
         self.stop_requested = False
-        self._saved_at, self._save_seconds, self._saved_state = time.monotonic(), 0.0, (0, 0)
+        self.last_save = LastSave(time.monotonic())
 
     def _pruner(self) -> Pruner | ChannelPruner | None:
         """Return what prunes the network, and its average; None where all weights are kept."""
@@ -276,55 +269,13 @@ class Run:
         """Return what epochs are compared by: accuracy, or its mean over classes where each class counts alike."""
         return validation.accuracy if self.class_weights is None else validation.balanced_accuracy
 
-    # --- saving ---------------------------------------------------------------------------
-
-    def save_best(self, validation: Validation, epochs: int) -> None:
-        """Write the weights to use after so many epochs, and their card."""
-        if self.world.main:
-            self.folder.save_model(dict(self.best_model.state_dict()), self.card(validation, epochs))
-
     @functools.cached_property
     def costs(self) -> Costs:
         """What an image costs the network: counted once, kept in every card."""
         record = model_record(self.recipe.model.name, self.model)
         return count_costs(lambda: model_from_record(record))
 
-    def card(self, validation: Validation, epochs: int) -> Card:
-        """Return the card of the weights to use as they are now, after so many epochs."""
-        state, recipe = self.state, self.recipe
-        return Card(
-            model=model_record(recipe.model.name, self.model),
-            costs=self.costs,
-            classes=self.data.classes,
-            preprocess=self.data.spec,
-            data=self.data.record(),
-            training=TrainingRecord(
-                recipe_sha256=recipe.sha256(),
-                recipe_name=recipe.name,
-                seed=recipe.train.seed,
-                epochs=epochs,
-                seconds=sum(r["seconds"] for r in state.history) + state.seconds,
-                best_epoch=state.best_epoch,
-            ),
-            metrics=(top1_metric(validation.accuracy, validation.n, "val", self.data.protocol, ""),),
-            vectors=drawn_vectors(self.best_model, self.data.spec, self.device),
-            lineage=self.lineage,
-            versions={"quicknet": __version__, "torch": str(torch.__version__), "numpy": np.__version__},
-        )
-
-    def next_epoch(self, record: dict[str, Any]) -> None:
-        """Close the epoch: counters, a line of the log, and a save, if saving stays a small share of the time.
-
-        An epoch of a hundred pictures takes a tenth of a second, a save 40 ms.
-        """
-        state = self.state
-        state.history.append(record)
-        state.epoch, state.step, state.seen, state.seconds, state.energy_joules = state.epoch + 1, 0, 0, 0.0, None
-        state.correct, state.loss_sum = self._zero(torch.int64), self._zero(torch.float32)
-        if _SAVING_SHARE * (time.monotonic() - self._saved_at) >= self._save_seconds:
-            self.save()
-        if self.world.main:
-            self.folder.append_log(record)
+    # --- measuring, and refusing ------------------------------------------------------------
 
     def add_energy(self) -> None:
         """Add to the epoch in progress what the processors used since the last call."""
@@ -332,11 +283,6 @@ class Run:
         if joules is not None:
             self.state.energy_joules = (self.state.energy_joules or 0.0) + joules - self._joules_before
             self._joules_before = joules
-
-    def save_if_due(self) -> None:
-        """Save if the last save is `save_minutes` ago."""
-        if time.monotonic() - self._saved_at > 60 * self.recipe.train.save_minutes:
-            self.save()
 
     def diverged(self, what: str, step: int) -> TrainingError:
         """Return the error for NaN or infinite numbers; `step` counts from 1 in the epoch in progress."""
@@ -350,95 +296,3 @@ class Run:
         for name, tensor in self.model.state_dict().items():
             if not bool(torch.isfinite(tensor).all()):
                 raise self.diverged(f"{name!r} is no longer finite", self.state.step)
-
-    def save(self) -> None:
-        """Save everything that resuming needs. Raises TrainingError rather than save NaN."""
-        self.require_finite_weights()
-        started = time.monotonic()
-        if self.world.main:
-            self._save()
-        self._saved_at, self._saved_state = time.monotonic(), (self.state.epoch, self.state.step)
-        self._save_seconds = self._saved_at - started
-
-    def save_rest(self) -> None:
-        """Save what was trained after the last save."""
-        if (self.state.epoch, self.state.step) != self._saved_state:
-            self.save()
-
-    def _save(self) -> None:
-        state = self.state
-        tensors = {
-            **{f"model.{name}": t for name, t in self.model.state_dict().items()},
-            **{f"optimizer.{name}": t for name, t in self.optimizer.state().items()},
-            "state.correct": state.correct,
-            "state.loss_sum": state.loss_sum,
-        }
-        if self.match is not None:
-            tensors |= {f"match.{name}": t for name, t in self.match.state().items()}
-        if self.ema is not None:
-            tensors |= {f"ema.{name}": t for name, t in self.ema.model.state_dict().items()}
-        counters: dict[str, Any] = {name: getattr(state, name) for name in _COUNTERS}
-        counters |= {
-            "history": state.history,
-            "head": None if self.head is None else dataclasses.asdict(self.head),
-            "format": 1,
-            "data_sha256": self.data.sha256,
-            "threads": torch.get_num_threads(),
-            "model": model_record(self.recipe.model.name, self.model).to_dict(),
-            "classes": self.data.classes,
-            "preprocess": self.data.spec.to_dict(),
-            "lineage": [step.to_dict() for step in self.lineage],
-            "judge_sha256": None if self.judge is None else self.judge.sha256,
-        }
-        self.folder.save_last(tensors, counters)
-
-    def restore(self) -> None:
-        """Go on from where the run was saved.
-
-        Raises CheckpointError where the folder is damaged or the data is not the same.
-        """
-        counters, tensors = self.folder.load_counters(), self.folder.load_tensors()
-        if counters.data_sha256 != self.data.sha256:
-            recorded = read_recorded(self.folder.path, counters.data_sha256)
-            how = "the sha256 over content differs" if recorded is None else changes(self.data, recorded)
-            advice = (
-                f"name the folder where its data lies now, or train on this one from its weights: "
-                f"--from {shlex.quote(str(self.folder.path))}"
-            )
-            if self.data.unread:
-                advice = f"{self.data.unread} of its images cannot be read now: quicknet doctor says why"
-            raise CheckpointError(
-                f"{self.folder.path} was trained on other data than {self.data.name} ({how}); {advice}"
-            )
-        if self.judge is not None and self.judge.sha256 != counters.judge_sha256:
-            raise CheckpointError(
-                f"{self.recipe.hardest.by} has other weights than when {self.folder.path} began (its sha256 differs), "
-                "and would choose other images; put the old ones back, or start a new run with --from"
-            )
-        groups: dict[str, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            group, _, rest = name.partition(".")
-            groups.setdefault(group, {})[rest] = tensor
-        where = self.folder.path / "last.safetensors"
-        load_weights(self.model, groups.get("model", {}), where)
-        if self.ema is not None:
-            load_weights(self.ema.model, groups.get("ema", {}), where)
-        if self.constraint is not None:
-            self.constraint.read()
-        self.optimizer.load_state(groups.get("optimizer", {}))
-        if self.match is not None:
-            self.match.load_state(groups.get("match", {}))
-        try:
-            self.state.correct = groups["state"]["correct"].to(self.device)
-            self.state.loss_sum = groups["state"]["loss_sum"].to(self.device)
-        except KeyError as error:
-            raise CheckpointError(f"{where} lacks {error}; it was written by another version") from error
-        for name in _COUNTERS:
-            setattr(self.state, name, getattr(counters, name))
-        self._saved_state = (self.state.epoch, self.state.step)
-        self.state.history = [record.to_dict() for record in counters.history]
-        self.head = counters.head
-        self.saved_threads = counters.threads
-        if self.world.main:
-            self.folder.write_split(self.data)  # run folders of older versions have no record
-            self.folder.write_log(self.state.history)

@@ -23,6 +23,7 @@ from quicknet.training.distributed import join
 from quicknet.training.kept import uses_bf16
 from quicknet.training.recipe import Recipe
 from quicknet.training.run import Parts, Run
+from quicknet.training.saving import restore
 from quicknet.training.teacher import MirroredTeacher, Teacher, open_teacher
 
 
@@ -101,7 +102,7 @@ def resume(folder: Path, device: torch.device, source: str | None = None) -> Run
     _require_same_teacher(teacher, lineage, recipe, folder)
     judge = _judge(recipe, data, device)
     run = Run(Parts(recipe, run_folder, data, model, teacher, judge, device, join(device), lineage))
-    run.restore()
+    restore(run)
     return run
 
 

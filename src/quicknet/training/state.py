@@ -1,10 +1,11 @@
-"""How far a run is, and what was measured on the way: plain records without behaviour."""
+"""How far a run is, and what was measured on the way: plain records."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -22,6 +23,21 @@ class State:
     best_accuracy: float = -1.0
     best_epoch: int = 0
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    def close_epoch(self, record: dict[str, Any]) -> None:
+        """Take note of an epoch's record; what counts within an epoch begins anew."""
+        self.history.append(record)
+        self.epoch, self.step, self.seen, self.seconds, self.energy_joules = self.epoch + 1, 0, 0, 0.0, None
+        self.correct, self.loss_sum = torch.zeros_like(self.correct), torch.zeros_like(self.loss_sum)
+
+
+@dataclasses.dataclass(slots=True)
+class LastSave:
+    """When a run was saved last (`time.monotonic`), how long that took, and how far the run was then."""
+
+    at: float
+    seconds: float = 0.0
+    done: tuple[int, int] = (0, 0)  # epochs, and steps of the next
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
