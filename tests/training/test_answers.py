@@ -127,7 +127,21 @@ def test_another_student_asks_nothing(student, cache, monkeypatch):
     others = ("train.epochs=4", "optim.lr=0.01", "distill.weight=0.5", "distill.temperature=2", "train.batch_size=50")
     fit(student("second", *others, "model.overrides={stem_width = 4, widths = [4, 6, 8, 8], depths = [1, 1, 1, 1]}"))
     fit(student("third", "train.sizes=[[0.0, 24]]", "distill.kept=1"))
+    seed = student("seed").recipe.train.seed
+    fit(student("fourth", f"train.seed={seed + 1}", f"distill.seed={seed}"))
     assert {path: path.read_bytes() for path in cache.iterdir()} == files
+
+
+def test_students_of_two_seeds_see_the_same_views_and_nothing_else_alike(student):
+    one = student("one", *MIXED)
+    two = student("two", *MIXED, f"train.seed={one.recipe.train.seed + 1}", f"distill.seed={one.recipe.train.seed}")
+    indices = torch.arange(20)
+    for view in (0, 1):
+        assert torch.equal(one.augmenter.batch(indices, view).images, two.augmenter.batch(indices, view).images)
+    assert not np.array_equal(next(one.remaining_batches()), next(two.remaining_batches()))
+    assert one.step_seed() != two.step_seed()
+    name, weights = next(iter(one.model.state_dict().items()))
+    assert not torch.equal(weights, two.model.state_dict()[name])
 
 
 @pytest.mark.parametrize(

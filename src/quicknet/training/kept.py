@@ -82,7 +82,7 @@ def keep_answers(recipe: Recipe, data: Dataset, teacher: Teacher | None, device:
         "pixels": _pixels_sha256(train.images),
         "mean": spec.mean,
         "std": spec.std,
-        "seed": recipe.train.seed,
+        "seed": recipe.view_seed,
         "augment": recipe.augment.to_dict(),
         "augmentation_code": _code_sha256(),
     }

@@ -174,6 +174,8 @@ class DistillSettings(Settings, frozen=True, kw_only=True):
     `mirror`: the teacher answers with the mean of its logits for the view and its mirror image.
     `kept`: the teacher answers for so many epochs' views once, and the later epochs show them again;
     0 asks it in every step.
+    `seed`: which views the student sees, those of this seed instead of `train.seed`, so that students of several
+    seeds share a teacher's answers; all else that is random stays theirs.
     `on`: `logits` of the same classes, softened by `temperature`; or the `features` of a network that
     has learned anything: the teacher is then an exported file whose outputs are features, and `kept`
     is needed. The loss is (1 - weight) of the labels' and weight of the teacher's.
@@ -183,6 +185,7 @@ class DistillSettings(Settings, frozen=True, kw_only=True):
     on: Literal["logits", "features"] = "logits"
     mirror: bool = False
     kept: int = 0
+    seed: int | None = None
     weight: float = 0.9
     temperature: float = 4.0
 
@@ -192,6 +195,8 @@ class DistillSettings(Settings, frozen=True, kw_only=True):
             raise ConfigError("distill.weight must lie in 0..1, distill.temperature be positive")
         if not 0 <= self.kept <= _MAX_EPOCHS:
             raise ConfigError(f"distill.kept {self.kept} must lie in 0..{_MAX_EPOCHS:,}")
+        if self.seed is not None and not 0 <= self.seed < 1 << 63:
+            raise ConfigError(f"distill.seed {self.seed} must lie in 0..2^63-1")
         if self.kept and self.teacher is None:
             raise ConfigError(f"distill.kept {self.kept} needs a teacher that answers; name one with --teacher")
         if self.on == "features" and not self.kept:
@@ -273,6 +278,11 @@ class Recipe(Settings, frozen=True, kw_only=True):
         """Refuse tables that exclude each other."""
         if self.share.bits and self.prune.density < 1:
             raise ConfigError("a run prunes or shares weights: set prune.density or share.bits, not both")
+
+    @property
+    def view_seed(self) -> int:
+        """The seed of how images are augmented."""
+        return self.train.seed if self.distill.seed is None else self.distill.seed
 
     def to_toml(self) -> str:
         """Return the recipe with every setting written out (None is left out, since TOML cannot write it)."""

@@ -94,7 +94,7 @@ class Run:
             torch.from_numpy(np.array(train.labels)),
             self.data.spec,
             self.recipe.augment,
-            self.recipe.train.seed,
+            self.recipe.view_seed,
             len(self.data.classes),
         )
         self.model = parts.model.to(self.device)
