@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class Interrupted(Exception):
     """The run was asked to stop, and is saved."""
 
 
-def fit(run: Run) -> Iterator[EpochRecord]:
+def fit(run: Run) -> Generator[EpochRecord, None, None]:
     """Train until the recipe's last epoch or its patience, yielding a record per epoch.
 
     Saves at the ends of epochs, every `save_minutes`, and where it ends, is closed, or raises Interrupted.
