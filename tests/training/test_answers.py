@@ -34,12 +34,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "answers"
 
 
-@pytest.fixture(scope="module")
-def teacher(tiny_cifar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "teacher"
-    changes = [*TINY, f"data.source={json.dumps(str(tiny_cifar))}", "train.epochs=2", "train.seed=9"]
-    list(training.fit(training.start(training.load_recipe("fast", changes), folder, CPU)))
-    return folder
+@pytest.fixture
+def teacher(trained: Path) -> Path:
+    return trained
 
 
 @pytest.fixture

@@ -21,20 +21,12 @@ CPU = torch.device("cpu")
 MIXED = ("augment.mixup=0.3", "augment.cutmix=1.0")
 
 
-@pytest.fixture(scope="module")
-def judge(tiny_cifar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "judge"
-    changes = [*TINY, f"data.source={json.dumps(str(tiny_cifar))}", "train.epochs=2", "train.seed=9"]
-    list(training.fit(training.start(training.load_recipe("fast", changes), folder, CPU)))
-    return folder
-
-
 @pytest.fixture
-def start(tiny_cifar: Path, judge: Path, tmp_path: Path):
+def start(tiny_cifar: Path, trained: Path, tmp_path: Path):
     """Start a run that learns from the half of each batch which the judge finds hardest."""
 
     def start(name: str, *changes: str) -> Any:
-        asked = [f"data.source={json.dumps(str(tiny_cifar))}", f"hardest.by={json.dumps(str(judge))}"]
+        asked = [f"data.source={json.dumps(str(tiny_cifar))}", f"hardest.by={json.dumps(str(trained))}"]
         recipe = training.load_recipe("fast", [*TINY, *asked, "hardest.share=0.5", *changes])
         return training.start(recipe, tmp_path / name, CPU)
 
@@ -109,8 +101,8 @@ def test_a_judge_in_the_runs_own_folder_is_refused(start, tmp_path):
         start("own", f"hardest.by={json.dumps(str(tmp_path / 'own'))}")
 
 
-def test_a_judge_that_has_learned_on_since_is_noticed(start, judge, tmp_path):
-    interrupt(start("cut", f"hardest.by={json.dumps(str(shutil.copytree(judge, tmp_path / 'judge')))}"), 4)
+def test_a_judge_that_has_learned_on_since_is_noticed(start, trained, tmp_path):
+    interrupt(start("cut", f"hardest.by={json.dumps(str(shutil.copytree(trained, tmp_path / 'judge')))}"), 4)
     changes = [*TINY, f"data.source={json.dumps(start('other').recipe.data.source)}", "train.epochs=1", "train.seed=4"]
     list(training.fit(training.start(training.load_recipe("fast", changes), tmp_path / "new", CPU)))
     shutil.rmtree(tmp_path / "judge")
