@@ -7,6 +7,8 @@ import pytest
 
 from quicknet.core.errors import ToolError
 from quicknet.inference.shipped import locate
+from quicknet.models.config import QuickNetConfig, plan
+from quicknet.models.registry import base_config
 from quicknet.qnz.file import read_qnz
 from quicknet.study.record import compressed
 from quicknet.study.records import read_records
@@ -22,9 +24,11 @@ def test_every_kept_file_is_that_of_its_record() -> None:
         fields = json.loads(json.dumps(compressed(path)))
         assert fields.pop("speed") > 0.5, "this machine's own"
         assert fields == {key: record[key] for key in fields}
-        kept = [float((block.weight != 0).mean()) for block in read_qnz(path).network.blocks]
-        sizes = [block.weight.size for block in read_qnz(path).network.blocks]
-        share = sum(part * size for part, size in zip(kept, sizes, strict=True)) / sum(sizes)
+        weights = [block.weight for block in read_qnz(path).network.blocks]
+        config = base_config(record["network"])
+        assert isinstance(config, QuickNetConfig)
+        whole = sum(layer.in_channels * layer.out_channels for layer in plan(config)[1:])  # before channels were cut
+        share = sum(int((weight != 0).sum()) for weight in weights) / whole
         assert share <= record["density"] + 0.01, "single weights of a kept block may be zero, no others there"
 
 
