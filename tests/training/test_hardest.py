@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from exported import write_pictures
 from helpers import TINY, same_tensors
 from interrupted import interrupt
 from quicknet import training
 from quicknet.cli.main import run as command
 from quicknet.core.errors import CheckpointError, ConfigError
 from quicknet.training.hardest import hardest, hardest_count
+from quicknet.training.loop import step
 from quicknet.training.loss import label_losses
 from quicknet.training.recipe import HardestSettings
 
@@ -109,3 +111,26 @@ def test_a_judge_that_has_learned_on_since_is_noticed(start, trained, tmp_path):
     shutil.copytree(tmp_path / "new", tmp_path / "judge")
     with pytest.raises(CheckpointError, match="would choose other images"):
         training.resume(tmp_path / "cut", CPU)
+
+
+def test_a_judge_of_other_classes_is_refused_by_its_own_option(start, tmp_path):
+    pictures = write_pictures(tmp_path / "parts", 20) / "train"
+    with pytest.raises(ConfigError, match=r"finds images hard, .* other classes .* --set hardest.by"):
+        start("run", "hardest.by=quicknet_xs.cifar10", f"data.source={json.dumps(str(pictures))}", "data.size=32")
+
+
+def test_every_image_that_is_learned_from_is_counted(start):
+    """Parts of odd sizes round on their own."""
+    run = start("run", "train.batch_size=50", "train.accumulate=4")
+    counted: list[int] = []
+    real = run.answer
+
+    def answer(images):
+        counted.append(len(images))
+        return real(images)
+
+    run.answer = answer
+    run.model.train()
+    step(run, next(run.remaining_batches()))
+    assert run.state.seen == sum(counted)
+    assert len(counted) == 4

@@ -1,8 +1,8 @@
 """Learning from the hardest images of each batch alone, as a small network that has learned already finds them.
 
-Most images are easy before a large network has seen them ten times, and cost it as much as the others. The
-small one answers the same augmented view for a hundredth of the price. Source: airbench96_faster of K. Jordan
-2024 (github.com/KellerJordan/cifar10-airbench), where a proxy chooses 512 of 1,024 images.
+Easy images cost a large network as much as hard ones; `quicknet_xs` answers the same augmented view for a
+fortieth of the multiply-adds of `speedy`. Source: airbench96_faster of K. Jordan 2024
+(github.com/KellerJordan/cifar10-airbench), where a proxy chooses 512 of 1,024 images.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def hardest_count(settings: HardestSettings, images: int) -> int:
     >>> hardest_count(HardestSettings(by="quicknet_xs.cifar10", share=0.5), 7)
     4
     """
-    return max(1, round(settings.share * images))
+    return min(images, max(1, round(settings.share * images)))
 
 
 def hardest(run: Run, batch: Batch) -> Batch:

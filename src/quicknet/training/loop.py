@@ -74,8 +74,10 @@ def step(run: Run, indices: NDArray[np.int64]) -> Tensor:
     torch.manual_seed(run.step_seed())
     run.optimizer.zero_grad(run.model)
     total, correct = torch.zeros((), device=run.device), torch.zeros_like(state.correct)
-    learned = hardest_count(recipe.hardest, len(indices))
-    for chunk in np.array_split(indices, min(recipe.train.accumulate, len(indices))):
+    chunks = np.array_split(indices, min(recipe.train.accumulate, len(indices)))
+    parts = [part for chunk in chunks for part in np.array_split(chunk, run.world.size)]  # of all processes
+    learned = sum(hardest_count(recipe.hardest, len(part)) for part in parts)
+    for chunk in chunks:
         part = torch.from_numpy(run.world.part(chunk))
         batch = hardest(run, run.augmenter.batch(part, run.view(), run.image_size()).to(run.device))
         with run.autocast():

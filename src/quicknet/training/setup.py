@@ -24,7 +24,7 @@ from quicknet.training.kept import uses_bf16
 from quicknet.training.recipe import Recipe
 from quicknet.training.run import Parts, Run
 from quicknet.training.saving import restore
-from quicknet.training.teacher import MirroredTeacher, Teacher, open_teacher
+from quicknet.training.teacher import JUDGE, TEACHER, MirroredTeacher, Teacher, open_teacher
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -213,19 +213,16 @@ def _teacher(recipe: Recipe, data: Dataset, device: torch.device) -> Teacher | N
 def _judge(recipe: Recipe, data: Dataset, device: torch.device) -> Teacher | None:
     """Return the network that finds images hard, if the recipe names one. Raises ConfigError where it does not fit."""
     by = recipe.hardest.by
-    return None if by is None else open_teacher(locate(by, "any"), data, device)
+    return None if by is None else open_teacher(locate(by, "any"), data, device, role=JUDGE)
 
 
 def _require_other_folder(recipe: Recipe, folder: Path) -> None:
     """Raise ConfigError where the teacher, or the judge of hard images, lies in the folder of the run itself."""
-    for what, path, option in (
-        ("teacher", recipe.distill.teacher, "--teacher"),
-        ("network that finds images hard,", recipe.hardest.by, "--set hardest.by"),
-    ):
+    for role, path in ((TEACHER, recipe.distill.teacher), (JUDGE, recipe.hardest.by)):
         if path is not None and _lies_in(path, folder):
             raise ConfigError(
-                f"the {what} {path} lies in the folder that this run writes ({folder}); "
-                f"name another with {option}, or another folder with --run"
+                f"{role.what} {path} lies in the folder that this run writes ({folder}); "
+                f"name another with {role.option}, or another folder with --run"
             )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -98,14 +98,27 @@ class MirroredTeacher:
         return (self.teacher(images) + self.teacher(images.flip(3))) / 2
 
 
-def open_teacher(path: Path, data: Dataset, device: torch.device, same_classes: bool = True) -> Teacher:
+class Role(NamedTuple):
+    """What a network is asked for, and the option that names another, for error messages."""
+
+    what: str
+    option: str
+
+
+TEACHER = Role("the teacher", "--teacher")
+JUDGE = Role("the network that finds images hard,", "--set hardest.by")
+
+
+def open_teacher(
+    path: Path, data: Dataset, device: torch.device, same_classes: bool = True, role: Role = TEACHER
+) -> Teacher:
     """Return the teacher in a run folder or an exported file; what its outputs mean matters for `same_classes`.
 
     Raises ConfigError where it does not fit the data, CheckpointError or FormatError for what
     is not a model.
     """
     classifier = open_artifact(path).classifier()
-    _require_same_task(classifier.card, data, path, same_classes)
+    _require_same_task(classifier.card, data, path, same_classes, role)
     if isinstance(classifier, TorchClassifier):
         return RunTeacher(classifier, data.spec, device)
     return FileTeacher(classifier, data.spec, device)
@@ -124,13 +137,14 @@ def _resized(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, size=size, mode="bilinear", antialias=True)
 
 
-def _require_same_task(card: Card, data: Dataset, path: Path, same_classes: bool) -> None:
+def _require_same_task(card: Card, data: Dataset, path: Path, same_classes: bool, role: Role) -> None:
     if card.preprocess.mode != data.spec.mode:
         raise ConfigError(
-            f"the teacher {path} takes {card.preprocess.mode} images, not {data.spec.mode}; name another with --teacher"
+            f"{role.what} {path} takes {card.preprocess.mode} images, not {data.spec.mode}; "
+            f"name another with {role.option}"
         )
     if same_classes and card.classes != data.classes:
-        raise ConfigError(
-            f"the teacher {path} has other classes than {data.name}; "
-            "distillation needs the same classes in the same order, or a file of features (distill.on=features)"
-        )
+        mend = "distillation needs the same classes in the same order, or a file of features (distill.on=features)"
+        if role is JUDGE:
+            mend = f"name one of the same classes in the same order with {role.option}"
+        raise ConfigError(f"{role.what} {path} has other classes than {data.name}; {mend}")
