@@ -10,16 +10,17 @@ import pytest
 import torch
 
 import quicknet
+from exported import make_run, write_pictures
 from quicknet.cli.compress import size_bytes
 from quicknet.cli.main import run as command
 from quicknet.core.errors import CheckFailed, CheckpointError, ConfigError
-from quicknet.core.lineage import CompressStep
-from quicknet.data import Dataset
+from quicknet.core.lineage import CompressStep, DistillStep
+from quicknet.data import DataRequest, Dataset
 from quicknet.data.augment import AugmentSettings, normalize
 from quicknet.deploy.compress import integers, predict, sensitivity
 from quicknet.deploy.compress.paper import relative_indices
 from quicknet.deploy.compress.permute import choose_order, kept, permuted
-from quicknet.deploy.compress.prepare import shape_at, target_density
+from quicknet.deploy.compress.prepare import choose, shape_at, target_density
 from quicknet.deploy.compress.run import compress, work_folder
 from quicknet.deploy.compress.settings import CompressSettings
 from quicknet.deploy.compress.size import blocks_kept, entropy, layer_sizes
@@ -157,6 +158,30 @@ def test_a_speed_gives_a_density(run_dir: Path) -> None:
     assert float(np.mean(shape_at(model, (1.0,) * 5, density, "block").densities)) <= 0.5
 
 
+def test_a_size_and_a_speed_together_count_time_as_little_as_they_may(run_dir: Path) -> None:
+    model, raw = TorchClassifier(run_dir).model, (1.0,) * 5
+    size = CompressSettings(target_size=9_000)
+
+    def early(shape: predict.Shape) -> float:
+        return shape.densities[0]
+
+    def asked(times: float) -> predict.Shape:
+        importance, density = choose(raw, model, size.replace(target_speed=times))
+        assert density is not None
+        return shape_at(model, importance, density, "block")
+
+    bytes_only, density = choose(raw, model, size)
+    assert density is not None
+    usual = shape_at(model, bytes_only, density, "block")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Speedometer, "of", lambda self, shape: 5.0 - 2 * early(shape))  # the first layer takes the time
+        assert asked(5.0 - 2 * early(usual)) == usual  # fast enough already
+        faster = asked(5.0 - 2 * early(usual) + 0.1)
+        assert early(faster) < early(usual)
+        assert predict.size_at(faster, 4) == pytest.approx(predict.size_at(usual, 4), rel=0.03)
+        assert predict.size_at(asked(4.8), 4) < predict.size_at(usual, 4)  # only with fewer weights
+
+
 # --- integers ------------------------------------------------------------------------------
 
 
@@ -257,6 +282,32 @@ def test_the_file_is_sparse_verified_and_says_what_it_is(compressed: Any, run_di
     assert compressed.points[-1].density == 0.5
     assert not work_folder(Path(compressed.path)).exists()
     follows("compress", json.loads(json.dumps(compressed.to_dict())))
+
+
+def test_another_teacher_teaches_weights_and_integers(
+    compressed: Any, run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path
+) -> None:
+    teacher = make_run(tmp_path / "teacher", pictures, seed=5)
+    digest = TorchClassifier(teacher).card.weights_sha256
+    written = compress(run_dir, data, tmp_path / "m.qnz", QUICK.replace(teacher=str(teacher)), pictures)
+    taught, step = read_qnz(tmp_path / "m.qnz").card.lineage[-3:-1]
+    assert isinstance(taught, DistillStep)
+    assert taught.weights_sha256 == digest
+    assert isinstance(step, CompressStep)
+    assert written.sha256 != compressed.sha256
+    assert verify(written.path, data).holds
+
+
+def test_a_teacher_of_other_classes_is_refused_before_anything_is_written(
+    run_dir: Path, data: Dataset, tmp_path: Path
+) -> None:
+    pictures = write_pictures(tmp_path / "pictures")
+    for split in ("train", "val", "test"):
+        (pictures / split / "left").rename(pictures / split / "up")
+    other = make_run(tmp_path / "other", pictures, request=DataRequest(size=32, quiet=True))
+    with pytest.raises(ConfigError, match=r"the teacher .* has other classes than"):
+        compress(run_dir, data, tmp_path / "m.qnz", QUICK.replace(teacher=str(other)))
+    assert not work_folder(tmp_path / "m.qnz").exists()
 
 
 def test_killed_at_any_stage_it_goes_on_to_the_same_bytes(
@@ -375,6 +426,8 @@ def test_relative_indices_lead_back_to_the_places() -> None:
     [
         ([], "nothing says how far to compress; give one of"),
         (["--density", "0.5", "--max-loss", "1"], "--density and --max-loss exclude each other"),
+        (["--target-size", "9KB", "--target-speed", "2x", "--density", "0.5"], "--density and --target-size exclude"),
+        (["--density", "0.5", "--teacher", "nowhere"], "nowhere"),
         (["--density", "2"], "--density 2.0 must lie in"),
         (["--density", "nan"], "--density nan must lie in"),
         (["--target-size", "many"], "'many' is not a size"),

@@ -219,7 +219,7 @@ def test_fine_tuning_refuses_what_cannot_descend(task: tuple[Network, Dataset]) 
         return torch.full((len(images), 3), torch.nan)
 
     with pytest.raises(TrainingError, match="loss of fine-tuning is nan"):
-        fine_tune(quantized, Lesson(broken, data, AugmentSettings()), QatSettings(epochs=0.2), silent)  # type: ignore[arg-type]
+        fine_tune(quantized, Lesson(broken, data, AugmentSettings()), QatSettings(epochs=0.2), silent)
 
 
 def test_fine_tuning_that_was_killed_goes_on_to_the_same_integers(
@@ -245,9 +245,9 @@ def test_fine_tuning_that_was_killed_goes_on_to_the_same_integers(
 
     monkeypatch.setattr(resume, "_EVERY_S", -1.0)  # after each step
     with pytest.raises(Killed):
-        fine_tune(start, lesson._replace(parent=dying), settings, silent, tmp_path)  # type: ignore[arg-type]
+        fine_tune(start, lesson._replace(teacher=dying), settings, silent, tmp_path)
     seen = 100
-    actual, tuned = fine_tune(start, lesson._replace(parent=dying), settings, silent, tmp_path)  # type: ignore[arg-type]
+    actual, tuned = fine_tune(start, lesson._replace(teacher=dying), settings, silent, tmp_path)
     assert (seen, tuned) == (104, expected)
     for one, other in zip(whole.network.blocks, actual.network.blocks, strict=True):
         assert np.array_equal(one.weight, other.weight)

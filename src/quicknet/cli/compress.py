@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from quicknet.training.run import Run
 
 _NOTES = """
-The network is pruned while it trains on, with the run as its teacher; then its integers are fine-tuned.
+The network is pruned while it trains on, with the run as its teacher (or --teacher); then its integers
+are fine-tuned. --target-size and --target-speed may be given together; other targets exclude each other.
 Choices are made on val; the accuracy in the receipt is measured on the file that is written.
 
 Ctrl-C, SIGTERM and a closing terminal save and stop; the same command goes on. Its state lies in
@@ -74,6 +75,11 @@ _FIELDS = {"qat": "qat_epochs"}
     type=click.Choice(["integers", "paper"]),
     help="Add with paper the sizes of Deep Compression's own steps.  [default: integers]",
 )
+@click.option(
+    "--teacher",
+    metavar="MODEL",
+    help="Learn from the answers of this run folder, exported file or name.  [default: RUN]",
+)
 @click.option("--epochs", type=int, metavar="N", help="Prune and fine-tune for N epochs.  [default: 12]")
 @click.option("--qat", type=float, metavar="EPOCHS", help="Fine-tune the integers for EPOCHS.  [default: 2]")
 @click.option(
@@ -112,6 +118,8 @@ def compress(
     if threads is not None:
         torch.set_num_threads(threads)
     run = locate(str(run), "run", quiet)
+    if settings.teacher is not None:
+        locate(settings.teacher, "any", quiet)
     source = usual_source(run) if data is None else data
     dataset = load_run_data(run, source, quiet)
     show, watch = functools.partial(progress, quiet=quiet), functools.partial(_watched, quiet=quiet)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from quicknet import __version__
 from quicknet.core.card import Card, IntegerRecord, require_run_folder
@@ -163,7 +164,7 @@ def _draft(run: Path, data: Dataset, settings: QnzSettings, show: Show) -> Draft
 
 
 class Task(NamedTuple):
-    """A network that becomes integers: calibrated on `images`, fine-tuned on `data` towards what `parent` answers."""
+    """A network that becomes integers: calibrated on `images`, fine-tuned on `data` towards what `teacher` answers."""
 
     parent: TorchClassifier
     net: Folded
@@ -171,10 +172,13 @@ class Task(NamedTuple):
     data: Dataset
     card: Card
     bits: Bits
+    teacher: Callable[[Tensor], Tensor]
 
 
 def begin(parent: TorchClassifier, network: Network, card: Card, data: Dataset, settings: QnzSettings) -> Task:
     """Return the task for a network, the parent's own or one made of it, with `card` as an export's card.
+
+    The parent teaches.
 
     Raises ConfigError for a network that FORMAT.md cannot express, DataError for too few images.
     """
@@ -191,7 +195,7 @@ def begin(parent: TorchClassifier, network: Network, card: Card, data: Dataset, 
         **split_settings_of(parent.source),
     )
     card = exported_card(card, step, parents_vectors(parent))
-    return Task(parent, net, images, data, card, settings.bits)
+    return Task(parent, net, images, data, card, settings.bits, parent.model)
 
 
 def make_integers(
@@ -207,9 +211,7 @@ def make_integers(
     if tuning is None:
         return quantized, task.card
     run = task.parent.source
-    lesson = Lesson(
-        task.parent.model, task.data, augmentation_of(run), functools.partial(judge, task.card, task.bits, run)
-    )
+    lesson = Lesson(task.teacher, task.data, augmentation_of(run), functools.partial(judge, task.card, task.bits, run))
     quantized, tuned = fine_tune(quantized, lesson, tuning, show, folder)
     return quantized, task.card.with_receipt(qat=QatRecord(**{**tuning.to_dict(), **tuned.to_dict()}))
 

@@ -67,9 +67,9 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     for _, size in recipe.train.sizes:
         _config_at(model.config, size)
     teacher = _teacher(recipe, data, device)
-    lineage: tuple[Step, ...] = () if parent is None else (*parent[1].lineage, FineTuneStep(**_origin(parent[1])))
+    lineage: tuple[Step, ...] = () if parent is None else (*parent[1].lineage, FineTuneStep(**origin(parent[1])))
     if teacher is not None:
-        lineage = (*lineage, DistillStep(**_origin(teacher.card)))
+        lineage = (*lineage, DistillStep(**origin(teacher.card)))
     fresh = parent is not None and data.classes != parent[1].classes
     judge = _judge(recipe, data, device)
     run = Run(Parts(recipe, run_folder, data, model, teacher, judge, device, world, lineage, fresh))
@@ -115,7 +115,7 @@ def with_epochs(recipe: Recipe, images: int) -> Recipe:
     return recipe.replace(train={**train.to_dict(), "epochs": epochs, "views": None})
 
 
-def _origin(card: Card) -> dict[str, Any]:
+def origin(card: Card) -> dict[str, Any]:
     """Return how a step of lineage names the network that was learned from."""
     return {"source": card.model.name, "weights_sha256": card.weights_sha256}
 

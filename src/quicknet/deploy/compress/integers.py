@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from quicknet.core.card import Card
 from quicknet.core.errors import CheckFailed
-from quicknet.core.lineage import CompressStep
+from quicknet.core.lineage import CompressStep, DistillStep
 from quicknet.data import Dataset
 from quicknet.deploy.compress.path import Trained
 from quicknet.deploy.compress.prepare import Prepared, network_densities, plan_of
@@ -23,6 +23,8 @@ from quicknet.models.costs import count_costs
 from quicknet.models.registry import model_from_record, model_record
 from quicknet.qnz.file import Coding, assemble_qnz
 from quicknet.training.checkpoint import TorchClassifier
+from quicknet.training.setup import origin
+from quicknet.training.teacher import Teacher
 
 CODING: Coding = "contexts"
 _STEPS = (0.3, 1.6)  # of a layer's step to that of all, at most
@@ -42,8 +44,9 @@ def pruned_integers(
     settings: CompressSettings,
     prepared: Prepared,
     place: tuple[Path, Show],
+    teacher: Teacher | None = None,
 ) -> Integers:
-    """Return the pruned network in integers, fine-tuned towards what the run `parent` answers.
+    """Return the pruned network in integers, fine-tuned towards what `teacher` answers; None: the run `parent`.
 
     `place`: the work folder, where fine-tuning goes on from, and what shows how far it is.
 
@@ -51,7 +54,10 @@ def pruned_integers(
     """
     work, show = place
     writing = QnzSettings(bits=settings.bits, max_loss=None, seed=settings.seed)
-    task = begin(parent, trained.network, _compressed_card(parent.card, trained, settings), data, writing)
+    card = _compressed_card(parent.card, trained, settings, teacher)
+    task = begin(parent, trained.network, card, data, writing)
+    if teacher is not None:
+        task = task._replace(teacher=teacher)
     coarse = layer_steps(trained, prepared.sensitivity, settings.step)
     tuning = None
     if settings.qat_epochs:
@@ -62,7 +68,7 @@ def pruned_integers(
     return Integers(quantized, integer_card(card, quantized, settings.bits))
 
 
-def _compressed_card(card: Card, trained: Trained, settings: CompressSettings) -> Card:
+def _compressed_card(card: Card, trained: Trained, settings: CompressSettings, teacher: Teacher | None) -> Card:
     step = CompressStep(
         parent_weights_sha256=card.weights_sha256,
         pattern=settings.pattern,
@@ -71,7 +77,8 @@ def _compressed_card(card: Card, trained: Trained, settings: CompressSettings) -
         seed=settings.seed,
         grid=settings.step,
     )
-    card = card.replace(lineage=(*card.lineage, step))
+    taught = () if teacher is None else (DistillStep(**origin(teacher.card)),)
+    card = card.replace(lineage=(*card.lineage, *taught, step))
     if settings.pattern != "channel":
         return card
     record = model_record(card.model.name, trained.network)

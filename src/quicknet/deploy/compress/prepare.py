@@ -33,6 +33,7 @@ from quicknet.training.checkpoint import RunFolder, TorchClassifier
 from quicknet.training.prune import BLOCKS, choose_masks, scores, separable_layers
 
 LEAST = 0.02  # of every layer's weights that stay
+_SHARES_OF_TIME = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0)
 _PERMUTE_AT = 0.3  # where the density is not known yet
 
 
@@ -55,8 +56,8 @@ def prepare(parent: TorchClassifier, data: Dataset, settings: CompressSettings, 
     images = _images(data, settings)
     with show("measure sensitivity", sensitivity.steps(parent.model), "layers") as advance:
         rows = sensitivity.measure(parent.model, images, parent.card.preprocess, settings.pattern, advance)
-    importance = _weighed([row.importance for row in rows if row.importance is not None], parent.model, settings)
-    density = target_density(parent.model, importance, settings)
+    raw = [row.importance for row in rows if row.importance is not None]
+    importance, density = choose(raw, parent.model, settings)
     network = parent.model
     if settings.pattern == "block":
         network = permuted(network, choose_orders(network, importance, density or _PERMUTE_AT))
@@ -73,11 +74,33 @@ def _images(data: Dataset, settings: CompressSettings) -> np.ndarray[tuple[int, 
     return np.ascontiguousarray(train[rows])
 
 
-def _weighed(importance: Sequence[float], network: Network, settings: CompressSettings) -> tuple[float, ...]:
-    """Return what a unit of each layer's scores is worth: per byte, or per multiply-add where speed is asked for."""
+def choose(
+    importance: Sequence[float], network: Network, settings: CompressSettings
+) -> tuple[tuple[float, ...], float | None]:
+    """Return what a unit of each layer's scores is worth, and the density (None for `max_loss`).
+
+    A weight costs a byte or so, and a multiply-add for each place of its layer's map: a size is reached with least
+    lost by what scores are worth per byte, a speed per multiply-add. Where both are asked for, the time counts
+    as little as it may.
+    """
+    if settings.target_speed is None or settings.target_size is None:
+        weighed = _weighed(importance, network, float(settings.target_speed is not None))
+        return weighed, target_density(network, weighed, settings)
+    by_size = settings.replace(target_speed=None)
+    speed = Speedometer(quicknet_config(network), settings.bits)
+    for share in _SHARES_OF_TIME:
+        weighed = _weighed(importance, network, share)
+        density = target_density(network, weighed, by_size)
+        assert density is not None
+        if speed.of(shape_at(network, weighed, density, settings.pattern)) >= settings.target_speed:
+            return weighed, density
+    return weighed, target_density(network, weighed, settings.replace(target_size=None))
+
+
+def _weighed(importance: Sequence[float], network: Network, share: float) -> tuple[float, ...]:
+    """Return what a unit of each layer's scores is worth per byte (`share` 0), per multiply-add (1) or between."""
     sides = [layer.side for layer in plan_of(network)[1:]]
-    costs = [side**2 if settings.target_speed is not None else 1 for side in sides]
-    weighed = [value / cost for value, cost in zip(importance, costs, strict=True)]
+    weighed = [value / side ** (2 * share) for value, side in zip(importance, sides, strict=True)]
     return tuple(value / max(weighed) for value in weighed)
 
 

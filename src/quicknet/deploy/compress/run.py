@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from quicknet import engine
 from quicknet.core.card import require_run_folder
@@ -32,6 +33,7 @@ from quicknet.deploy.pipeline import Draft, export_file, split_settings_of
 from quicknet.deploy.qnz import QnzSettings, measure_against, silent
 from quicknet.deploy.quantize import require_expressible
 from quicknet.deploy.quantize.qat import Show
+from quicknet.inference.shipped import locate
 from quicknet.models.predicates import require_in_format
 from quicknet.qnz.file import QnzFile, assemble_qnz, parse_qnz
 from quicknet.training.channels import narrowed, quicknet_config
@@ -39,6 +41,7 @@ from quicknet.training.checkpoint import EpochRecord, RunFolder, TorchClassifier
 from quicknet.training.prune import BLOCKS
 from quicknet.training.recipe import Recipe, load_recipe
 from quicknet.training.run import Run
+from quicknet.training.teacher import Teacher, open_teacher
 
 _TEMPERATURE = 4.0
 
@@ -80,6 +83,7 @@ def compress(
     if out.is_dir():
         raise ToolError(f"{out} is a folder; name a file with --out")
     parent = TorchClassifier(run)
+    teacher = _teacher(settings, data)
     require_in_format(parent.model.plan)
     require_expressible(fold(parent.model, parent.card.preprocess), parent.card.preprocess.size)
     plan_of(parent.model)
@@ -95,10 +99,17 @@ def compress(
             trained = trained._replace(network=shared, paper=paper_sizes(shared))
         if settings.pattern == "channel":
             trained = trained._replace(network=narrowed(trained.network))
-        integers = pruned_integers(parent, trained, data, settings, prepared, (work, show))
+        integers = pruned_integers(parent, trained, data, settings, prepared, (work, show), teacher)
         compressed = _written(job, integers, trained, prepared)
     shutil.rmtree(work)
     return compressed
+
+
+def _teacher(settings: CompressSettings, data: Dataset) -> Teacher | None:
+    """Return what teaches instead of the run. Raises ConfigError where it does not fit the data."""
+    if settings.teacher is None:
+        return None
+    return open_teacher(locate(settings.teacher, "any"), data, torch.device("cpu"))
 
 
 def _claim(work: Path, parent: TorchClassifier, settings: CompressSettings) -> None:
@@ -118,7 +129,7 @@ def _claim(work: Path, parent: TorchClassifier, settings: CompressSettings) -> N
 
 
 def make_recipe(parent: TorchClassifier, settings: CompressSettings, source: str, work: Path) -> Recipe:
-    """Return how the pruned network trains: as the run did, more gently, with the run as its teacher."""
+    """Return how the pruned network trains: as the run did, more gently, taught by the run if nobody else is named."""
     run = parent.source
     has_recipe = (run / "recipe.toml").is_file()
     base = RunFolder(run).read_recipe() if has_recipe else load_recipe("fast", ["model.start_from=none"])
@@ -139,7 +150,7 @@ def make_recipe(parent: TorchClassifier, settings: CompressSettings, source: str
             "ema_decay": 0.99,
             "balance": base.train.balance,
         },
-        distill={"teacher": str(run), "weight": 0.9, "temperature": _TEMPERATURE},
+        distill={"teacher": settings.teacher or str(run), "weight": 0.9, "temperature": _TEMPERATURE},
     )
 
 

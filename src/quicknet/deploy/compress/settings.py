@@ -15,17 +15,19 @@ from quicknet.qnz.format import Bits
 Pattern = Literal["block", "element", "channel"]
 
 _TARGETS = ("density", "target_size", "max_loss", "target_speed")
+_TOGETHER = {"target_size", "target_speed"}
 
 
 class CompressSettings(Settings, frozen=True, kw_only=True):
-    """How a run becomes a compressed `.qnz`. Exactly one of the first four says how far to go.
+    """How a run becomes a compressed `.qnz`. One of the first four says how far to go, or a size and a speed together.
 
     `density` is the share of the pointwise weights to keep, `target_size` the file's bytes,
     `max_loss` points of top-1 on `val` that may be lost to the run, `target_speed` how many times
     as fast as the dense file. `pattern`: four neighbouring input channels of an output channel are
     kept or absent together, or every weight by itself, or whole output channels, equally many in each
-    layer of a stage, so that a dense and narrower network is left. `epochs` of pruning and fine-tuning with the
-    run as the teacher, then `qat_epochs` of fine-tuning the integers, of the width class `bits`.
+    layer of a stage, so that a dense and narrower network is left. `teacher` is what it learns from, a run folder,
+    an exported file or the name of shipped weights; None: the run itself. `epochs` of pruning and fine-tuning,
+    then `qat_epochs` of fine-tuning the integers, of the width class `bits`.
     `step` is that of the integers, in root mean squares of the weights that are left (0: the finest), `rate`
     what a bit costs (`QatSettings.rate`). `mode` paper adds what Deep Compression's own three steps
     come to, after an epoch in which shared weights train. `images` of the training split measure the layers'
@@ -37,6 +39,7 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
     max_loss: float | None = None
     target_speed: float | None = None
     pattern: Pattern = "block"
+    teacher: str | None = None
     mode: Literal["integers", "paper"] = "integers"
     epochs: int = 12
     qat_epochs: float = 2.0
@@ -51,7 +54,7 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse what cannot be followed."""
         given = [name for name in _TARGETS if getattr(self, name) is not None]
-        if len(given) != 1:
+        if len(given) != 1 and set(given) != _TOGETHER:
             both = " and ".join(f"--{name.replace('_', '-')}" for name in given[:2])
             what = f"{both} exclude each other" if given else "nothing says how far to compress"
             raise ConfigError(f"{what}; give one of --target-size, --max-loss, --target-speed and --density")

@@ -21,7 +21,7 @@ from quicknet.qnz.encoding import encode_network
 from quicknet.qnz.format import CARD, NETW, TENS, WIDTHS, Bits
 from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem, Requantization
 
-_ROUNDS = 9
+_ROUNDS = 25
 _BURST_S = 0.01
 _SHIFT, _MULTIPLIER = 4, 1 << 14
 

@@ -1,4 +1,4 @@
-"""Fine-tuning through the integer arithmetic itself, towards what the float parent answers."""
+"""Fine-tuning through the integer arithmetic itself, towards what a teacher answers: the float parent, if no other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from quicknet.core.card import PreprocessSpec
@@ -69,13 +69,13 @@ class Tuned(Settings, frozen=True, kw_only=True):
 
 
 class Lesson(NamedTuple):
-    """What there is to learn from: a float parent in eval mode, its data, and how views of that are drawn.
+    """What there is to learn from: a teacher's logits of normalized images, its data, and how views of that are drawn.
 
     `answers` gives an integer network's logits (N, classes) of images (N, side, side, C) uint8, by
     the fastest implementation here; None: by the simulation.
     """
 
-    parent: nn.Module
+    teacher: Callable[[Tensor], Tensor]
     data: Dataset
     augment: AugmentSettings
     answers: Callable[[Quantized, NDArray[np.uint8]], NDArray[np.int32]] | None = None
@@ -92,7 +92,7 @@ def fine_tune(
 ) -> tuple[Quantized, Tuned]:
     """Return the network of the best check on `val`, `start` among them, and how it went.
 
-    Both networks see the same augmented view of `train`. The same inputs give the same network on
+    Both see the same augmented view of `train`. The same inputs give the same network on
     one machine with as many threads. With a `folder` its state is saved there, and a call with the same
     arguments goes on from it. Raises TrainingError where the loss is NaN or infinite.
     """
@@ -161,10 +161,10 @@ def _batches(lesson: Lesson, settings: QatSettings, steps: range) -> Iterator[Te
 
 
 def _learn(student: Student, lesson: Lesson, images: Tensor, settings: QatSettings) -> None:
-    """Put the gradient of the mean divergence from the parent's answers into the student."""
+    """Put the gradient of the mean divergence from the teacher's answers into the student."""
     student.zero_grad(set_to_none=True)
     with torch.no_grad():
-        targets = F.log_softmax(lesson.parent(images) / settings.temperature, 1)
+        targets = F.log_softmax(lesson.teacher(images) / settings.temperature, 1)
     total, numbers = 0.0, student.numbers()
     held = [tuple(number.detach().requires_grad_() for number in layer) for layer in numbers]
     for chunk, target in zip(torch.split(images, _CHUNK), torch.split(targets, _CHUNK), strict=True):
