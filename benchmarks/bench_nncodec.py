@@ -5,8 +5,9 @@
 
 "trained": the network with batch norm folded, as coarse as keeps our file's accuracy within 0.1 points (the
 first of rising QPs that does not ends the search). "pruned": the blocks of largest norm kept, not trained, at
-that QP. "integers": our pruned network's integers, which NNC codes without loss. Our bytes are the whole
-file; "numbers" is its section CODE, without the card, which NNC's bitstream does not have.
+that QP. "integers": our pruned network's integers, which NNC codes without loss. Our file is what `compress`
+writes of the integers, their low bits zero. Its bytes are the whole file's; "numbers" is its section CODE,
+without the card, which NNC's bitstream does not have.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ import torch
 from numpy.typing import NDArray
 
 from bench_sparse import prune
+from quicknet.core.card import Card
 from quicknet.data import DataRequest, load_data
 from quicknet.data.augment import normalize
+from quicknet.deploy.quantize import Quantized
+from quicknet.deploy.quantize.coarse import coarsen
 from quicknet.inference.shipped import locate
 from quicknet.models.network import Network
 from quicknet.qnz.file import QnzFile, assemble_qnz, parse_qnz, read_qnz
 from quicknet.qnz.implementations import implementations
+from quicknet.qnz.network import IntegerNetwork
 from quicknet.training.checkpoint import TorchClassifier
 from quicknet.training.prune import choose_masks, scores, separable_layers, spread
 
@@ -100,12 +105,12 @@ def numbers_of(part: Any, name: str = "network") -> Parameters:
     return {key: value for at, inner in fields for key, value in numbers_of(inner, f"{name}.{at}").items()}
 
 
-def row(what: str, ours: QnzFile, theirs: bytes, **more: Any) -> dict[str, Any]:
-    numbers = next(len(section.data) for section in ours.sections if section.kind == "CODE")
-    ratio = len(ours.blob) / len(theirs)
+def row(what: str, mine: QnzFile, theirs: bytes, **more: Any) -> dict[str, Any]:
+    numbers = next(len(section.data) for section in mine.sections if section.kind == "CODE")
+    ratio = len(mine.blob) / len(theirs)
     return {
         "what": what,
-        "qnz_bytes": len(ours.blob),
+        "qnz_bytes": len(mine.blob),
         "numbers": numbers,
         "nnc_bytes": len(theirs),
         "ratio": ratio,
@@ -118,7 +123,7 @@ def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     request = DataRequest(spec=plain.card.preprocess, classes=plain.card.classes, quiet=True, download=False)
     part = load_data(options.data, request).split("test")
     images, labels = np.array(part.images[: options.images]), np.array(part.labels[: options.images])
-    file = parse_qnz(assemble_qnz(plain.network, plain.card, "contexts"), Path(name))
+    file = ours(plain.network, plain.card, name)
     usual = float((next(iter(implementations(file, 1).values()))(images).argmax(1) == labels).mean())
     network = folded(parent.model.eval())
     values = parameters(network)
@@ -134,13 +139,17 @@ def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     for layer in separable_layers(network):
         mask = choose_masks([scores(layer, 4)], options.density, 0.0)[0]
         layer.pointwise.weight.data.mul_(spread(mask, 4, layer.pointwise.in_channels)[:, :, None, None])
-    sparse = prune(plain.network, options.density)
-    ours = parse_qnz(assemble_qnz(sparse, plain.card, "contexts"), Path(name))
+    sparse = ours(prune(plain.network, options.density), plain.card, name)
     return [
         *rows,
-        row("pruned", ours, coded(parameters(network), qp), qp=qp),
-        row("integers", ours, coded(numbers_of(sparse))),
+        row("pruned", sparse, coded(parameters(network), qp), qp=qp),
+        row("integers", sparse, coded(numbers_of(sparse.network))),
     ]
+
+
+def ours(network: IntegerNetwork, card: Card, name: str) -> QnzFile:
+    """Return the file that `quicknet compress` makes of an integer network."""
+    return parse_qnz(assemble_qnz(coarsen(Quantized(network, 1.0)).network, card, "contexts"), Path(name))
 
 
 def main() -> None:

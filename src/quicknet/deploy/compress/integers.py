@@ -17,6 +17,7 @@ from quicknet.deploy.compress.sensitivity import LayerSensitivity
 from quicknet.deploy.compress.settings import CompressSettings
 from quicknet.deploy.qnz import QnzSettings, begin, integer_card, make_integers
 from quicknet.deploy.quantize import QatSettings, Quantized
+from quicknet.deploy.quantize.coarse import coarsen
 from quicknet.deploy.quantize.qat import Show
 from quicknet.deploy.quantize.student import Student
 from quicknet.models.costs import count_costs
@@ -63,6 +64,7 @@ def pruned_integers(
     if settings.qat_epochs:
         tuning = QatSettings(epochs=settings.qat_epochs, seed=settings.seed, rate=settings.rate)
     quantized, card = make_integers(task, tuning, show, coarse, work)
+    quantized = coarsen(quantized)
     if settings.target_size is not None:
         quantized = fitting(quantized, card, settings)
     return Integers(quantized, integer_card(card, quantized, settings.bits))
@@ -118,7 +120,7 @@ def fitting(quantized: Quantized, card: Card, settings: CompressSettings) -> Qua
         smallest = min(smallest, size)
         student = Student(quantized)
         student.weigh_bits(strength)
-        candidate, strength = student.quantized(), 2 * strength
+        candidate, strength = coarsen(student.quantized()), 2 * strength
     raise CheckFailed(
         f"the file would be {smallest:,} bytes, over --target-size {settings.target_size:,}; "
         f"allow {math.ceil(smallest / 1000)}KB, or give a --density below the one that was tried"
