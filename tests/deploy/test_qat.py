@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,6 +21,7 @@ from quicknet.deploy.fold import fold
 from quicknet.deploy.quantize import Lesson, QatSettings, Quantized, fine_tune, quantize, resume, simulate
 from quicknet.deploy.quantize.qat import pixels_of
 from quicknet.deploy.quantize.student import Student
+from quicknet.models import fused
 from quicknet.models.network import Network
 from quicknet.qnz import reference
 from quicknet.qnz.bounds import check_network
@@ -91,8 +94,16 @@ def through(value: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
     return value + (whole - value).detach()
 
 
-def test_gradients_are_straight_through() -> None:
-    """Of the fused rules against the same formula written with autograd's own operations."""
+@pytest.fixture(params=["compiled", "plain"])
+def path(request: pytest.FixtureRequest) -> Iterator[str]:
+    if request.param == "compiled" and not fused.available():
+        pytest.skip(fused.status())
+    with fused.disabled() if request.param == "plain" else contextlib.nullcontext():
+        yield request.param
+
+
+def test_gradients_are_straight_through(path: str) -> None:
+    """Of the rules against the same formula written with autograd's own operations."""
     torch.manual_seed(1)
     acc = torch.randint(-40_000, 40_000, (3, 6, 5, 7)).float().contiguous(memory_format=torch.channels_last)
     positive, negative = torch.randint(100, 900, (6,)).double(), torch.randint(-300, 300, (6,)).double()
@@ -121,7 +132,46 @@ def test_gradients_are_straight_through() -> None:
         assert float(mine.grad.abs().max()) > 0
 
 
-def test_every_number_of_a_network_learns() -> None:
+@pytest.mark.skipif(not fused.available(), reason=fused.status())
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9)),
+    st.integers(0, 12),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
+def test_compiled_and_plain_agree(
+    shape: tuple[int, ...], shift: int, dtype: torch.dtype, shifted: bool, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    reach = 1 << (15 + shift) if shifted else 1 << 15
+    acc = torch.randint(-reach, reach, shape, generator=generator).to(dtype)
+    if seed % 2:
+        acc = acc.contiguous(memory_format=torch.channels_last)
+    first, second = torch.randint(-32767, 32768, (2, shape[1]), generator=generator).double()
+    weight = torch.randn(shape, generator=generator)
+
+    def answers() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        leaves = [tensor.clone().requires_grad_() for tensor in (acc, first, second)]
+        if shifted:
+            maps = simulate.requantize(leaves[0] * 1, shift, leaves[1], leaves[2], (-40, 215))
+        else:
+            maps = simulate.mulr((leaves[0] * 1).float(), leaves[1], (-40, 215))
+            leaves.pop()
+        (maps * weight).sum().backward()
+        return maps.detach(), [leaf.grad for leaf in leaves if leaf.grad is not None]
+
+    compiled, gradients = answers()
+    with fused.disabled():
+        plain, expected = answers()
+    assert torch.equal(compiled, plain)
+    assert len(gradients) == len(expected)
+    for mine, theirs in zip(gradients, expected, strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-3)
+
+
+def test_every_number_of_a_network_learns(path: str) -> None:
     network = random_network(np.random.default_rng(2))
     student = Student(Quantized(network, 1e-5))
     images = some_images(np.random.default_rng(3), (8, network.side, network.side, network.channels))

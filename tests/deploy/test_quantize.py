@@ -1,3 +1,4 @@
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from quicknet.deploy.quantize.rounding import round_filters
 from quicknet.deploy.quantize.student import Student
 from quicknet.deploy.quantize.widths import depthwise_lanes, pointwise_lanes, stem_lanes
 from quicknet.image.vectors import draw_vectors
+from quicknet.models import fused
 from quicknet.models.registry import create_model
 from quicknet.qnz import reference
 from quicknet.qnz.bounds import check_network
@@ -264,6 +266,7 @@ def test_zero_lies_where_values_are() -> None:
 # --- arithmetic ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.integers(-32768, 32767), min_size=1, max_size=20),
@@ -271,7 +274,14 @@ def test_zero_lies_where_values_are() -> None:
     st.integers(-32767, 32767),
     st.integers(0, 255),
 )
-def test_requantization_in_float32_is_exact(t: list[int], positive: int, negative: int, zero: int) -> None:
+def test_requantization_in_float32_is_exact(
+    compiled: bool, t: list[int], positive: int, negative: int, zero: int
+) -> None:
+    with contextlib.nullcontext() if compiled else fused.disabled():
+        check_requantization(t, positive, negative, zero)
+
+
+def check_requantization(t: list[int], positive: int, negative: int, zero: int) -> None:
     maps = torch.tensor(t, dtype=torch.float32).view(1, 1, 1, -1)
     actual = simulate.requantize(
         maps.clone(), 0, torch.tensor([positive]), torch.tensor([negative]), (-zero, 255 - zero)

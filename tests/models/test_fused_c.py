@@ -37,7 +37,7 @@ def test_compiles_without_warnings(machine: str, tmp_path: Path) -> None:
 def fields(struct: type[ctypes.Structure]) -> Iterator[str]:
     """The same struct in C++ as assertions: each field's place, and the size."""
     kind = f"quicknet::{struct.__name__}"
-    if struct.__name__ not in ("Separable", "Stem", "Output", "Dense"):
+    if struct.__name__ not in ("Separable", "Stem", "Output", "Dense", "Requantize"):
         kind += "<float>"
     for name, *_ in struct._fields_:
         yield f'static_assert(offsetof({kind}, {name}) == {getattr(struct, name).offset}, "{name}");'
@@ -46,9 +46,11 @@ def fields(struct: type[ctypes.Structure]) -> Iterator[str]:
 
 def test_the_structs_are_those_of_the_source(tmp_path: Path) -> None:
     structs: set[type[ctypes.Structure]] = {NormInput, *(struct for taken in FUNCTIONS.values() for struct in taken)}
-    assert len(structs) == 18
+    assert len(structs) == 22
     lines = [line for struct in sorted(structs, key=lambda struct: struct.__name__) for line in fields(struct)]
-    headers = [f'#include "{name}.h"' for name in ("dense", "output", "separable", "separable_backward", "stem")]
+    headers = [
+        f'#include "{name}.h"' for name in ("dense", "output", "requantize", "separable", "separable_backward", "stem")
+    ]
     source = tmp_path / "fields.cpp"
     source.write_text("\n".join(["#include <cstddef>", *headers, *lines, ""]))
     compile_cpp(source, "-fsyntax-only", "-fopenmp", target=tmp_path / "fields.o")

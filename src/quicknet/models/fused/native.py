@@ -155,6 +155,30 @@ class DenseGradients(ctypes.Structure):
     _fields_ = _pointers("weight")
 
 
+class Requantize(ctypes.Structure):
+    """Sizes of a call for an integer layer's output, its shift and ends."""
+
+    _fields_ = _numbers("pixels", "channels", "shift", "low", "high", "threads")
+
+
+class RequantizeInput(ctypes.Structure):
+    """Sums and multipliers."""
+
+    _fields_ = _pointers("sums", "positive", "negative")
+
+
+class RequantizeResult(ctypes.Structure):
+    """Shifted sums and the output."""
+
+    _fields_ = _pointers("t", "y")
+
+
+class RequantizeGradients(ctypes.Structure):
+    """The output's gradient, what the forward wrote; and what is written, gradients of `RequantizeInput`."""
+
+    _fields_ = _pointers("dy", "t", "y", "sums", "positive", "negative")
+
+
 # name → the structs that it takes
 FUNCTIONS: dict[str, tuple[type[ctypes.Structure], ...]] = {
     "separable_forward": (Separable, SeparableInput, LayerOutput),
@@ -165,6 +189,8 @@ FUNCTIONS: dict[str, tuple[type[ctypes.Structure], ...]] = {
     "output_backward": (Output, OutputInput, OutputGradients),
     "dense_forward": (Dense, DenseInput, DenseOutput),
     "dense_weight_gradient": (Dense, DenseKept, DenseGradients),
+    "requantize_forward": (Requantize, RequantizeInput, RequantizeResult),
+    "requantize_backward": (Requantize, RequantizeInput, RequantizeGradients),
 }
 
 

@@ -5,6 +5,7 @@
 
 #include "dense.h"
 #include "output.h"
+#include "requantize.h"
 #include "separable.h"
 #include "separable_backward.h"
 #include "stem.h"
@@ -120,6 +121,22 @@ int run_dense_weight_gradient(const Dense &s, const DenseKept<T> &kept, const De
     });
 }
 
+template <class T>
+int run_requantize_forward(const Requantize &s, const RequantizeInput<T> &in, const RequantizeResult<T> &out) {
+    return guarded([&] {
+        requantize_forward(s, in, out);
+        return true;
+    });
+}
+
+template <class T>
+int run_requantize_backward(const Requantize &s, const RequantizeInput<T> &in, const RequantizeGradients<T> &out) {
+    return guarded([&] {
+        requantize_backward(s, in, out);
+        return true;
+    });
+}
+
 template <class T, class E>
 bool product_holds(int rows, int depth, int columns) {
     const int lda = int(round_up(depth, kLanes<E>));
@@ -208,6 +225,24 @@ int quicknet_dense_weight_gradient_f32(const Dense *s, const DenseKept<float> *k
 int quicknet_dense_weight_gradient_f64(const Dense *s, const DenseKept<double> *kept,
                                        const DenseGradients<double> *out) {
     return run_dense_weight_gradient(*s, *kept, *out);
+}
+
+int quicknet_requantize_forward_f32(const Requantize *s, const RequantizeInput<float> *in,
+                                    const RequantizeResult<float> *out) {
+    return run_requantize_forward(*s, *in, *out);
+}
+int quicknet_requantize_forward_f64(const Requantize *s, const RequantizeInput<double> *in,
+                                    const RequantizeResult<double> *out) {
+    return run_requantize_forward(*s, *in, *out);
+}
+
+int quicknet_requantize_backward_f32(const Requantize *s, const RequantizeInput<float> *in,
+                                     const RequantizeGradients<float> *out) {
+    return run_requantize_backward(*s, *in, *out);
+}
+int quicknet_requantize_backward_f64(const Requantize *s, const RequantizeInput<double> *in,
+                                     const RequantizeGradients<double> *out) {
+    return run_requantize_backward(*s, *in, *out);
 }
 
 // The multiple that stored channels are padded to.
