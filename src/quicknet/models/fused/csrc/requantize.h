@@ -37,17 +37,26 @@ struct RequantizeGradients {
     T *sums, *positive, *negative;
 };
 
-// Calls body(zero, channel) for vectors of channels, then for single ones: here nothing is padded.
+// Numbers at a place: a vector of them, or one. (A vector's alignment would be lost as a template's argument.)
+template <class T>
+struct Many {
+    using Value = Vector<T>;
+    static Value get(const T *p) { return load(p); }
+    static void put(T *p, Value value) { store(p, value); }
+};
+template <class T>
+struct Single {
+    using Value = T;
+    static Value get(const T *p) { return *p; }
+    static void put(T *p, Value value) { *p = value; }
+};
+
+// Calls body(Many or Single, channel) for vectors of channels, then for single ones: here nothing is padded.
 template <class T, class Body>
 inline void for_channels(int64_t channels, Body body) {
     int64_t c = 0;
-    for (; c + kLanes<T> <= channels; c += kLanes<T>) body(Vector<T>{}, c);
-    for (; c < channels; ++c) body(T{}, c);
-}
-
-template <class V, class T>
-inline V &at(T *p) {
-    return *reinterpret_cast<V *>(p);
+    for (; c + kLanes<T> <= channels; c += kLanes<T>) body(Many<T>{}, c);
+    for (; c < channels; ++c) body(Single<T>{}, c);
 }
 
 // The largest whole number <= value, between low and high, which have 16 bits; a NaN stays one. Added to 1.5 · 2^23
@@ -69,13 +78,14 @@ void requantize_forward(const Requantize &s, const RequantizeInput<T> &in, const
     for_pieces(pieces, s.threads, [&](int i) {
         const Range mine = share(s.pixels, i, pieces);
         for (int64_t p = mine.begin; p < mine.end; ++p)
-            for_channels<T>(s.channels, [&](auto zero, int64_t c) {
-                using V = decltype(zero);
+            for_channels<T>(s.channels, [&](auto numbers, int64_t c) {
+                using N = decltype(numbers);
                 const int64_t place = p * s.channels + c;
-                const V t = floored<T>(at<const V>(in.sums + place) * factor, T(-32768), T(32767));
-                const V m = t < zero ? at<const V>(in.negative + c) : at<const V>(in.positive + c);
-                at<V>(out.t + place) = t;
-                at<V>(out.y + place) = floored<T>(t * m + T(0.5), low, high);
+                const typename N::Value zero{};
+                const auto t = floored<T>(N::get(in.sums + place) * factor, T(-32768), T(32767));
+                const auto m = t < zero ? N::get(in.negative + c) : N::get(in.positive + c);
+                N::put(out.t + place, t);
+                N::put(out.y + place, floored<T>(t * m + T(0.5), low, high));
             });
     });
 }
@@ -96,18 +106,19 @@ void requantize_backward(const Requantize &s, const RequantizeInput<T> &in, cons
         for (int64_t first = mine.begin; first < mine.end; first += kRequantizeChunk) {
             std::memset(sums, 0, sizeof(T) * size_t(2 * channels));
             for (int64_t p = first; p < std::min(first + kRequantizeChunk, mine.end); ++p)
-                for_channels<T>(channels, [&](auto zero, int64_t c) {
-                    using V = decltype(zero);
+                for_channels<T>(channels, [&](auto numbers, int64_t c) {
+                    using N = decltype(numbers);
                     const int64_t place = p * channels + c;
-                    const V t = at<const V>(out.t + place), y = at<const V>(out.y + place);
-                    V came = at<const V>(out.dy + place);
+                    const typename N::Value zero{}, t = N::get(out.t + place), y = N::get(out.y + place);
+                    typename N::Value came = N::get(out.dy + place);
                     came = y > zero + low ? came : zero;
                     came = y < zero + high ? came : zero;
-                    const V moved = came * t,
-                            m = t < zero ? at<const V>(in.negative + c) : at<const V>(in.positive + c);
-                    at<V>(sums + c) += t < zero ? zero : moved;
-                    at<V>(sums + channels + c) += t < zero ? moved : zero;
-                    at<V>(out.sums + place) = came * m * factor;
+                    const typename N::Value moved = came * t;
+                    const auto m = t < zero ? N::get(in.negative + c) : N::get(in.positive + c);
+                    T *above = sums + c, *below = sums + channels + c;
+                    N::put(above, N::get(above) + (t < zero ? zero : moved));
+                    N::put(below, N::get(below) + (t < zero ? moved : zero));
+                    N::put(out.sums + place, came * m * factor);
                 });
             for (int64_t c = 0; c < 2 * channels; ++c) total[c] += double(sums[c]);
         }
