@@ -20,7 +20,7 @@ from quicknet.data.augment import AugmentSettings, normalize
 from quicknet.deploy.compress import integers, predict, sensitivity
 from quicknet.deploy.compress.paper import relative_indices
 from quicknet.deploy.compress.permute import choose_order, kept, permuted
-from quicknet.deploy.compress.prepare import choose, shape_at, target_density
+from quicknet.deploy.compress.prepare import plan_pruning, shape_at, target_density
 from quicknet.deploy.compress.run import compress, work_folder
 from quicknet.deploy.compress.settings import CompressSettings
 from quicknet.deploy.compress.size import blocks_kept, entropy, layer_sizes
@@ -166,11 +166,11 @@ def test_a_size_and_a_speed_together_count_time_as_little_as_they_may(run_dir: P
         return shape.densities[0]
 
     def asked(times: float) -> predict.Shape:
-        importance, density = choose(raw, model, size.replace(target_speed=times))
+        importance, density = plan_pruning(raw, model, size.replace(target_speed=times))
         assert density is not None
         return shape_at(model, importance, density, "block")
 
-    bytes_only, density = choose(raw, model, size)
+    bytes_only, density = plan_pruning(raw, model, size)
     assert density is not None
     usual = shape_at(model, bytes_only, density, "block")
     with pytest.MonkeyPatch.context() as patch:
@@ -296,6 +296,24 @@ def test_another_teacher_teaches_weights_and_integers(
     assert isinstance(step, CompressStep)
     assert written.sha256 != compressed.sha256
     assert verify(written.path, data).holds
+
+
+def test_another_network_at_the_teachers_path_is_noticed(
+    run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def dying(*_: Any, **__: Any) -> Any:
+        raise Killed
+
+    settings = QUICK.replace(teacher=str(make_run(tmp_path / "teacher", pictures, seed=5)))
+    monkeypatch.setattr(sensitivity, "measure", dying)
+    with pytest.raises(Killed):
+        compress(run_dir, data, tmp_path / "m.qnz", settings, pictures)
+    make_run(tmp_path / "teacher", pictures, seed=6)
+    with pytest.raises(CheckpointError, match=r"holds another compression .its teacher_sha256 differs"):
+        compress(run_dir, data, tmp_path / "m.qnz", settings, pictures)
 
 
 def test_a_teacher_of_other_classes_is_refused_before_anything_is_written(

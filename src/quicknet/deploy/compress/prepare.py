@@ -57,7 +57,7 @@ def prepare(parent: TorchClassifier, data: Dataset, settings: CompressSettings, 
     with show("measure sensitivity", sensitivity.steps(parent.model), "layers") as advance:
         rows = sensitivity.measure(parent.model, images, parent.card.preprocess, settings.pattern, advance)
     raw = [row.importance for row in rows if row.importance is not None]
-    importance, density = choose(raw, parent.model, settings)
+    importance, density = plan_pruning(raw, parent.model, settings)
     network = parent.model
     if settings.pattern == "block":
         network = permuted(network, choose_orders(network, importance, density or _PERMUTE_AT))
@@ -74,7 +74,7 @@ def _images(data: Dataset, settings: CompressSettings) -> np.ndarray[tuple[int, 
     return np.ascontiguousarray(train[rows])
 
 
-def choose(
+def plan_pruning(
     importance: Sequence[float], network: Network, settings: CompressSettings
 ) -> tuple[tuple[float, ...], float | None]:
     """Return what a unit of each layer's scores is worth, and the density (None for `max_loss`).

@@ -89,7 +89,7 @@ def compress(
     plan_of(parent.model)
     work = work_folder(out)
     with folder_lock(work):
-        _claim(work, parent, settings)
+        _claim(work, parent, settings, teacher)
         prepared = prepare(parent, data, settings, work, show)
         recipe = make_recipe(parent, settings, str(source), work)
         job = _Job(parent, data, settings, out, show, watch)
@@ -112,9 +112,11 @@ def _teacher(settings: CompressSettings, data: Dataset) -> Teacher | None:
     return open_teacher(locate(settings.teacher, "any"), data, torch.device("cpu"))
 
 
-def _claim(work: Path, parent: TorchClassifier, settings: CompressSettings) -> None:
+def _claim(work: Path, parent: TorchClassifier, settings: CompressSettings, teacher: Teacher | None) -> None:
     """Write down what is done in the work folder. Raises CheckpointError where that is something else."""
     asked = {"weights_sha256": parent.card.weights_sha256, **settings.to_dict()}
+    if teacher is not None:
+        asked["teacher_sha256"] = teacher.sha256
     path = work / "settings.json"
     if not path.is_file():
         write_atomically(path, json.dumps(asked, indent=1))
