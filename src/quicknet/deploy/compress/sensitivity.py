@@ -20,7 +20,7 @@ from quicknet.models.layers import Separable, Stem
 from quicknet.models.network import Network
 from quicknet.training.prune import BLOCKS, choose_masks, scores, separable_layers, spread
 
-DENSITIES = (0.5, 0.2)
+DENSITIES = (0.5, 0.2)  # of the weights that a layer has
 _DENSE_AT = 0.5  # of the layers that stay dense
 _CHUNK = 128
 # Training mends most in the large last layers, which alone are sensitive to nothing: with 1 they lose
@@ -57,12 +57,14 @@ def measure(
         size = BLOCKS.get(pattern, layer.pointwise.in_channels)
         score = scores(layer, size)
         moved, removed = [], []
-        for density in DENSITIES:
+        kept = float((score > 0).float().mean())  # a network may be pruned already
+        densities = tuple(kept * density for density in DENSITIES)
+        for density in densities:
             mask = choose_masks([score], density, 0.0)[0]
             with _pruned(layer, mask, size, pattern):
                 moved.append(_divergence(network, chunks, usual))
             removed.append(float(score[~mask].sum() / score.sum()))
-        row = _row(f"blocks.{index}.pointwise", [layer.pointwise.weight], DENSITIES, moved)
+        row = _row(f"blocks.{index}.pointwise", [layer.pointwise.weight], densities, moved)
         found.append(row.replace(importance=_importance(moved, removed) / float(score.sum())))
         advance(1)
     for name, weights in _dense(network).items():
