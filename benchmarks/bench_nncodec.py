@@ -2,12 +2,16 @@
 
     pip install nncodec       (in an environment of its own: it wants an older numpy)
     python benchmarks/bench_nncodec.py [--models quicknet_xs quicknet_s] [--density 0.2] [--images 2000]
+    python benchmarks/bench_nncodec.py --compressed FILE.qnz --pruned RUN
 
-"trained": the network with batch norm folded, as coarse as keeps our file's accuracy within 0.1 points (the
-first of rising QPs that does not ends the search). "pruned": the blocks of largest norm kept, not trained, at
-that QP. "integers": our pruned network's integers, which NNC codes without loss. Our file is what `compress`
-writes of the integers, their low bits zero. Its bytes are the whole file's; "numbers" is its section CODE,
-without the card, which NNC's bitstream does not have.
+"trained": the network with batch norm folded, as coarse as stays within 0.1 points of our file's accuracy, or of
+its own in float32 if that is lower (the first of rising QPs that does not ends the search). "pruned": the blocks
+of largest norm kept, not trained, at that QP. "integers": our pruned network's integers, which NNC codes without
+loss. Our file is what `compress` writes of the integers, their low bits zero. Its bytes are the whole file's;
+"numbers" is its section CODE, without the card, which NNC's bitstream does not have.
+
+--compressed: a file that `compress` wrote, beside NNC's bitstream of the run that it kept (`--keep RUN`), the pruned
+network in float32, found in the same way.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import importlib
 import io
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -81,10 +85,14 @@ def coded(values: Parameters, qp: int = -38) -> bytes:
         return bytes(nnc().compress(values, bitstream_path=path, qp=qp, return_bitstream=True))
 
 
-def accuracy(network: Network, blob: bytes, spec: Any, images: NDArray[np.uint8], labels: NDArray[Any]) -> float:
-    """Return the share of images that the decoded network has right; it is left in `network`."""
+def decode(network: Network, blob: bytes) -> None:
+    """Put the weights of NNC's bitstream into the network."""
     with contextlib.redirect_stdout(io.StringIO()):
         load(network, nnc().decompress(bytearray(blob)))
+
+
+def accuracy(network: Network, spec: Any, images: NDArray[np.uint8], labels: NDArray[Any]) -> float:
+    """Return the share of images that the network has right."""
     with torch.no_grad():
         chunks = torch.from_numpy(images).split(250)
         logits = torch.cat([network(normalize(chunk, spec.mean, spec.std)) for chunk in chunks])
@@ -127,14 +135,8 @@ def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     usual = float((next(iter(implementations(file, 1).values()))(images).argmax(1) == labels).mean())
     network = folded(parent.model.eval())
     values = parameters(network)
-    best, reached, qp = coded(values, QPS[0]), float("nan"), QPS[0]
-    for candidate in QPS:
-        blob = coded(values, candidate)
-        top1 = accuracy(network, blob, plain.card.preprocess, images, labels)
-        if top1 < usual - 0.001:
-            break
-        best, reached, qp = blob, top1, candidate
-    rows = [row("trained", file, best, qp=qp, qnz_top1=usual, nnc_top1=reached, n=len(images))]
+    best = coarsest(network, usual, plain.card.preprocess, images, labels)
+    rows = [row("trained", file, best.blob, qp=best.qp, qnz_top1=usual, nnc_top1=best.top1, n=len(images))]
     load(network, values)
     for layer in separable_layers(network):
         mask = choose_masks([scores(layer, 4)], options.density, 0.0)[0]
@@ -142,9 +144,46 @@ def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     sparse = ours(prune(plain.network, options.density), plain.card, name)
     return [
         *rows,
-        row("pruned", sparse, coded(parameters(network), qp), qp=qp),
+        row("pruned", sparse, coded(parameters(network), best.qp), qp=best.qp),
         row("integers", sparse, coded(numbers_of(sparse.network))),
     ]
+
+
+class Best(NamedTuple):
+    """The coarsest bitstream that is as good."""
+
+    blob: bytes
+    qp: int
+    top1: float
+
+
+def coarsest(network: Network, usual: float, spec: Any, images: NDArray[np.uint8], labels: NDArray[Any]) -> Best:
+    """Return NNC's bitstream of a folded network for the last QP that keeps the accuracy; `network` is changed."""
+    values = parameters(network)
+    least = min(usual, accuracy(network, spec, images, labels)) - 0.001
+    best = None
+    for qp in QPS:
+        blob = coded(values, qp)
+        decode(network, blob)
+        top1 = accuracy(network, spec, images, labels)
+        if top1 < least:
+            break
+        best = Best(blob, qp, top1)
+    if best is None:
+        raise SystemExit(f"NNC loses more than 0.1 points at its finest QP, {QPS[0]}")
+    return best
+
+
+def compare_compressed(path: Path, run: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Compare a compressed file with NNC's bitstream of the pruned network that it was made of."""
+    file = read_qnz(path)
+    request = DataRequest(spec=file.card.preprocess, classes=file.card.classes, quiet=True, download=False)
+    part = load_data(options.data, request).split("test")
+    images, labels = np.array(part.images[: options.images]), np.array(part.labels[: options.images])
+    usual = float((next(iter(implementations(file, 1).values()))(images).argmax(1) == labels).mean())
+    network = folded(TorchClassifier(run).model.eval())
+    best = coarsest(network, usual, file.card.preprocess, images, labels)
+    return row("compressed", file, best.blob, qp=best.qp, qnz_top1=usual, nnc_top1=best.top1, n=len(images))
 
 
 def ours(network: IntegerNetwork, card: Card, name: str) -> QnzFile:
@@ -158,14 +197,23 @@ def main() -> None:
     parser.add_argument("--density", type=float, default=0.2)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--compressed", type=Path, help="a file that compress wrote")
+    parser.add_argument("--pruned", type=Path, help="the run folder of the pruned network that it was made of")
     options = parser.parse_args()
     nnc()
+    if options.compressed is not None:
+        print_rows(options.compressed.stem, [compare_compressed(options.compressed, options.pruned, options)])
+        return
     for name in options.models:
-        for one in measure(name, options):
-            more = f"  QP {one['qp']}" if "qp" in one else ""
-            more += f", top-1 {one['nnc_top1']:.2%} to {one['qnz_top1']:.2%}, n = {one['n']:,}" if "n" in one else ""
-            sizes = f"{one['qnz_bytes']:>9,} ({one['numbers']:,} of numbers)  NNC {one['nnc_bytes']:>9,}"
-            print(f"{name:12} {one['what']:9} qnz {sizes}  qnz / NNC {one['ratio']:.3f}{more}")
+        print_rows(name, measure(name, options))
+
+
+def print_rows(name: str, rows: list[dict[str, Any]]) -> None:
+    for one in rows:
+        more = f"  QP {one['qp']}" if "qp" in one else ""
+        more += f", top-1 {one['nnc_top1']:.2%} to {one['qnz_top1']:.2%}, n = {one['n']:,}" if "n" in one else ""
+        sizes = f"{one['qnz_bytes']:>9,} ({one['numbers']:,} of numbers)  NNC {one['nnc_bytes']:>9,}"
+        print(f"{name:12} {one['what']:9} qnz {sizes}  qnz / NNC {one['ratio']:.3f}{more}")
 
 
 if __name__ == "__main__":

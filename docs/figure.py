@@ -62,7 +62,7 @@ class _Axes(NamedTuple):
 def accuracy_against_size(points: Sequence[Point]) -> str:
     """Return the SVG document. Raises ValueError for a point outside the axes."""
     ticks = ((1e5, "100 kB"), (1e6, "1 MB"), (1e7, "10 MB"))
-    axes = _Axes("CIFAR-10 test accuracy against size of the weights", (1e5, 8e7), (88.0, 98.0), ticks, log=True)
+    axes = _Axes("CIFAR-10 test accuracy against size of the weights", (4e4, 8e7), (88.0, 98.0), ticks, log=True)
     marks = [_mark(axes, point) for point in points]
     return _document(axes, [*_labels(axes, points), *marks, *_legend(points)])
 

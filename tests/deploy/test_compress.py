@@ -13,7 +13,7 @@ import quicknet
 from exported import make_run, write_pictures
 from quicknet.cli.compress import size_bytes
 from quicknet.cli.main import run as command
-from quicknet.core.errors import CheckFailed, CheckpointError, ConfigError
+from quicknet.core.errors import CheckFailed, CheckpointError, ConfigError, ToolError
 from quicknet.core.lineage import CompressStep, DistillStep
 from quicknet.data import DataRequest, Dataset
 from quicknet.data.augment import AugmentSettings, normalize
@@ -289,13 +289,22 @@ def test_another_teacher_teaches_weights_and_integers(
 ) -> None:
     teacher = make_run(tmp_path / "teacher", pictures, seed=5)
     digest = TorchClassifier(teacher).card.weights_sha256
-    written = compress(run_dir, data, tmp_path / "m.qnz", QUICK.replace(teacher=str(teacher)), pictures)
+    settings = QUICK.replace(teacher=str(teacher), keep=str(tmp_path / "pruned"))
+    written = compress(run_dir, data, tmp_path / "m.qnz", settings, pictures)
     taught, step = read_qnz(tmp_path / "m.qnz").card.lineage[-3:-1]
     assert isinstance(taught, DistillStep)
     assert taught.weights_sha256 == digest
     assert isinstance(step, CompressStep)
     assert written.sha256 != compressed.sha256
     assert verify(written.path, data).holds
+    pruned = TorchClassifier(tmp_path / "pruned")
+    assert pruned.card.lineage[-1] == step
+    zeros = sum(int((layer.pointwise.weight == 0).sum()) for layer in separable_layers(pruned.model))
+    assert zeros >= 0.45 * sum(layer.pointwise.weight.numel() for layer in separable_layers(pruned.model))
+    with pytest.raises(ToolError, match=r"pruned is there already; name a new folder with --keep"):
+        compress(run_dir, data, tmp_path / "n.qnz", settings, pictures)
+    again = compress(tmp_path / "pruned", data, tmp_path / "n.qnz", QUICK.replace(density=0.3), pictures)
+    assert again.density == 0.3
 
 
 def test_another_network_at_the_teachers_path_is_noticed(

@@ -175,13 +175,22 @@ def test_a_name_of_the_picture_may_lie_elsewhere(generate: ModuleType, tmp_path:
 
 
 def test_the_summary_is_of_the_records(generate: ModuleType, tmp_path: Path) -> None:
-    assert generate.tables.summary(generate.tables.Records(tmp_path)).count("not measured") == 9
+    from quicknet.study.records import write_record
+
+    assert generate.tables.summary(generate.tables.Records(tmp_path)).count("not measured") == 15
     generate_record(tmp_path)
     table = generate.tables.summary(generate.tables.Records(tmp_path))
     assert "| not measured | 93.00 ± 1.00 | not measured | 95.7 |" in table
     assert "`quicknet_s` recipe `fast`, 3 seeds, test images of the protocol standard (n = 10,000)." in table
     assert "| 3,645,000 |" in table and "`quicknet_s` `model.safetensors`" in table
-    assert table.count("not measured") == 7
+    assert table.count("not measured") == 13
+    for top1, size in ((0.92, 120_000), (0.93, 130_000)):
+        compared = [{"split": "val", "top1": 0.99}, {"split": "test", "top1": top1}]
+        fields = {"kind": "compressed", "network": "quicknet_s", "pattern": "block", "file_bytes": size}
+        write_record(tmp_path, f"compressed-{size}", "quicknet compress", {**fields, "compared": compared})
+    table = generate.tables.summary(generate.tables.Records(tmp_path))
+    assert "| compressed, bytes | not measured | 130,000 | not measured |" in table
+    assert "| its accuracy, % | not measured | 93.00 | not measured |" in table
     assert all(len(cell.strip()) <= 20 for line in table.splitlines() if line[:1] == "|" for cell in line.split("|"))
 
 

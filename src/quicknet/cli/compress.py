@@ -80,6 +80,7 @@ _FIELDS = {"qat": "qat_epochs"}
     metavar="MODEL",
     help="Learn from the answers of this run folder, exported file or name.  [default: RUN]",
 )
+@click.option("--keep", metavar="FOLDER", help="Keep the pruned network in float32 as this run folder.")
 @click.option("--epochs", type=int, metavar="N", help="Prune and fine-tune for N epochs.  [default: 12]")
 @click.option("--qat", type=float, metavar="EPOCHS", help="Fine-tune the integers for EPOCHS.  [default: 2]")
 @click.option(

@@ -55,7 +55,7 @@ def pruned_integers(
     """
     work, show = place
     writing = QnzSettings(bits=settings.bits, max_loss=None, seed=settings.seed)
-    card = _compressed_card(parent.card, trained, settings, teacher)
+    card = compressed_card(parent.card, trained, settings, teacher)
     task = begin(parent, trained.network, card, data, writing)
     if teacher is not None:
         task = task._replace(teacher=teacher)
@@ -70,7 +70,8 @@ def pruned_integers(
     return Integers(quantized, integer_card(card, quantized, settings.bits))
 
 
-def _compressed_card(card: Card, trained: Trained, settings: CompressSettings, teacher: Teacher | None) -> Card:
+def compressed_card(card: Card, trained: Trained, settings: CompressSettings, teacher: Teacher | None) -> Card:
+    """Return the run's card as the pruned network's."""
     step = CompressStep(
         parent_weights_sha256=card.weights_sha256,
         pattern=settings.pattern,

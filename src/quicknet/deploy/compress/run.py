@@ -21,7 +21,7 @@ from quicknet.core.card import require_run_folder
 from quicknet.core.errors import CheckpointError, ToolError
 from quicknet.core.files import folder_lock, read_json, write_atomically
 from quicknet.data import Dataset
-from quicknet.deploy.compress.integers import CODING, Integers, pruned_integers
+from quicknet.deploy.compress.integers import CODING, Integers, compressed_card, pruned_integers
 from quicknet.deploy.compress.paper import paper_sizes
 from quicknet.deploy.compress.path import Trained, Watch, search_loss, share, train_to
 from quicknet.deploy.compress.prepare import Prepared, plan_of, prepare
@@ -101,6 +101,9 @@ def compress(
             trained = trained._replace(network=narrowed(trained.network))
         integers = pruned_integers(parent, trained, data, settings, prepared, (work, show), teacher)
         compressed = _written(job, integers, trained, prepared)
+        if settings.keep is not None:
+            card = compressed_card(parent.card, trained, settings, teacher)
+            RunFolder(Path(settings.keep)).save_model(dict(trained.network.state_dict()), card)
     shutil.rmtree(work)
     return compressed
 
@@ -119,6 +122,8 @@ def _claim(work: Path, parent: TorchClassifier, settings: CompressSettings, teac
         asked["teacher_sha256"] = teacher.sha256
     path = work / "settings.json"
     if not path.is_file():
+        if settings.keep is not None and Path(settings.keep).exists():
+            raise ToolError(f"{settings.keep} is there already; name a new folder with --keep")
         write_atomically(path, json.dumps(asked, indent=1))
         return
     begun = read_json(path, "the settings of the compression")

@@ -26,7 +26,8 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
     as fast as the dense file. `pattern`: four neighbouring input channels of an output channel are
     kept or absent together, or every weight by itself, or whole output channels, equally many in each
     layer of a stage, so that a dense and narrower network is left. `teacher` is what it learns from, a run folder,
-    an exported file or the name of shipped weights; None: the run itself. `epochs` of pruning and fine-tuning,
+    an exported file or the name of shipped weights; None: the run itself. `keep` becomes a run folder of the pruned
+    network, as it was before the integers. `epochs` of pruning and fine-tuning,
     then `qat_epochs` of fine-tuning the integers, of the width class `bits`.
     `step` is that of the integers, in root mean squares of the weights that are left (0: the finest), `rate`
     what a bit costs (`QatSettings.rate`). `mode` paper adds what Deep Compression's own three steps
@@ -40,6 +41,7 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
     target_speed: float | None = None
     pattern: Pattern = "block"
     teacher: str | None = None
+    keep: str | None = None
     mode: Literal["integers", "paper"] = "integers"
     epochs: int = 12
     qat_epochs: float = 2.0
