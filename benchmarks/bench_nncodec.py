@@ -126,11 +126,15 @@ def row(what: str, mine: QnzFile, theirs: bytes, **more: Any) -> dict[str, Any]:
     }
 
 
+def test_images(card: Card, options: argparse.Namespace) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+    request = DataRequest(spec=card.preprocess, classes=card.classes, quiet=True, download=False)
+    part = load_data(options.data, request).split("test")
+    return np.array(part.images[: options.images]), np.array(part.labels[: options.images])
+
+
 def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     plain, parent = read_qnz(locate(f"{name}.cifar10", "file")), TorchClassifier(locate(f"{name}.cifar10", "run"))
-    request = DataRequest(spec=plain.card.preprocess, classes=plain.card.classes, quiet=True, download=False)
-    part = load_data(options.data, request).split("test")
-    images, labels = np.array(part.images[: options.images]), np.array(part.labels[: options.images])
+    images, labels = test_images(plain.card, options)
     file = ours(plain.network, plain.card, name)
     usual = float((next(iter(implementations(file, 1).values()))(images).argmax(1) == labels).mean())
     network = folded(parent.model.eval())
@@ -177,9 +181,7 @@ def coarsest(network: Network, usual: float, spec: Any, images: NDArray[np.uint8
 def compare_compressed(path: Path, run: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Compare a compressed file with NNC's bitstream of the pruned network that it was made of."""
     file = read_qnz(path)
-    request = DataRequest(spec=file.card.preprocess, classes=file.card.classes, quiet=True, download=False)
-    part = load_data(options.data, request).split("test")
-    images, labels = np.array(part.images[: options.images]), np.array(part.labels[: options.images])
+    images, labels = test_images(file.card, options)
     usual = float((next(iter(implementations(file, 1).values()))(images).argmax(1) == labels).mean())
     network = folded(TorchClassifier(run).model.eval())
     best = coarsest(network, usual, file.card.preprocess, images, labels)
@@ -200,6 +202,8 @@ def main() -> None:
     parser.add_argument("--compressed", type=Path, help="a file that compress wrote")
     parser.add_argument("--pruned", type=Path, help="the run folder of the pruned network that it was made of")
     options = parser.parse_args()
+    if (options.compressed is None) != (options.pruned is None):
+        parser.error("--compressed and --pruned belong together")
     nnc()
     if options.compressed is not None:
         print_rows(options.compressed.stem, [compare_compressed(options.compressed, options.pruned, options)])

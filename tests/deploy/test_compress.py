@@ -285,8 +285,17 @@ def test_the_file_is_sparse_verified_and_says_what_it_is(compressed: Any, run_di
 
 
 def test_another_teacher_teaches_weights_and_integers(
-    compressed: Any, run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path
+    compressed: Any, run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import quicknet.deploy.qnz as module
+
+    teachers: list[Any] = []
+
+    def tuning(start: Quantized, lesson: Lesson, *others: Any) -> Any:
+        teachers.append(lesson.teacher)
+        return fine_tune(start, lesson, *others)
+
+    monkeypatch.setattr(module, "fine_tune", tuning)
     teacher = make_run(tmp_path / "teacher", pictures, seed=5)
     digest = TorchClassifier(teacher).card.weights_sha256
     settings = QUICK.replace(teacher=str(teacher), keep=str(tmp_path / "pruned"))
@@ -295,7 +304,9 @@ def test_another_teacher_teaches_weights_and_integers(
     assert isinstance(taught, DistillStep)
     assert taught.weights_sha256 == digest
     assert isinstance(step, CompressStep)
-    assert written.sha256 != compressed.sha256
+    assert [one.card.weights_sha256 for one in teachers] == [digest]
+    mine, usual = (read_qnz(Path(one.path)).network.blocks for one in (written, compressed))
+    assert any(not np.array_equal(a.weight, b.weight) for a, b in zip(mine, usual, strict=True))
     assert verify(written.path, data).holds
     pruned = TorchClassifier(tmp_path / "pruned")
     assert pruned.card.lineage[-1] == step
@@ -303,6 +314,7 @@ def test_another_teacher_teaches_weights_and_integers(
     assert zeros >= 0.45 * sum(layer.pointwise.weight.numel() for layer in separable_layers(pruned.model))
     with pytest.raises(ToolError, match=r"pruned is there already; name a new folder with --keep"):
         compress(run_dir, data, tmp_path / "n.qnz", settings, pictures)
+    assert not work_folder(tmp_path / "n.qnz").exists()
     again = compress(tmp_path / "pruned", data, tmp_path / "n.qnz", QUICK.replace(density=0.3), pictures)
     assert again.density == 0.3
 

@@ -33,6 +33,7 @@ from quicknet.training.checkpoint import RunFolder, TorchClassifier
 from quicknet.training.prune import BLOCKS, choose_masks, scores, separable_layers
 
 LEAST = 0.02  # of every layer's weights that stay
+# Tried in turn for a size and a speed together; `quicknet` gets faster mostly at the end (1.3 to 1.75 times).
 _SHARES_OF_TIME = (0.0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0)
 _PERMUTE_AT = 0.3  # where the density is not known yet
 

@@ -44,6 +44,7 @@ from quicknet.training.run import Run
 from quicknet.training.teacher import Teacher, open_teacher
 
 _TEMPERATURE = 4.0
+_BEGUN = "settings.json"  # in the work folder: what is done there
 
 
 @contextlib.contextmanager
@@ -88,6 +89,8 @@ def compress(
     require_expressible(fold(parent.model, parent.card.preprocess), parent.card.preprocess.size)
     plan_of(parent.model)
     work = work_folder(out)
+    if settings.keep is not None and Path(settings.keep).exists() and not (work / _BEGUN).is_file():
+        raise ToolError(f"{settings.keep} is there already; name a new folder with --keep")
     with folder_lock(work):
         _claim(work, parent, settings, teacher)
         prepared = prepare(parent, data, settings, work, show)
@@ -120,10 +123,8 @@ def _claim(work: Path, parent: TorchClassifier, settings: CompressSettings, teac
     asked = {"weights_sha256": parent.card.weights_sha256, **settings.to_dict()}
     if teacher is not None:
         asked["teacher_sha256"] = teacher.sha256
-    path = work / "settings.json"
+    path = work / _BEGUN
     if not path.is_file():
-        if settings.keep is not None and Path(settings.keep).exists():
-            raise ToolError(f"{settings.keep} is there already; name a new folder with --keep")
         write_atomically(path, json.dumps(asked, indent=1))
         return
     begun = read_json(path, "the settings of the compression")
