@@ -13,7 +13,8 @@ from quicknet.models.registry import create_model
 from quicknet.training.channels import GROUP, ChannelPruner, channel_masks, choose_channels, narrowed
 from quicknet.training.checkpoint import load_model, read_tensors
 from quicknet.training.prune import separable_layers
-from quicknet.training.recipe import PruneSettings, load_recipe
+from quicknet.training.recipe import load_recipe
+from quicknet.training.settings import PruneSettings
 
 SHAPE = {"stem_width": 8, "widths": [24, 32, 40, 48], "depths": [1, 1, 2, 1]}
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ from quicknet.core.errors import CheckpointError, ConfigError
 from quicknet.training.hardest import hardest, hardest_count
 from quicknet.training.loop import step
 from quicknet.training.loss import label_losses
-from quicknet.training.recipe import HardestSettings
+from quicknet.training.settings import HardestSettings
 
 CPU = torch.device("cpu")
 MIXED = ("augment.mixup=0.3", "augment.cutmix=1.0")

@@ -13,7 +13,7 @@ from quicknet.models.registry import create_model
 from quicknet.training.ema import Ema
 from quicknet.training.muon import Muon, orthogonalize
 from quicknet.training.optim import Optimizer, factor
-from quicknet.training.recipe import OptimSettings, ScheduleSettings
+from quicknet.training.settings import OptimSettings, ScheduleSettings
 
 
 @given(

@@ -10,7 +10,8 @@ from quicknet.core.errors import ConfigError
 from quicknet.models.registry import create_model
 from quicknet.training.checkpoint import load_model, read_tensors
 from quicknet.training.prune import Pruner, block_sums, choose_masks, density_at, scores, separable_layers, spread
-from quicknet.training.recipe import PruneSettings, load_recipe
+from quicknet.training.recipe import load_recipe
+from quicknet.training.settings import PruneSettings
 
 SHAPE = {"stem_width": 8, "widths": [8, 12, 16, 24], "depths": [1, 1, 2, 1]}
 CPU = torch.device("cpu")

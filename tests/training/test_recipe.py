@@ -7,7 +7,8 @@ import pytest
 
 from quicknet.core.errors import ConfigError, FormatError
 from quicknet.models.registry import create_model
-from quicknet.training.recipe import OptimSettings, Recipe, default_recipe, list_recipes, load_recipe, lower_rate
+from quicknet.training.recipe import Recipe, default_recipe, list_recipes, load_recipe, lower_rate
+from quicknet.training.settings import OptimSettings
 from quicknet.training.setup import with_epochs
 
 

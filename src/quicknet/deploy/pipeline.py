@@ -35,7 +35,7 @@ from quicknet.models import fused
 from quicknet.onnx.file import OnnxFile
 from quicknet.qnz.file import QnzFile
 from quicknet.training.checkpoint import RunFolder, TorchClassifier
-from quicknet.training.recipe import DataSettings
+from quicknet.training.settings import DataSettings
 
 Advance = Callable[[int], None]
 File = TypeVar("File", bound=OnnxFile | QnzFile)

@@ -18,7 +18,7 @@ from quicknet.models.layers import Separable, Stem
 from quicknet.models.network import Network
 from quicknet.models.quicknet import QuickNet
 from quicknet.training.prune import EVERY, density_at, require_importance, scores, separable_layers
-from quicknet.training.recipe import PruneSettings
+from quicknet.training.settings import PruneSettings
 
 GROUP = 8  # channels that leave a layer at once: what remains is a whole number of vectors on most machines
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from quicknet.core.errors import CheckpointError
 from quicknet.training.kept import KeptAnswers
 from quicknet.training.optim import Optimizer
-from quicknet.training.recipe import OptimSettings
+from quicknet.training.settings import OptimSettings
 
 _OPTIM = OptimSettings(name="adamw", lr=2e-3, weight_decay=0.01)
 _LEAST_STD = 0.02  # a feature that hardly varies says nothing, and would be all noise at scale 1

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from quicknet.data.augment import Batch
 from quicknet.training.loss import label_losses
-from quicknet.training.recipe import HardestSettings
 from quicknet.training.run import Run
+from quicknet.training.settings import HardestSettings
 
 
 def hardest_count(settings: HardestSettings, images: int) -> int:

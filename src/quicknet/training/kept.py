@@ -22,7 +22,8 @@ from quicknet.data import augment
 from quicknet.data.dataset import Dataset
 from quicknet.models import fused
 from quicknet.training.answers import AnswerFile
-from quicknet.training.recipe import Recipe, TrainSettings
+from quicknet.training.recipe import Recipe
+from quicknet.training.settings import TrainSettings
 from quicknet.training.teacher import Teacher
 
 _CHUNK_IMAGES = 4096

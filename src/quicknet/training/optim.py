@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from quicknet.core.errors import CheckpointError
 from quicknet.training.muon import Muon
-from quicknet.training.recipe import OptimSettings, ScheduleSettings
+from quicknet.training.settings import OptimSettings, ScheduleSettings
 from quicknet.training.threads import one_thread
 
 

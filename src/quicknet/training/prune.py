@@ -18,7 +18,7 @@ from quicknet.models.layers import Separable
 from quicknet.models.network import Network
 from quicknet.models.predicates import require_pruned
 from quicknet.models.quicknet import QuickNet
-from quicknet.training.recipe import PruneSettings
+from quicknet.training.settings import PruneSettings
 
 # pattern → neighbouring input channels that are kept or absent together; of whole output channels: `channels.py`
 BLOCKS = {"block": 4, "element": 1}

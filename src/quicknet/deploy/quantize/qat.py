@@ -22,7 +22,7 @@ from quicknet.deploy.quantize.build import Quantized
 from quicknet.deploy.quantize.resume import Progress, Saver, Tuning
 from quicknet.deploy.quantize.student import Student
 from quicknet.training.optim import factor
-from quicknet.training.recipe import ScheduleSettings
+from quicknet.training.settings import ScheduleSettings
 
 Show = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]  # (what, how many, unit) → advance
 
