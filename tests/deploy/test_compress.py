@@ -38,7 +38,7 @@ from quicknet.qnz.bounds import check_network
 from quicknet.qnz.file import read_qnz
 from quicknet.training.checkpoint import TorchClassifier
 from quicknet.training.prune import Pruner, separable_layers
-from quicknet.training.recipe import PruneSettings
+from quicknet.training.settings import PruneSettings
 from schema import follows
 
 Captured = pytest.CaptureFixture[str]
@@ -116,11 +116,12 @@ def test_sensitivity_is_measured_and_leaves_the_network_as_it_was(run_dir: Path,
 def test_the_density_for_a_size() -> None:
     layers = plan(QuickNetConfig(stem_width=16, widths=(32, 64, 128, 256)))
 
-    def size(density: float) -> int:
-        return predict.size_at(predict.Shape(layers, (density,) * 12, 4), 10)
+    def size(density: float, step: float = 0.6) -> int:
+        return predict.size_at(predict.Shape(layers, (density,) * 12, 4), 10, step)
 
     density = predict.density_for(lambda d: size(d) <= 64_000, "--target-size 64,000", lambda d: f"{size(d):,} bytes")
     assert 60_000 < size(density) <= 64_000
+    assert size(density, step=0.9) < size(density) < size(density, step=0.0)
     with pytest.raises(
         ConfigError, match=r"--target-size 9 is out of reach: at 3% .* about [\d,]+ bytes; ask for less"
     ):
@@ -160,17 +161,20 @@ def test_a_speed_gives_a_density(run_dir: Path) -> None:
 
 def test_a_size_and_a_speed_together_count_time_as_little_as_they_may(run_dir: Path) -> None:
     model, raw = TorchClassifier(run_dir).model, (1.0,) * 5
-    size = CompressSettings(target_size=9_000)
+    settings = CompressSettings(target_size=9_000)
+
+    def size(shape: predict.Shape) -> int:
+        return predict.size_at(shape, 4, settings.step)
 
     def early(shape: predict.Shape) -> float:
         return shape.densities[0]
 
     def asked(times: float) -> predict.Shape:
-        importance, density = plan_pruning(raw, model, size.replace(target_speed=times))
+        importance, density = plan_pruning(raw, model, settings.replace(target_speed=times))
         assert density is not None
         return shape_at(model, importance, density, "block")
 
-    bytes_only, density = plan_pruning(raw, model, size)
+    bytes_only, density = plan_pruning(raw, model, settings)
     assert density is not None
     usual = shape_at(model, bytes_only, density, "block")
     with pytest.MonkeyPatch.context() as patch:
@@ -178,8 +182,8 @@ def test_a_size_and_a_speed_together_count_time_as_little_as_they_may(run_dir: P
         assert asked(5.0 - 2 * early(usual)) == usual  # fast enough already
         faster = asked(5.0 - 2 * early(usual) + 0.1)
         assert early(faster) < early(usual)
-        assert predict.size_at(faster, 4) == pytest.approx(predict.size_at(usual, 4), rel=0.03)
-        assert predict.size_at(asked(4.8), 4) < predict.size_at(usual, 4)  # only with fewer weights
+        assert size(faster) == pytest.approx(size(usual), rel=0.03)
+        assert size(asked(4.8)) < size(usual)  # only with fewer weights
 
 
 # --- integers ------------------------------------------------------------------------------

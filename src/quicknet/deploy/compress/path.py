@@ -117,7 +117,7 @@ def _points(run: Run, prepared: Prepared, settings: CompressSettings) -> tuple[P
             Point(
                 epoch=row["epoch"],
                 density=round(density, 4),
-                size_bytes=size_at(shape, len(run.data.classes)),
+                size_bytes=size_at(shape, len(run.data.classes), settings.step),
                 speed=speed.of(shape) if engine.available() else None,
                 val_accuracy=row["val_accuracy"],
             )

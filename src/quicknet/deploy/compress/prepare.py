@@ -136,9 +136,9 @@ def target_density(network: Network, importance: Sequence[float], settings: Comp
     if settings.target_size is not None:
         limit = settings.target_size
         return density_for(
-            lambda density: size_at(shape(density), classes) <= limit,
+            lambda density: size_at(shape(density), classes, settings.step) <= limit,
             f"--target-size {limit:,} bytes",
-            lambda density: f"{size_at(shape(density), classes):,} bytes",
+            lambda density: f"{size_at(shape(density), classes, settings.step):,} bytes",
         )
     if settings.target_speed is not None:
         times, speed = settings.target_speed, Speedometer(config, settings.bits)
