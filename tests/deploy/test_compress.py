@@ -1,13 +1,13 @@
-"""`quicknet compress`, in its parts, in Python and as a user calls it."""
+"""`quicknet compress`, in Python and as a user calls it."""
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import quicknet
 from exported import make_run, write_pictures
@@ -16,29 +16,17 @@ from quicknet.cli.main import run as command
 from quicknet.core.errors import CheckFailed, CheckpointError, ConfigError, ToolError
 from quicknet.core.lineage import CompressStep, DistillStep
 from quicknet.data import DataRequest, Dataset
-from quicknet.data.augment import AugmentSettings, normalize
-from quicknet.deploy.compress import integers, predict, sensitivity
-from quicknet.deploy.compress.paper import relative_indices
-from quicknet.deploy.compress.permute import choose_order, kept, permuted
-from quicknet.deploy.compress.prepare import plan_pruning, shape_at, target_density
+from quicknet.deploy.compress import sensitivity
+from quicknet.deploy.compress.listener import Listener
 from quicknet.deploy.compress.run import compress, work_folder
-from quicknet.deploy.compress.settings import CompressSettings
-from quicknet.deploy.compress.size import blocks_kept, entropy, layer_sizes
-from quicknet.deploy.compress.speed import Speedometer
-from quicknet.deploy.export import load_run_data
-from quicknet.deploy.fold import fold
-from quicknet.deploy.qnz import silent
-from quicknet.deploy.quantize import Lesson, QatSettings, Quantized, fine_tune, quantize
-from quicknet.deploy.quantize.student import Student
-from quicknet.image.vectors import draw_vectors
+from quicknet.deploy.compress.settings import CompressSettings, Plan
+from quicknet.deploy.compress.size import blocks_kept
+from quicknet.deploy.quantize import Lesson, Quantized, fine_tune
 from quicknet.inference.verify import verify
 from quicknet.models.config import QuickNetConfig, plan
-from quicknet.models.registry import create_model
-from quicknet.qnz.bounds import check_network
 from quicknet.qnz.file import read_qnz
 from quicknet.training.checkpoint import TorchClassifier
-from quicknet.training.prune import Pruner, separable_layers
-from quicknet.training.settings import PruneSettings
+from quicknet.training.prune import separable_layers
 from schema import follows
 
 Captured = pytest.CaptureFixture[str]
@@ -46,228 +34,24 @@ QUICK = CompressSettings(density=0.5, epochs=2, qat_epochs=1.0, batch_size=10, i
 
 
 @pytest.fixture(scope="module")
-def data(run_dir: Path, pictures: Path) -> Dataset:
-    return load_run_data(run_dir, str(pictures), True)
-
-
-def logits(model: Any) -> torch.Tensor:
-    images = normalize(torch.from_numpy(draw_vectors(32, 3)), (0.5,) * 3, (0.25,) * 3)
-    with torch.no_grad():
-        return model.double().eval()(images.double())
-
-
-# --- the order of the inputs ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize("activation", ["prelu", "prelu_shared", "leaky_relu", "relu"])
-def test_a_permutation_changes_no_answer(activation: str) -> None:
-    torch.manual_seed(0)
-    shape = {"stem_width": 12, "widths": [16, 24], "depths": [2, 2], "kernel_sizes": [3, 5]}
-    model: Any = create_model("quicknet_xs", activation=activation, **shape)
-    for name, tensor in model.state_dict().items():
-        if "bn" in name or "act" in name:
-            tensor.copy_(torch.rand(tensor.shape) + 0.5)
-    orders = [torch.randperm(layer.pointwise.in_channels) for layer in separable_layers(model)]
-    other: Any = permuted(model, orders)
-    assert not torch.equal(other.blocks[1].pointwise.weight, model.blocks[1].pointwise.weight)
-    assert torch.allclose(logits(other), logits(model), rtol=0, atol=1e-12)
-
-
-def test_the_order_brings_together_what_is_strong_together() -> None:
-    """Two kinds of outputs that look at two halves of the inputs, the halves mixed: blocks find them again."""
-    rng = np.random.default_rng(0)
-    mixed = rng.permutation(32)
-    score = torch.full((16, 32), 0.01)
-    for row in range(16):
-        score[row, mixed[:16] if row % 2 else mixed[16:]] = 1.0
-    order = choose_order(score, 0.5)
-    assert sorted(order.tolist()) == list(range(32))
-    assert kept(score, 0.5) < 0.8
-    assert kept(score[:, order], 0.5) > 0.98
-
-
-def test_no_order_keeps_less_than_the_usual_one() -> None:
-    torch.manual_seed(1)
-    for columns in (4, 6, 24, 30):
-        score = torch.rand(10, columns) ** 4
-        order = choose_order(score, 0.3)
-        assert sorted(order.tolist()) == list(range(columns))
-        assert kept(score[:, order], 0.3) >= kept(score, 0.3)
-
-
-# --- sensitivity, predictions --------------------------------------------------------------
-
-
-def test_sensitivity_is_measured_and_leaves_the_network_as_it_was(run_dir: Path, data: Dataset) -> None:
-    parent = TorchClassifier(run_dir)
-    before = {name: tensor.clone() for name, tensor in parent.model.state_dict().items()}
-    images = np.array(data.split("train").images)
-    rows = sensitivity.measure(parent.model, images, parent.card.preprocess, "block", lambda n: None)
-    assert len(rows) == sensitivity.steps(parent.model) == 5 + 3
-    assert all(torch.equal(tensor, before[name]) for name, tensor in parent.model.state_dict().items())
-    pruned = [row for row in rows if row.importance is not None]
-    assert [row.name for row in rows if row.importance is None] == ["stem", "depthwise", "classifier"]
-    assert all(min(row.divergence) >= 0 < max(row.divergence) and (row.importance or 0) > 0 for row in pruned)
-    assert sum(row.weights for row in rows) == sum(
-        p.numel() for name, p in parent.model.named_parameters() if p.ndim > 1
-    )
-
-
-def test_the_density_for_a_size() -> None:
-    layers = plan(QuickNetConfig(stem_width=16, widths=(32, 64, 128, 256)))
-
-    def size(density: float, step: float = 0.6) -> int:
-        return predict.size_at(predict.Shape(layers, (density,) * 12, 4), 10, step)
-
-    density = predict.density_for(lambda d: size(d) <= 64_000, "--target-size 64,000", lambda d: f"{size(d):,} bytes")
-    assert 60_000 < size(density) <= 64_000
-    assert size(density, step=0.9) < size(density) < size(density, step=0.0)
-    with pytest.raises(
-        ConfigError, match=r"--target-size 9 is out of reach: at 3% .* about [\d,]+ bytes; ask for less"
-    ):
-        predict.density_for(lambda d: size(d) <= 9, "--target-size 9", lambda d: f"{size(d):,} bytes")
-
-
-needs_engine = pytest.mark.skipif(not quicknet.engine.available(), reason="no engine: no C compiler")
-
-
-@needs_engine
-def test_speed_is_measured_on_networks_of_that_shape() -> None:
-    config = QuickNetConfig(stem_width=32, widths=(96, 96), depths=(2, 2), kernel_sizes=(3, 3))
-    narrow = plan(config.replace(widths=(32, 32)))
-    speed = Speedometer(config, "w5a8")
-    few = predict.Shape(plan(config), (0.03,) * 4, 4)
-    assert speed.of(few) > 1.2
-    assert speed.of(few) is speed.of(few)
-    assert speed.of(predict.Shape(narrow, (1.0,) * 4, 4)) > 1.5
-
-
-@needs_engine
-def test_a_speed_gives_a_density(run_dir: Path) -> None:
-    model, settings = TorchClassifier(run_dir).model, CompressSettings(target_speed=1.01)
-    asked: list[float] = []
-
-    def of(self: Speedometer, shape: predict.Shape) -> float:
-        asked.append(float(np.mean(shape.densities)))
-        return 1.5 - asked[-1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Speedometer, "of", of)
-        density = target_density(model, (1.0,) * 5, settings)
-    assert density is not None
-    assert min(asked) < density < max(asked)
-    assert float(np.mean(shape_at(model, (1.0,) * 5, density, "block").densities)) <= 0.5
-
-
-def test_a_size_and_a_speed_together_count_time_as_little_as_they_may(run_dir: Path) -> None:
-    model, raw = TorchClassifier(run_dir).model, (1.0,) * 5
-    settings = CompressSettings(target_size=9_000)
-
-    def size(shape: predict.Shape) -> int:
-        return predict.size_at(shape, 4, settings.step)
-
-    def early(shape: predict.Shape) -> float:
-        return shape.densities[0]
-
-    def asked(times: float) -> predict.Shape:
-        importance, density = plan_pruning(raw, model, settings.replace(target_speed=times))
-        assert density is not None
-        return shape_at(model, importance, density, "block")
-
-    bytes_only, density = plan_pruning(raw, model, settings)
-    assert density is not None
-    usual = shape_at(model, bytes_only, density, "block")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Speedometer, "of", lambda self, shape: 5.0 - 2 * early(shape))  # the first layer takes the time
-        assert asked(5.0 - 2 * early(usual)) == usual  # fast enough already
-        faster = asked(5.0 - 2 * early(usual) + 0.1)
-        assert early(faster) < early(usual)
-        assert size(faster) == pytest.approx(size(usual), rel=0.03)
-        assert size(asked(4.8)) < size(usual)  # only with fewer weights
-
-
-# --- integers ------------------------------------------------------------------------------
-
-
-def pruned_network(run_dir: Path, pattern: Any = "block") -> Any:
-    model = TorchClassifier(run_dir).model
-    Pruner((model,), PruneSettings(density=0.4, ramp=0.0, pattern=pattern)).after_step(0, 0.0)
-    return model
-
-
-@pytest.mark.parametrize("pattern", ["block", "element"])
-@pytest.mark.parametrize("rate", [0.0, 0.3])
-def test_absent_weights_are_zero_through_quantization_and_fine_tuning(
-    pattern: str, rate: float, run_dir: Path, data: Dataset
-) -> None:
-    model = pruned_network(run_dir, pattern)
-    images = np.array(data.split("train").images)
-    quantized = quantize(fold(model, data.spec), images, "w5a8", None, (0.5,) * 5)
-    lesson = Lesson(TorchClassifier(run_dir).model, data, AugmentSettings(crop=0, flip="none"))
-    tuned, _ = fine_tune(quantized, lesson, QatSettings(epochs=4, lr=0.1, batch_size=10, rate=rate), silent)
-    check_network(tuned.network)
-    changed = 0
-    for layer, before, after in zip(
-        separable_layers(model), quantized.network.blocks, tuned.network.blocks, strict=True
-    ):
-        absent = (layer.pointwise.weight[:, :, 0, 0] == 0).numpy()
-        assert absent.any()
-        assert not before.weight[absent].any()
-        assert not after.weight[absent].any()
-        changed += int((before.weight != after.weight).sum())
-    assert changed > 0 or not rate  # without a rate the start is kept where nothing was better
-    assert tuned.kept is quantized.kept
-    assert np.array_equal(Student(tuned).logits(images), quicknet.qnz.reference.run(tuned.network, images))
-
-
-def test_a_coarser_step_and_a_rate_take_fewer_bits(run_dir: Path, data: Dataset) -> None:
-    net, images = fold(pruned_network(run_dir), data.spec), np.array(data.split("train").images)
-
-    def bits(quantized: Quantized) -> float:
-        rows = [row for row in layer_sizes(quantized.network, 4) if "pointwise" in row.name]
-        return sum(row.kept * row.coded_bits for row in rows) / sum(row.kept for row in rows)
-
-    fine, coarse = (quantize(net, images, "w5a8", None, (step,) * 5) for step in (0.0, 0.7))
-    assert bits(coarse) < bits(fine) - 0.5
-    student = Student(coarse)
-    student.weigh_bits(0.5)
-    assert bits(student.quantized()) < bits(coarse)
-
-
-def test_sizes_are_entropies() -> None:
-    assert entropy(np.array([5, 5, 5])) == 0.0
-    assert entropy(np.arange(256)) == 8.0
-    weight = np.array([[1, 0, 0, 0, 0, 0, 0, 0, 0, 7]], np.int8)
-    assert blocks_kept(weight, 4).tolist() == [[True, False, True]]
-
-
-def test_a_size_is_reached_by_cheaper_values_or_refused(run_dir: Path, data: Dataset) -> None:
-    images = np.array(data.split("train").images)
-    quantized = quantize(fold(pruned_network(run_dir), data.spec), images, "w5a8", None, (0.5,) * 5)
-    settings = CompressSettings(target_size=1 << 20)
-    card = read_qnz_card(run_dir, data, quantized)
-    size = integers.file_bytes(quantized, card, settings)
-    assert integers.fitting(quantized, card, settings) is quantized
-    smaller = integers.fitting(quantized, card, settings.replace(target_size=size - 20))
-    assert integers.file_bytes(smaller, card, settings) <= size - 20
-    with pytest.raises(CheckFailed, match=r"the file would be [\d,]+ bytes, over --target-size 900; allow \d+KB"):
-        integers.fitting(quantized, card, settings.replace(target_size=900))
-
-
-def read_qnz_card(run_dir: Path, data: Dataset, quantized: Quantized) -> Any:
-    from quicknet.deploy.pipeline import parents_vectors
-
-    parent = TorchClassifier(run_dir)
-    return parent.card.replace(vectors=parents_vectors(parent))
-
-
-# --- the whole -----------------------------------------------------------------------------
+def made(run_dir: Path, pictures: Path, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    out = tmp_path_factory.mktemp("compressed") / "m.qnz"
+    plans: list[Plan] = []
+    written = compress(run_dir, data, out, QUICK, pictures, Listener(plan=plans.append))
+    return written, plans
 
 
 @pytest.fixture(scope="module")
-def compressed(run_dir: Path, pictures: Path, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    out = tmp_path_factory.mktemp("compressed") / "m.qnz"
-    return compress(run_dir, data, out, QUICK, pictures)
+def compressed(made: Any) -> Any:
+    return made[0]
+
+
+def test_what_is_to_come_is_told_before_training(made: Any) -> None:
+    written, (plan_told,) = made
+    assert plan_told.density == written.density == 0.5
+    assert plan_told.size_bytes == written.points[-1].size_bytes
+    assert plan_told.size_bytes == pytest.approx(written.size_bytes, rel=0.3)  # its card is twice the usual one
+    assert (plan_told.speed is None) == (written.speed is None)
 
 
 def test_the_file_is_sparse_verified_and_says_what_it_is(compressed: Any, run_dir: Path, data: Dataset) -> None:
@@ -444,8 +228,10 @@ def test_channels_leave_a_narrower_network(
 def test_the_papers_three_steps(run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path, capfd: Captured) -> None:
     out = tmp_path / "m.qnz"
     options = ["--density", "0.3", "--epochs", "1", "--qat", "0", "--mode", "paper", "--pattern", "element"]
-    assert command(["compress", str(run_dir), str(pictures), "--out", str(out), *options, "--json", "--quiet"]) == 0
-    fields = json.loads(capfd.readouterr().out)
+    assert command(["compress", str(run_dir), str(pictures), "--out", str(out), *options, "--json"]) == 0
+    captured = capfd.readouterr()
+    assert re.search(r"^plan: keep 30\.0% of the pointwise weights: about [\d,]+ bytes", captured.err, re.M)
+    fields = json.loads(captured.out)
     follows("compress", fields)
     paper = fields["paper"]
     assert paper["bytes_dense"] > paper["bytes_pruned"] > paper["bytes_quantized"] > paper["bytes_coded"]
@@ -453,15 +239,6 @@ def test_the_papers_three_steps(run_dir: Path, pictures: Path, data: Dataset, tm
         assert 1 < row["values"] <= 32
         assert row["value_bits"] <= 5.2
     assert verify(out, data).holds
-
-
-def test_relative_indices_lead_back_to_the_places() -> None:
-    rng = np.random.default_rng(0)
-    for width in (2, 5):
-        there = rng.random(500) < 0.07
-        places = np.cumsum(relative_indices(there, width) + 1) - 1
-        assert set(np.flatnonzero(there)) <= set(places)
-        assert relative_indices(there, width).max() < 1 << width
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from quicknet.cli.main import run
 from quicknet.core.errors import CheckFailed, ToolError
 from quicknet.data import Dataset
 from quicknet.deploy import onnx_int8
-from quicknet.deploy.export import Format, load_run_data
+from quicknet.deploy.export import Format
 from quicknet.deploy.export_int8 import export_int8
 from quicknet.deploy.qnz import QnzSettings, make_qnz
 from quicknet.image.vectors import draw_vectors
@@ -27,11 +27,6 @@ openvino = pytest.param(
     "openvino",
     marks=pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed"),
 )
-
-
-@pytest.fixture(scope="module")
-def data(run_dir: Path, pictures: Path) -> Dataset:
-    return load_run_data(run_dir, str(pictures), True)
 
 
 @pytest.fixture(scope="module")

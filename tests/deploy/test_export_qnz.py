@@ -34,11 +34,6 @@ Captured = pytest.CaptureFixture[str]
 ANY_LOSS = QnzSettings(max_loss=None)
 
 
-@pytest.fixture(scope="module")
-def data(run_dir: Path, pictures: Path) -> Dataset:
-    return load_run_data(run_dir, str(pictures), True)
-
-
 def test_the_file_is_the_run_in_integers(run_dir: Path, data: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "new" / "m.qnz"
     exported = export_qnz(run_dir, data, out, ANY_LOSS.replace(bits="w7a8"))

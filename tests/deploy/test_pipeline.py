@@ -9,18 +9,13 @@ import pytest
 from quicknet.core.errors import ToolError
 from quicknet.data import Dataset
 from quicknet.deploy import pipeline
-from quicknet.deploy.export import export, load_run_data
+from quicknet.deploy.export import export
 from quicknet.deploy.export_int8 import export_int8
 from quicknet.deploy.qnz import QnzSettings, export_qnz, make_qnz
 from quicknet.inference.verify import verify, verify_file
 
 ANY_LOSS = QnzSettings(max_loss=None)
 Export = Callable[[Path, Dataset | None], Any]
-
-
-@pytest.fixture(scope="module")
-def data(run_dir: Path, pictures: Path) -> Dataset:
-    return load_run_data(run_dir, str(pictures), True)
 
 
 @pytest.fixture(scope="module", params=["onnx", "int8", "qnz"])

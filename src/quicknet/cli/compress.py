@@ -18,7 +18,7 @@ from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 from quicknet.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from quicknet.deploy.compress.settings import Compressed
+    from quicknet.deploy.compress.settings import Compressed, Plan
     from quicknet.training.checkpoint import EpochRecord
     from quicknet.training.run import Run
 
@@ -108,6 +108,7 @@ def compress(
     import torch
 
     from quicknet.core.progress import progress
+    from quicknet.deploy.compress.listener import Listener
     from quicknet.deploy.compress.run import compress as write
     from quicknet.deploy.compress.settings import CompressSettings
     from quicknet.deploy.export import load_run_data, usual_source
@@ -123,9 +124,13 @@ def compress(
         locate(settings.teacher, "any", quiet)
     source = usual_source(run) if data is None else data
     dataset = load_run_data(run, source, quiet)
-    show, watch = functools.partial(progress, quiet=quiet), functools.partial(_watched, quiet=quiet)
+    listener = Listener(
+        show=functools.partial(progress, quiet=quiet),
+        watch=functools.partial(_watched, quiet=quiet),
+        plan=functools.partial(_say_plan, quiet=quiet),
+    )
     try:
-        compressed = write(run, dataset, out, settings, source, show, watch)
+        compressed = write(run, dataset, out, settings, source, listener)
     except Interrupted:
         click.echo("stopped  saved; the same command goes on", err=True)
         return 130
@@ -164,6 +169,16 @@ def _times(text: str) -> float:
         return float(text.lower().removesuffix("x"))
     except ValueError as error:
         raise ConfigError(f"--target-speed {text!r} is not a number of times; give one such as 2x") from error
+
+
+def _say_plan(plan: Plan, quiet: bool) -> None:
+    """Say what training is to come to, before it takes its time."""
+    if not quiet:
+        speed = "" if plan.speed is None else f", {plan.speed:.1f} times as fast as dense"
+        click.echo(
+            f"plan: keep {100 * plan.density:.1f}% of the pointwise weights: about {plan.size_bytes:,} bytes{speed}",
+            err=True,
+        )
 
 
 @contextlib.contextmanager

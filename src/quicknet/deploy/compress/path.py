@@ -7,7 +7,6 @@ are and what was measured at the end of their epochs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +14,11 @@ import torch
 
 from quicknet import engine
 from quicknet.core.errors import CheckFailed
+from quicknet.deploy.compress.listener import Watch
 from quicknet.deploy.compress.paper import BITS, PaperSizes
 from quicknet.deploy.compress.predict import LEAST_DENSITY, size_at
 from quicknet.deploy.compress.prepare import LEAST, Prepared, shape_at
-from quicknet.deploy.compress.settings import CompressSettings, Point
+from quicknet.deploy.compress.settings import CompressSettings, Plan, Point
 from quicknet.deploy.compress.speed import Speedometer
 from quicknet.models.network import Network
 from quicknet.training import fit, resume, start
@@ -27,9 +27,6 @@ from quicknet.training.checkpoint import EpochRecord, RunFolder, load_model
 from quicknet.training.prune import density_at
 from quicknet.training.recipe import Recipe
 from quicknet.training.run import Run
-
-# A run that trains → what is called with each epoch's record
-Watch = Callable[[Run], AbstractContextManager[Callable[[EpochRecord], None]]]
 
 _CPU = torch.device("cpu")
 _BEYOND = 1.0  # points over the loss that is allowed at which the descent ends: training mends about that
@@ -44,6 +41,14 @@ class Trained(NamedTuple):
     density: float
     points: tuple[Point, ...]
     paper: PaperSizes | None = None
+
+
+def plan_for(prepared: Prepared, density: float, classes: int, settings: CompressSettings, work: Path) -> Plan:
+    """Return what pruning to a density is to come to."""
+    parent = load_model(work / "parent")[0]
+    shape = shape_at(parent, prepared.importance, density, settings.pattern)
+    speed = Speedometer(quicknet_config(parent), settings.bits).of(shape) if engine.available() else None
+    return Plan(density=density, size_bytes=size_at(shape, classes, settings.step), speed=speed)
 
 
 def train_to(

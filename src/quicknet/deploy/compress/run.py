@@ -5,11 +5,9 @@ State lies in OUT.work beside the file until that is written: whoever is interru
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,35 +20,28 @@ from quicknet.core.errors import CheckpointError, ToolError
 from quicknet.core.files import folder_lock, read_json, write_atomically
 from quicknet.data import Dataset
 from quicknet.deploy.compress.integers import CODING, Integers, compressed_card, pruned_integers
+from quicknet.deploy.compress.listener import NOBODY, Listener
 from quicknet.deploy.compress.paper import paper_sizes
-from quicknet.deploy.compress.path import Trained, Watch, search_loss, share, train_to
+from quicknet.deploy.compress.path import Trained, plan_for, search_loss, share, train_to
 from quicknet.deploy.compress.prepare import Prepared, plan_of, prepare
 from quicknet.deploy.compress.settings import Compressed, CompressSettings
 from quicknet.deploy.compress.size import layer_sizes, layer_weights
 from quicknet.deploy.compress.speed import Speedometer, time_shares
 from quicknet.deploy.fold import fold
 from quicknet.deploy.pipeline import Draft, export_file, split_settings_of
-from quicknet.deploy.qnz import QnzSettings, measure_against, silent
+from quicknet.deploy.qnz import QnzSettings, measure_against
 from quicknet.deploy.quantize import require_expressible
-from quicknet.deploy.quantize.qat import Show
 from quicknet.inference.shipped import locate
 from quicknet.models.predicates import require_in_format
 from quicknet.qnz.file import QnzFile, assemble_qnz, parse_qnz
 from quicknet.training.channels import narrowed, quicknet_config
-from quicknet.training.checkpoint import EpochRecord, RunFolder, TorchClassifier
+from quicknet.training.checkpoint import RunFolder, TorchClassifier
 from quicknet.training.prune import BLOCKS
 from quicknet.training.recipe import Recipe, load_recipe
-from quicknet.training.run import Run
 from quicknet.training.teacher import Teacher, open_teacher
 
 _TEMPERATURE = 4.0
 _BEGUN = "settings.json"  # in the work folder: what is done there
-
-
-@contextlib.contextmanager
-def unwatched(run: Run) -> Iterator[Callable[[EpochRecord], None]]:
-    """Show nothing of a training run."""
-    yield lambda record: None
 
 
 def work_folder(out: Path) -> Path:
@@ -68,8 +59,7 @@ def compress(
     out: str | Path,
     settings: CompressSettings,
     source: str | Path = "",
-    show: Show = silent,
-    watch: Watch = unwatched,
+    listener: Listener = NOBODY,
 ) -> Compressed:
     """Write the classifier of a run folder as a compressed `.qnz`.
 
@@ -93,16 +83,18 @@ def compress(
         raise ToolError(f"{settings.keep} is there already; name a new folder with --keep")
     with folder_lock(work):
         _claim(work, parent, settings, teacher)
-        prepared = prepare(parent, data, settings, work, show)
+        prepared = prepare(parent, data, settings, work, listener.show)
+        if prepared.density is not None:
+            listener.plan(plan_for(prepared, prepared.density, len(data.classes), settings, work))
         recipe = make_recipe(parent, settings, str(source), work)
-        job = _Job(parent, data, settings, out, show, watch)
+        job = _Job(parent, data, settings, out, listener)
         trained = _trained(job, prepared, recipe, work)
         if settings.mode == "paper":
-            shared = share(trained, recipe, work, watch)
+            shared = share(trained, recipe, work, listener.watch)
             trained = trained._replace(network=shared, paper=paper_sizes(shared))
         if settings.pattern == "channel":
             trained = trained._replace(network=narrowed(trained.network))
-        integers = pruned_integers(parent, trained, data, settings, prepared, (work, show), teacher)
+        integers = pruned_integers(parent, trained, data, settings, prepared, (work, listener.show), teacher)
         compressed = _written(job, integers, trained, prepared)
         if settings.keep is not None:
             card = compressed_card(parent.card, trained, settings, teacher)
@@ -172,17 +164,16 @@ class _Job(NamedTuple):
     data: Dataset
     settings: CompressSettings
     out: Path
-    show: Show
-    watch: Watch
+    listener: Listener
 
 
 def _trained(job: _Job, prepared: Prepared, recipe: Recipe, work: Path) -> Trained:
     """Return the pruned network: of the density that is known, or the sparsest that loses little enough."""
     if prepared.density is not None:
-        return train_to(prepared, prepared.density, recipe, job.settings, work, job.watch)
+        return train_to(prepared, prepared.density, recipe, job.settings, work, job.listener.watch)
     val = job.data.split("val")
     usual = float((job.parent.logits(np.asarray(val.images)).argmax(1) == np.asarray(val.labels)).mean())
-    return search_loss(prepared, usual, recipe, job.settings, work, job.watch)
+    return search_loss(prepared, usual, recipe, job.settings, work, job.listener.watch)
 
 
 def _written(job: _Job, integers: Integers, trained: Trained, prepared: Prepared) -> Compressed:
@@ -191,7 +182,7 @@ def _written(job: _Job, integers: Integers, trained: Trained, prepared: Prepared
     network, size = integers.quantized.network, BLOCKS.get(settings.pattern, BLOCKS["block"])
     # too much lost is refused only where that is what was asked for
     limit = QnzSettings(bits=settings.bits, max_loss=settings.max_loss, qat_epochs=settings.qat_epochs)
-    measure = functools.partial(measure_against, parent, limit, job.show)
+    measure = functools.partial(measure_against, parent, limit, job.listener.show)
     draft: Draft[QnzFile] = Draft(
         integers.card, functools.partial(assemble_qnz, network, coding=CODING), parse_qnz, measure
     )

@@ -81,6 +81,16 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
             raise ConfigError(f"--target-speed {self.target_speed} must lie in 1 < x <= 100")
 
 
+class Plan(Settings, frozen=True, kw_only=True):
+    """What training is to come to: the share of the pointwise weights that is kept, about how many bytes the file
+    takes then, and the speed as a multiple of the dense network's (None without an engine).
+    """
+
+    density: float
+    size_bytes: int
+    speed: float | None
+
+
 class Point(Settings, frozen=True, kw_only=True):
     """An epoch's end on the way: the share of weights kept then, the file's size that this would come to,
     the speed, as a multiple of the dense network's (None without an engine), and top-1 on `val` of the
