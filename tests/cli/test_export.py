@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 
 import onnx
+import quicknet
 from exported import make_run, write_pictures
 from quicknet.cli.main import run
 from quicknet.data import DataRequest
 from quicknet.deploy import export as module
+from quicknet.image.vectors import draw_vectors
+from quicknet.inference.shipped import locate
 from quicknet.onnx.file import read_onnx
 from quicknet.onnx.runtime import present
+from quicknet.qnz.file import QnzFile, assemble_qnz, read_qnz
 from schema import follows
 
 Captured = pytest.CaptureFixture[str]
@@ -153,6 +157,45 @@ def test_files_that_are_none_are_one_line_and_exit_2(
     assert str(path) in line
     assert text in line
     assert captured.out == ""
+
+
+def test_integers_of_a_file_become_onnx_without_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    """Shipped weights are exported by name into this folder; a compressed file beside itself."""
+    monkeypatch.chdir(tmp_path)
+    shipped = locate("quicknet_xs.cifar10", "file")
+    (tmp_path / "small.qnz").write_bytes(recoded(read_qnz(shipped)))
+    assert run(["export", "quicknet_xs.cifar10", "--int8", "--quiet"]) == 0
+    assert run(["export", "small.qnz", "--int8", "--quiet"]) == 0
+    images = draw_vectors(32, 3, 20)
+    integers = quicknet.load(shipped).logits(images)
+    for name in ("quicknet_xs.cifar10.int8.onnx", "small.int8.onnx"):
+        assert np.abs(quicknet.load(tmp_path / name).logits(images) - integers).max() <= 0.1 * np.abs(integers).max()
+    capfd.readouterr()
+    for options, message in (
+        ([], "--format qnz needs a run folder, small.qnz is a file; name the folder, or write its integers"),
+        (["--format", "onnx"], "--format onnx needs a run folder"),
+        (["--int8", "--max-loss", "1"], "--max-loss needs a run folder"),
+    ):
+        assert run(["export", "small.qnz", *options]) == 2
+        assert message in capfd.readouterr().err
+    assert run(["export", "quicknet_xs.cifar10", "--format", "onnx", "--quiet"]) == 0
+    assert (tmp_path / "quicknet_xs.cifar10.onnx").is_file()
+
+
+def recoded(file: QnzFile) -> bytes:
+    return assemble_qnz(file.network, file.card, "contexts")
+
+
+def test_the_integers_of_a_file_are_measured_on_data(folder: Path, tmp_path: Path, capfd: Captured) -> None:
+    small, out = tmp_path / "m.qnz", tmp_path / "m.onnx"
+    pictures = str(folder / "pictures")
+    made = ["export", str(folder / "my-run"), "--out", str(small), "--data", pictures, "--coding", "contexts"]
+    assert run([*made, "--max-loss", "100", "--quiet"]) == 0
+    assert run(["export", str(small), "--int8", "--out", str(out), "--data", pictures, "--quiet"]) == 0
+    assert "another class than by the integer network" in capfd.readouterr().out
+    assert run(["verify", str(out), "--data", pictures]) == 0
 
 
 def test_export_refuses_what_is_no_run_folder(folder: Path, tmp_path: Path, capfd: Captured) -> None:

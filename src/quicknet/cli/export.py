@@ -1,4 +1,4 @@
-"""`quicknet export`: a run folder becomes one file that runs without torch."""
+"""`quicknet export`: a run folder, or the integers of a `.qnz`, become one file that runs without torch."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ openvino  ONNX in the form that OpenVINO runs fastest
 
 A .qnz needs the data that the run was trained on, to choose the ranges of its integers and to
 measure what they lose. Without --data it is read from where it lay at training.
+MODEL may be a .qnz, a compressed one too, if --int8 is given: its integers are written as ONNX.
 
 The file holds everything that a picture needs: preprocessing, classes, test vectors, and what was
 measured. It takes uint8 images of the model's size, in batches of any number. Before the command
@@ -48,6 +49,7 @@ _INTEGERS = {"bits": "bits", "qat": "qat_epochs", "max_loss": "max_loss", "codin
     examples=(
         "quicknet export runs/photos --out photos.qnz --data photos/",
         "quicknet export runs/photos --out photos.onnx --data photos/",
+        "quicknet export photos.qnz --int8 --out photos.int8.onnx",
     ),
     notes=_NOTES,
     exit_codes={
@@ -57,7 +59,12 @@ _INTEGERS = {"bits": "bits", "qat": "qat_epochs", "max_loss": "max_loss", "codin
         130: "The command was interrupted.",
     },
 )
-@click.argument("run", cls=Argument, type=click.Path(path_type=Path), help="A run folder that quicknet train wrote.")
+@click.argument(
+    "model",
+    cls=Argument,
+    type=click.Path(path_type=Path),
+    help="A run folder that quicknet train wrote, the name of shipped weights, or with --int8 a .qnz file.",
+)
 @click.option(
     "--format",
     "format_",
@@ -88,25 +95,30 @@ _INTEGERS = {"bits": "bits", "qat": "qat_epochs", "max_loss": "max_loss", "codin
     help="Write a .qnz in fewer bytes: the same answers, smallest by contexts; longer to write and open.  "
     "[default: none]",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Write this file.  [default: RUN/NAME.qnz or .onnx]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write this file.  [default: NAME.qnz or .onnx in the run folder or beside the .qnz; shipped weights: here]",
+)
 @click.option(
     "--data", metavar="DATA", help="Measure on the data that the run was trained on: cifar10, cifar100 or a folder."
 )
 @json_options("Print one JSON object.")
 @click.option("--quiet", is_flag=True, help="Print no progress and no notes.")
 def export(
-    run: Path, format_: str | None, out: Path | None, data: str | None, as_json: bool, quiet: bool, **integers: Any
+    model: Path, format_: str | None, out: Path | None, data: str | None, as_json: bool, quiet: bool, **integers: Any
 ) -> int:
     """Carry out `quicknet export`; returns the exit code."""
     format_ = format_ or _default_format(out, integers["int8"])
     _check_options(format_, integers)
+    model, out = _located(model, out, format_, integers, quiet)
     exported: Settings
     if format_ == "qnz":
-        exported = _export_qnz(run, out, data, _settings(integers), quiet)
+        exported = _export_qnz(model, out, data, _settings(integers), quiet)
     elif integers["int8"]:
-        exported = _export_int8(run, _target(format_), out, data, _settings(integers), quiet)
+        exported = _export_int8(model, _target(format_), out, data, _settings(integers), quiet)
     else:
-        exported = _export_onnx(run, _target(format_), out, data, quiet)
+        exported = _export_onnx(model, _target(format_), out, data, quiet)
     if as_json:
         click.echo(json.dumps(exported.to_dict()))
     else:
@@ -135,6 +147,28 @@ def _check_options(format_: str, integers: dict[str, Any]) -> None:
     chosen = [name for name in _INTEGERS if integers[name] is not None]
     if format_ != "qnz" and not integers["int8"] and chosen:
         raise ConfigError(f"--{chosen[0].replace('_', '-')} is for integers; add --format qnz, or --int8 for {format_}")
+
+
+def _located(
+    model: Path, out: Path | None, format_: str, integers: dict[str, Any], quiet: bool
+) -> tuple[Path, Path | None]:
+    """Return where the model lies and where its export goes: of shipped weights into this folder.
+
+    Raises ConfigError where it is a file and something else than its integers is asked for.
+    """
+    from quicknet.deploy.pipeline import default_path
+    from quicknet.inference.shipped import locate
+
+    chosen = [name for name in _INTEGERS if integers[name] is not None]
+    located = locate(model, "any" if integers["int8"] and not chosen else "run", quiet)
+    if located.is_file() and (chosen or not integers["int8"]):
+        asked = f"--{chosen[0].replace('_', '-')}" if integers["int8"] else f"--format {format_}"
+        raise ConfigError(
+            f"{asked} needs a run folder, {model} is a file; name the folder, or write its integers with --int8 alone"
+        )
+    if located != model and out is None:
+        out = Path(default_path(located, format_, integers["int8"]).name)
+    return located, out
 
 
 def _settings(integers: dict[str, Any]) -> QnzSettings:
@@ -171,19 +205,25 @@ def _export_qnz(run: Path, out: Path | None, data: str | None, settings: QnzSett
 
 
 def _export_int8(
-    run: Path, target: Format, out: Path | None, data: str | None, settings: QnzSettings, quiet: bool
+    model: Path, target: Format, out: Path | None, data: str | None, settings: QnzSettings, quiet: bool
 ) -> Exported:
     from quicknet.core.progress import progress
-    from quicknet.deploy.export import default_path, require_tools
+    from quicknet.deploy.export import require_tools
     from quicknet.deploy.export_int8 import export_int8
+    from quicknet.deploy.pipeline import default_path
     from quicknet.deploy.qnz import make_qnz
+    from quicknet.inference.verify import load_receipt_data
+    from quicknet.qnz.file import read_qnz
 
     require_tools(target)  # before minutes of quantizing
-    path = default_path(run, target)
-    out = path.with_name(path.name.replace(run.resolve().name, f"{run.resolve().name}.int8", 1)) if out is None else out
-    dataset = _trained_on(run, data, quiet)
-    file, _ = make_qnz(run, dataset, out, settings, functools.partial(progress, quiet=quiet))
-    if data is None:
+    out = default_path(model, target, int8=True) if out is None else out
+    if model.is_file():
+        file = read_qnz(model)
+        dataset = None if data is None else load_receipt_data(file.card, data, quiet)
+    else:
+        dataset = _trained_on(model, data, quiet)
+        file, _ = make_qnz(model, dataset, out, settings, functools.partial(progress, quiet=quiet))
+    if data is None or dataset is None:
         return export_int8(file, out, target)
     with _measuring(dataset, 3, quiet) as advance:
         return export_int8(file, out, target, dataset, advance)
@@ -198,10 +238,10 @@ def _measuring(data: Dataset, passes: int, quiet: bool) -> AbstractContextManage
 
 
 def _trained_on(run: Path, data: str | None, quiet: bool) -> Dataset:
-    """Return the run's own data, from where its recipe says it lies unless `data` does."""
-    from quicknet.deploy.export import load_run_data, recipes_source
+    """Return the run's own data, from where it lay at training unless `data` says where."""
+    from quicknet.deploy.export import load_run_data, usual_source
 
-    dataset = load_run_data(run, recipes_source(run) if data is None else data, quiet)
+    dataset = load_run_data(run, usual_source(run) if data is None else data, quiet)
     _note_changes(run, dataset, quiet)
     return dataset
 

@@ -12,8 +12,6 @@ from quicknet.cli.text import shown
 from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 
 if TYPE_CHECKING:
-    from quicknet.core.card import Card
-    from quicknet.data import Dataset
     from quicknet.inference.verify import Verification
 
 _NOTES = """
@@ -50,13 +48,13 @@ def verify(file: Path, data: str | None, as_json: bool, quiet: bool) -> int:
     from quicknet.core.progress import progress
     from quicknet.inference.receipt import recorded_predictions
     from quicknet.inference.shipped import locate
-    from quicknet.inference.verify import read_exported, receipt_split, verify_file
+    from quicknet.inference.verify import load_receipt_data, read_exported, receipt_split, verify_file
 
     exported = read_exported(locate(file, "file", quiet))
     if data is None:
         verification = verify_file(exported)
     else:
-        dataset = _load(exported.card, data, quiet)
+        dataset = load_receipt_data(exported.card, data, quiet)
         split = receipt_split(recorded_predictions(exported.card), dataset)
         with progress("verify", len(dataset.split(split)), "images", quiet) as advance:
             verification = verify_file(exported, dataset, advance)
@@ -66,19 +64,6 @@ def verify(file: Path, data: str | None, as_json: bool, quiet: bool) -> int:
         _print(verification)
     verification.require()
     return 0
-
-
-def _load(card: Card, data: str, quiet: bool) -> Dataset:
-    """Return the data, read and split as the receipt says."""
-    from quicknet.data import load_data
-    from quicknet.data.request import request_for
-    from quicknet.inference.receipt import recorded_predictions, split_settings
-
-    recorded = recorded_predictions(card)
-    changes = split_settings(card) | {"quiet": quiet}
-    if recorded is not None:
-        changes["protocol"] = recorded.protocol
-    return load_data(data, request_for(card, changes))
 
 
 def _print(verification: Verification) -> None:

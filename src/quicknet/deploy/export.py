@@ -23,6 +23,7 @@ from quicknet.deploy.pipeline import (
     Receipt,
     Verified,
     Written,
+    default_path,
     export_file,
     exported_card,
     parents_vectors,
@@ -57,16 +58,6 @@ class Exported(Settings, frozen=True, kw_only=True):
     n: int | None
     top1: float | None
     different: int | None
-
-
-def default_path(run: Path, format: Format) -> Path:
-    """Return where a run's export goes by default: RUN/NAME.onnx, NAME being the folder's.
-
-    >>> default_path(Path("runs/photos"), "onnx"), default_path(Path("runs/photos"), "openvino")
-    (PosixPath('runs/photos/photos.onnx'), PosixPath('runs/photos/photos.openvino.onnx'))
-    """
-    name = run.resolve().name or "model"
-    return run / (f"{name}.onnx" if format == "onnx" else f"{name}.openvino.onnx")
 
 
 def export(

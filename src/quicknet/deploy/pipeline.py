@@ -114,6 +114,21 @@ class Written(NamedTuple):
     runtimes: tuple[str, ...]
 
 
+def default_path(model: Path, format: str, int8: bool = False) -> Path:
+    """Return where an export goes by default: NAME.onnx in the run folder, or beside a `.qnz`.
+
+    >>> default_path(Path("runs/photos"), "qnz"), default_path(Path("runs/photos"), "openvino", int8=True)
+    (PosixPath('runs/photos/photos.qnz'), PosixPath('runs/photos/photos.int8.openvino.onnx'))
+    """
+    ending = f"{'.int8' if int8 else ''}{_ENDINGS[format]}"
+    if model.is_file():
+        return model.with_name(model.name.removesuffix(_ENDINGS["qnz"]) + ending)
+    return model / f"{model.resolve().name or 'model'}{ending}"
+
+
+_ENDINGS = {"qnz": ".qnz", "onnx": ".onnx", "openvino": ".openvino.onnx"}
+
+
 def export_file(
     build: Callable[[], Draft[File]], path: Path, data: Dataset | None, advance: Advance | None = None
 ) -> tuple[Written, Verified[File]]:

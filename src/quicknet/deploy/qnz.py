@@ -27,6 +27,7 @@ from quicknet.deploy.graph import Folded
 from quicknet.deploy.pipeline import (
     Draft,
     Receipt,
+    default_path,
     export_file,
     exported_card,
     parents_vectors,
@@ -131,7 +132,7 @@ def export_qnz(
     too few images, CheckpointError where `run` is not a run folder.
     """
     run, settings = Path(run), settings or QnzSettings()
-    out = run / f"{run.resolve().name or 'model'}.qnz" if out is None else Path(out)
+    out = default_path(run, "qnz") if out is None else Path(out)
     written, verified = export_file(lambda: _draft(run, data, settings, show), out, data)
     return ExportedQnz(
         format="qnz",

@@ -17,6 +17,8 @@ from quicknet.core.lineage import Predictions
 from quicknet.core.machine import usable_cores
 from quicknet.core.settings import Settings
 from quicknet.data.dataset import Dataset
+from quicknet.data.load import load_data
+from quicknet.data.request import request_for
 from quicknet.image.batches import classes_in_batches
 from quicknet.image.vectors import GENERATOR, draw_vectors, vectors_sha256
 from quicknet.inference.artifact import ExportedArtifact, open_artifact
@@ -24,6 +26,7 @@ from quicknet.inference.receipt import (
     class_order_sha256,
     pack_classes,
     recorded_predictions,
+    split_settings,
     stated_tolerance,
     unpack_classes,
 )
@@ -123,6 +126,15 @@ def read_exported(path: str | Path) -> OnnxFile | QnzFile:
         raise CheckpointError(f"{path} is a {artifact.kind}; verify takes an exported file, which carries a receipt")
     file: OnnxFile | QnzFile = artifact.file
     return file
+
+
+def load_receipt_data(card: Card, source: str, quiet: bool) -> Dataset:
+    """Return the data that `source` names, read and split as a file's receipt says. Raises DataError."""
+    recorded = recorded_predictions(card)
+    changes = split_settings(card) | {"quiet": quiet}
+    if recorded is not None:
+        changes["protocol"] = recorded.protocol
+    return load_data(source, request_for(card, changes))
 
 
 def verify_file(
