@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from quicknet.cli.main import run as command
 from quicknet.core.errors import CheckFailed, CheckpointError, ConfigError, ToolError
 from quicknet.core.lineage import CompressStep, DistillStep
 from quicknet.data import DataRequest, Dataset
-from quicknet.deploy.compress import sensitivity
+from quicknet.deploy.compress import integers, sensitivity
 from quicknet.deploy.compress.listener import Listener
-from quicknet.deploy.compress.run import compress, work_folder
+from quicknet.deploy.compress.run import compress
 from quicknet.deploy.compress.settings import CompressSettings, Plan
 from quicknet.deploy.compress.size import blocks_kept
+from quicknet.deploy.compress.work import work_folder
 from quicknet.deploy.quantize import Lesson, Quantized, fine_tune
 from quicknet.inference.verify import verify
 from quicknet.models.config import QuickNetConfig, plan
@@ -110,6 +112,8 @@ def test_another_teacher_teaches_weights_and_integers(
 def test_another_network_at_the_teachers_path_is_noticed(
     run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import quicknet.deploy.compress.run as module
+
     class Killed(BaseException):
         pass
 
@@ -117,7 +121,7 @@ def test_another_network_at_the_teachers_path_is_noticed(
         raise Killed
 
     settings = QUICK.replace(teacher=str(make_run(tmp_path / "teacher", pictures, seed=5)))
-    monkeypatch.setattr(sensitivity, "measure", dying)
+    monkeypatch.setattr(module, "make_recipe", dying)
     with pytest.raises(Killed):
         compress(run_dir, data, tmp_path / "m.qnz", settings, pictures)
     make_run(tmp_path / "teacher", pictures, seed=6)
@@ -167,9 +171,53 @@ def test_another_compression_in_the_same_place_is_refused(run_dir: Path, data: D
     work = work_folder(tmp_path / "m.qnz")
     work.mkdir()
     digest = TorchClassifier(run_dir).card.weights_sha256
-    (work / "settings.json").write_text(json.dumps({"weights_sha256": digest, **QUICK.replace(seed=1).to_dict()}))
+    (work / "prepared.json").write_text("{}")
+    (work / "settings.json").write_text(json.dumps({"weights_sha256": digest, "data_sha256": data.sha256, **QUICK.replace(seed=1).to_dict()}))
     with pytest.raises(CheckpointError, match=r"holds another compression .its seed differs.; give the same options"):
         compress(run_dir, data, tmp_path / "m.qnz", QUICK)
+
+
+def test_what_was_refused_leaves_room_for_another_try(
+    run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A target out of reach can be asked for again, larger; a file that got too large is not trained again."""
+    out, size = tmp_path / "m.qnz", QUICK.replace(density=None, target_size=900, qat_epochs=0)
+    with pytest.raises(ConfigError, match="900 bytes is out of reach"):
+        compress(run_dir, data, out, size, pictures)
+    monkeypatch.setattr(integers, "_RECEIPT_BYTES", 1 << 20)  # no file is small enough
+    with pytest.raises(CheckFailed, match=r"the file would be [\d,]+ bytes, over --target-size 9,000; allow \d+KB"):
+        compress(run_dir, data, out, size.replace(target_size=9_000), pictures)
+    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(sensitivity, "measure", None)  # it is not called: what was trained is used
+        written = compress(run_dir, data, out, size.replace(target_size=20_000), pictures)
+    assert written.size_bytes <= 20_000
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_failed_compression_gives_way_to_another(
+    run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "m.qnz"
+    with pytest.raises(CheckFailed):
+        compress(run_dir, data, out, QUICK.replace(density=None, max_loss=0.0, epochs=2, qat_epochs=0), pictures)
+    assert compress(run_dir, data, out, QUICK.replace(density=0.8, qat_epochs=0), pictures).density == 0.8
+
+
+def test_other_data_in_the_same_place_is_refused(
+    run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import quicknet.deploy.compress.run as module
+
+    monkeypatch.setattr(module, "pruned_integers", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        compress(run_dir, data, tmp_path / "m.qnz", QUICK, pictures)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="its data_sha256 differs"):
+        compress(run_dir, dataclasses.replace(data, sha256="0" * 64), tmp_path / "m.qnz", QUICK, pictures)
+    moved = tmp_path / "moved"
+    shutil.move(shutil.copytree(pictures, tmp_path / "copy"), moved)
+    assert compress(run_dir, data, tmp_path / "m.qnz", QUICK, moved).density == QUICK.density
 
 
 def test_a_loss_is_searched_for_along_the_path(run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path) -> None:

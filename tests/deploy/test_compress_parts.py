@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import quicknet
+from quicknet.core.card import UnknownRecord
 from quicknet.core.errors import CheckFailed, ConfigError
 from quicknet.data import Dataset
 from quicknet.data.augment import AugmentSettings, normalize
@@ -19,13 +20,16 @@ from quicknet.deploy.compress.settings import CompressSettings
 from quicknet.deploy.compress.size import blocks_kept, entropy, layer_sizes
 from quicknet.deploy.compress.speed import Speedometer
 from quicknet.deploy.fold import fold
-from quicknet.deploy.qnz import silent
+from quicknet.deploy.qnz import integer_card, silent
 from quicknet.deploy.quantize import Lesson, QatSettings, Quantized, fine_tune, quantize
 from quicknet.deploy.quantize.student import Student
 from quicknet.image.vectors import draw_vectors
+from quicknet.inference.metrics import fit_temperature
+from quicknet.inference.unknown import choose_unknown
 from quicknet.models.config import QuickNetConfig, plan
 from quicknet.models.registry import create_model
 from quicknet.qnz.bounds import check_network
+from quicknet.qnz.file import assemble_qnz
 from quicknet.training.checkpoint import TorchClassifier
 from quicknet.training.prune import Pruner, separable_layers
 from quicknet.training.settings import PruneSettings
@@ -210,6 +214,9 @@ def test_a_coarser_step_and_a_rate_take_fewer_bits(run_dir: Path, data: Dataset)
 
     fine, coarse = (quantize(net, images, "w5a8", None, (step,) * 5) for step in (0.0, 0.7))
     assert bits(coarse) < bits(fine) - 0.5
+    dense = fold(TorchClassifier(run_dir).model, data.spec)
+    fine_dense, coarse_dense = (quantize(dense, images, "w5a8", None, (step,) * 5) for step in (0.0, 0.7))
+    assert bits(coarse_dense) < bits(fine_dense) - 0.5
     student = Student(coarse)
     student.weigh_bits(0.5)
     assert bits(student.quantized()) < bits(coarse)
@@ -229,10 +236,25 @@ def test_a_size_is_reached_by_cheaper_values_or_refused(run_dir: Path, data: Dat
     card = read_qnz_card(run_dir, data, quantized)
     size = integers.file_bytes(quantized, card, settings)
     assert integers.fitting(quantized, card, settings) is quantized
+    written = integer_card(card, quantized, settings.bits)
+    assert size > len(assemble_qnz(quantized.network, written, "contexts")) + 278  # the largest receipt of results/
     smaller = integers.fitting(quantized, card, settings.replace(target_size=size - 20))
     assert integers.file_bytes(smaller, card, settings) <= size - 20
     with pytest.raises(CheckFailed, match=r"the file would be [\d,]+ bytes, over --target-size 900; allow \d+KB"):
         integers.fitting(quantized, card, settings.replace(target_size=900))
+
+
+def test_probabilities_are_those_of_the_integers(run_dir: Path, data: Dataset) -> None:
+    images, val = np.array(data.split("train").images), data.split("val")
+    quantized = quantize(fold(pruned_network(run_dir), data.spec), images, "w5a8", None, (0.5,) * 5)
+    settings, card = CompressSettings(density=0.4), read_qnz_card(run_dir, data, quantized)
+    assert integers.calibrated(card, quantized, data, settings, run_dir) is card  # the run has none either
+    believed = UnknownRecord(min_confidence=0.0, split="val", n=5, kept=1.0, others="others", others_n=3, refused=1.0)
+    now = integers.calibrated(card.replace(temperature=99.0, unknown=believed), quantized, data, settings, run_dir)
+    logits = quicknet.qnz.reference.run(quantized.network, np.array(val.images)) * quantized.logit_scale
+    assert now.temperature == pytest.approx(fit_temperature(logits, np.array(val.labels)))
+    assert now.temperature is not None
+    assert now.unknown == choose_unknown(logits, now.temperature, "val")
 
 
 def read_qnz_card(run_dir: Path, data: Dataset, quantized: Quantized) -> Any:

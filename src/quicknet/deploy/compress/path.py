@@ -16,7 +16,7 @@ from quicknet import engine
 from quicknet.core.errors import CheckFailed
 from quicknet.deploy.compress.listener import Watch
 from quicknet.deploy.compress.paper import BITS, PaperSizes
-from quicknet.deploy.compress.predict import LEAST_DENSITY, size_at
+from quicknet.deploy.compress.predict import LEAST_DENSITY, density_of, size_at
 from quicknet.deploy.compress.prepare import LEAST, Prepared, shape_at
 from quicknet.deploy.compress.settings import CompressSettings, Plan, Point
 from quicknet.deploy.compress.speed import Speedometer
@@ -31,6 +31,8 @@ from quicknet.training.run import Run
 _CPU = torch.device("cpu")
 _BEYOND = 1.0  # points over the loss that is allowed at which the descent ends: training mends about that
 _TRIES = 3
+_EXACT = 0.002  # of a density: blocks are whole
+_ROUNDING = 1e-9  # of an accuracy
 _SHARED_RATE = 1e-4  # a shared weight's gradient is that of hundreds
 
 
@@ -48,6 +50,8 @@ def plan_for(prepared: Prepared, density: float, classes: int, settings: Compres
     parent = load_model(work / "parent")[0]
     shape = shape_at(parent, prepared.importance, density, settings.pattern)
     speed = Speedometer(quicknet_config(parent), settings.bits).of(shape) if engine.available() else None
+    if settings.pattern != "channel":
+        density = _reached(density, density_of(shape))
     return Plan(density=density, size_bytes=size_at(shape, classes, settings.step), speed=speed)
 
 
@@ -89,7 +93,7 @@ def share(trained: Trained, recipe: Recipe, work: Path, watch: Watch) -> Network
 def _open(recipe: Recipe, folder: Path) -> Run:
     """Return a run as it was left, or a fresh one."""
     if (folder / "last.json").is_file():
-        return resume(folder, _CPU)
+        return resume(folder, _CPU, recipe.data.source or None)
     return start(recipe, folder, _CPU)
 
 
@@ -103,10 +107,18 @@ def _finish(run: Run, watch: Watch, enough: Callable[[EpochRecord], bool]) -> No
 
 
 def _trained(run: Run, density: float, prepared: Prepared, settings: CompressSettings) -> Trained:
-    """Return what a run came to; channels seldom come out at the density exactly."""
-    if isinstance(run.constraint, ChannelPruner):
-        density = round(run.constraint.density(), 4)
+    """Return what a run came to. Channels seldom come out at the density exactly; a run that is pruned already may
+    have fewer weights.
+    """
+    assert run.constraint is not None
+    there = run.constraint.density()
+    density = round(there, 4) if isinstance(run.constraint, ChannelPruner) else _reached(density, there)
     return Trained(load_model(run.folder.path)[0], density, _points(run, prepared, settings))
+
+
+def _reached(density: float, there: float) -> float:
+    """Return the density that was asked for, or what is there where that is less."""
+    return round(there, 4) if there < density - _EXACT else density
 
 
 def _points(run: Run, prepared: Prepared, settings: CompressSettings) -> tuple[Point, ...]:
@@ -147,7 +159,7 @@ def search_loss(
     half = max(1, recipe.train.epochs // 2)
     recipe = recipe.replace(train={**recipe.train.to_dict(), "epochs": half})
     points = _descend(prepared, usual - (settings.max_loss + _BEYOND) / 100, recipe, settings, work, watch)
-    allowed = usual - settings.max_loss / 100
+    allowed = usual - settings.max_loss / 100 - _ROUNDING
     best: tuple[float, float] | None = None
     candidates = [point for point in points if point.val_accuracy >= allowed - _BEYOND / 100] or list(points[:1])
     for point in list(reversed(candidates))[:_TRIES]:
@@ -178,11 +190,16 @@ def _descend(
     run = _open(recipe.replace(schedule=constant), work / "descent")
     done = [row["val_accuracy"] for row in run.state.history]
 
-    def enough(record: EpochRecord) -> bool:
+    def keep(epoch: int) -> None:
         card = load_model(run.folder.path)[1]
-        RunFolder(work / f"point{record.epoch}").save_model(dict(run.best_model.state_dict()), card)
+        RunFolder(work / f"point{epoch}").save_model(dict(run.best_model.state_dict()), card)
+
+    def enough(record: EpochRecord) -> bool:
+        keep(record.epoch)
         return (record.val_accuracy or 0.0) < least
 
+    if done and not run.state.step:
+        keep(run.state.epoch)  # it may have been stopped between saving the epoch and keeping its weights
     if not any(accuracy < least for accuracy in done):
         _finish(run, watch, enough)
     return _points(run, prepared, settings)

@@ -15,7 +15,7 @@ LEAST_DENSITY = 0.03  # below, layers fall apart: a quarter of the output channe
 # and 3.1 (quicknet_xs at 35%) of results 0042, 0039 and 0028, whose other numbers take what `size_at` says, to 1%.
 # The file on disk is what counts in the end.
 _BITS, _AT_STEP = 2.8, 0.6
-_FINEST = 0.25  # the step in which the largest of a filter's weights is 16 or so, the most that `w5a8` has
+_FINEST = 0.056  # 6.2 bits: `w5a8` without a least step (quicknet_xs, whole channels, results 0041)
 _CARD_BYTES = 3_000  # the card of 10 classes, compressed, with the header, the table and the network's shape
 
 
@@ -27,6 +27,12 @@ class Shape(NamedTuple):
     layers: tuple[Layer, ...]
     densities: tuple[float, ...]
     unit: int
+
+
+def density_of(shape: Shape) -> float:
+    """Return the share of all pointwise weights that is kept."""
+    counts = [layer.in_channels * layer.out_channels for layer in shape.layers[1:]]
+    return sum(share * count for share, count in zip(shape.densities, counts, strict=True)) / sum(counts)
 
 
 def size_at(shape: Shape, classes: int, step: float) -> int:
@@ -44,7 +50,7 @@ def value_bits(step: float) -> float:
     """Return about how many bits a kept weight takes.
 
     >>> [round(value_bits(step), 1) for step in (0, 0.6, 1.2)]
-    [4.0, 2.8, 1.8]
+    [6.2, 2.8, 1.8]
     """
     signal = (2 ** (2 * _BITS) - 1) * (_AT_STEP / max(step, _FINEST)) ** 2
     return 0.5 * math.log2(1 + signal)

@@ -18,6 +18,7 @@ from quicknet.deploy.compress.predict import Shape, density_for, size_at
 from quicknet.deploy.compress.sensitivity import LayerSensitivity
 from quicknet.deploy.compress.settings import CompressSettings, Pattern
 from quicknet.deploy.compress.speed import Speedometer
+from quicknet.deploy.compress.work import PREPARED
 from quicknet.deploy.quantize.qat import Show
 from quicknet.models.config import Layer, plan
 from quicknet.models.network import Network
@@ -51,7 +52,7 @@ def prepare(parent: TorchClassifier, data: Dataset, settings: CompressSettings, 
 
     What an earlier call with the same arguments wrote is read.
     """
-    path = work / "prepared.json"
+    path = work / PREPARED
     if path.is_file():
         return msgspec.json.decode(path.read_bytes(), type=Prepared)
     images = _images(data, settings)
@@ -122,8 +123,10 @@ def shape_at(network: Network, importance: Sequence[float], density: float, patt
         return Shape(layers, (1.0,) * len(channels), BLOCKS["block"])
     size = BLOCKS[pattern]
     pairs = zip(separable_layers(network), importance, strict=True)
-    masks = choose_masks([scores(layer, size) * factor for layer, factor in pairs], density, least)
-    return Shape(plan_of(network), tuple(float(mask.float().mean()) for mask in masks), size)
+    weighed = [scores(layer, size) * factor for layer, factor in pairs]
+    masks = choose_masks(weighed, density, least)  # of a run that is pruned already some of what is chosen is absent
+    kept = [mask & (score > 0) for mask, score in zip(masks, weighed, strict=True)]
+    return Shape(plan_of(network), tuple(float(mask.float().mean()) for mask in kept), size)
 
 
 def target_density(network: Network, importance: Sequence[float], settings: CompressSettings) -> float | None:

@@ -6,20 +6,17 @@ State lies in OUT.work beside the file until that is written: whoever is interru
 from __future__ import annotations
 
 import functools
-import json
-import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from quicknet import engine
 from quicknet.core.card import require_run_folder
-from quicknet.core.errors import CheckpointError, ToolError
-from quicknet.core.files import folder_lock, read_json, write_atomically
+from quicknet.core.errors import ToolError
 from quicknet.data import Dataset
-from quicknet.deploy.compress.integers import CODING, Integers, compressed_card, pruned_integers
+from quicknet.deploy.compress.integers import CODING, Integers, kept_card, pruned_integers
 from quicknet.deploy.compress.listener import NOBODY, Listener
 from quicknet.deploy.compress.paper import paper_sizes
 from quicknet.deploy.compress.path import Trained, plan_for, search_loss, share, train_to
@@ -27,6 +24,7 @@ from quicknet.deploy.compress.prepare import Prepared, plan_of, prepare
 from quicknet.deploy.compress.settings import Compressed, CompressSettings
 from quicknet.deploy.compress.size import layer_sizes, layer_weights
 from quicknet.deploy.compress.speed import Speedometer, time_shares
+from quicknet.deploy.compress.work import is_begun, work_folder, working
 from quicknet.deploy.fold import fold
 from quicknet.deploy.pipeline import Draft, export_file, split_settings_of
 from quicknet.deploy.qnz import QnzSettings, measure_against
@@ -41,16 +39,6 @@ from quicknet.training.recipe import Recipe, load_recipe
 from quicknet.training.teacher import Teacher, open_teacher
 
 _TEMPERATURE = 4.0
-_BEGUN = "settings.json"  # in the work folder: what is done there
-
-
-def work_folder(out: Path) -> Path:
-    """Return where a compression to `out` keeps its state.
-
-    >>> work_folder(Path("runs/photos.qnz"))
-    PosixPath('runs/photos.qnz.work')
-    """
-    return out.with_name(f"{out.name}.work")
 
 
 def compress(
@@ -79,10 +67,9 @@ def compress(
     require_expressible(fold(parent.model, parent.card.preprocess), parent.card.preprocess.size)
     plan_of(parent.model)
     work = work_folder(out)
-    if settings.keep is not None and Path(settings.keep).exists() and not (work / _BEGUN).is_file():
+    if settings.keep is not None and Path(settings.keep).exists() and not is_begun(work):
         raise ToolError(f"{settings.keep} is there already; name a new folder with --keep")
-    with folder_lock(work):
-        _claim(work, parent, settings, teacher)
+    with working(work, _asked(parent, data, settings, teacher)):
         prepared = prepare(parent, data, settings, work, listener.show)
         if prepared.density is not None:
             listener.plan(plan_for(prepared, prepared.density, len(data.classes), settings, work))
@@ -97,9 +84,9 @@ def compress(
         integers = pruned_integers(parent, trained, data, settings, prepared, (work, listener.show), teacher)
         compressed = _written(job, integers, trained, prepared)
         if settings.keep is not None:
-            card = compressed_card(parent.card, trained, settings, teacher)
-            RunFolder(Path(settings.keep)).save_model(dict(trained.network.state_dict()), card)
-    shutil.rmtree(work)
+            RunFolder(Path(settings.keep)).save_model(
+                dict(trained.network.state_dict()), kept_card(parent.card, trained, settings, teacher)
+            )
     return compressed
 
 
@@ -110,22 +97,12 @@ def _teacher(settings: CompressSettings, data: Dataset) -> Teacher | None:
     return open_teacher(locate(settings.teacher, "any"), data, torch.device("cpu"))
 
 
-def _claim(work: Path, parent: TorchClassifier, settings: CompressSettings, teacher: Teacher | None) -> None:
-    """Write down what is done in the work folder. Raises CheckpointError where that is something else."""
-    asked = {"weights_sha256": parent.card.weights_sha256, **settings.to_dict()}
-    if teacher is not None:
-        asked["teacher_sha256"] = teacher.sha256
-    path = work / _BEGUN
-    if not path.is_file():
-        write_atomically(path, json.dumps(asked, indent=1))
-        return
-    begun = read_json(path, "the settings of the compression")
-    differ = [key for key in asked if not isinstance(begun, dict) or begun.get(key) != asked[key]]
-    if differ:
-        raise CheckpointError(
-            f"{work} holds another compression (its {differ[0]} differs); give the same options to go on with it, "
-            "name another --out, or remove that folder"
-        )
+def _asked(
+    parent: TorchClassifier, data: Dataset, settings: CompressSettings, teacher: Teacher | None
+) -> dict[str, Any]:
+    """Return what the work folder is for: whoever goes on there must ask for the same."""
+    asked = {"weights_sha256": parent.card.weights_sha256, "data_sha256": data.sha256, **settings.to_dict()}
+    return asked if teacher is None else {**asked, "teacher_sha256": teacher.sha256}
 
 
 def make_recipe(parent: TorchClassifier, settings: CompressSettings, source: str, work: Path) -> Recipe:
@@ -150,6 +127,9 @@ def make_recipe(parent: TorchClassifier, settings: CompressSettings, source: str
             "ema_decay": 0.99,
             "balance": base.train.balance,
         },
+        hardest={},
+        prune={},
+        share={},
         distill={"teacher": settings.teacher or str(run), "weight": 0.9, "temperature": _TEMPERATURE},
     )
 

@@ -67,8 +67,8 @@ class _Block(NamedTuple):
 
 
 class _Task(NamedTuple):
-    """What is asked of a layer beside its filters: the class, who takes its output, and the least step of a
-    pruned layer's weights, in root mean squares of those that are left.
+    """What is asked of a layer beside its filters: the class, who takes its output, and the least step of
+    the weights, in root mean squares of those that are left (0: as fine as it can be).
     """
 
     width: WidthClass
@@ -96,9 +96,9 @@ def quantize(
 ) -> Quantized:
     """Return the integer network of a folded QuickNet, in a width class, calibrated on training images.
 
-    Pointwise weights that are exactly zero stay zero: they were pruned. Of such layers, `coarse` (one
-    for each separable layer) is the least step of the integers, in root mean squares of the weights
-    that are left: the coarser, the fewer bits a value takes.
+    Pointwise weights that are exactly zero stay zero: they were pruned. `coarse` (one for each separable
+    layer) is the least step of the integers, in root mean squares of the weights that are left: the
+    coarser, the fewer bits a value takes. Without it steps are as fine as they can be.
 
     `images` (N, side, side, C) uint8, at least 16, some hundred for ranges that hold;
     `advance(n)` is called after every n layers. The same images give the same network. Raises
@@ -124,14 +124,14 @@ def quantize(
             tell(1)
         weight, bias, scale = classifier(head.weight, head.bias, feed)
     network = IntegerNetwork(images.shape[1], images.shape[3], integer_stem, tuple(done), weight, bias)
-    kept = tuple(_kept(block.pointwise) for block in blocks)
+    kept = tuple(_kept(block.pointwise, bool(coarse)) for block in blocks)
     return Quantized(network, scale, None if all(mask is None for mask in kept) else kept)
 
 
-def _kept(pointwise: Conv) -> NDArray[np.bool_] | None:
-    """Return which weights (O, K) are not pruned; None where all are there."""
+def _kept(pointwise: Conv, coarse: bool) -> NDArray[np.bool_] | None:
+    """Return which weights (O, K) are not pruned; None where all are there, with steps as fine as they can be."""
     mask = pointwise.weight[:, :, 0, 0] != 0
-    return None if mask.all() else mask
+    return None if mask.all() and not coarse else mask
 
 
 def require_expressible(net: Folded, side: int) -> tuple[Conv, list[_Block]]:
@@ -287,7 +287,7 @@ def _separable(block: _Block, feed: Feed, task: _Task) -> tuple[IntegerSeparable
     # what of the float filter's output these inputs explain best (least squares), held to the filter itself
     ridge = _RIDGE * moments.covariance.diagonal()
     target = weight @ moments.cross + weight * middle.scale * ridge
-    mask = _kept(block.pointwise)
+    mask = _kept(block.pointwise, task.coarse > 0)
     kept = None if mask is None else torch.from_numpy(mask)
     fitted = fit_filters(target, moments.covariance + torch.diag(ridge), kept)
     lanes = pointwise_lanes(weight.shape[1], task.width.sums, task.width.top)
