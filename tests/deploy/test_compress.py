@@ -172,7 +172,9 @@ def test_another_compression_in_the_same_place_is_refused(run_dir: Path, data: D
     work.mkdir()
     digest = TorchClassifier(run_dir).card.weights_sha256
     (work / "prepared.json").write_text("{}")
-    (work / "settings.json").write_text(json.dumps({"weights_sha256": digest, "data_sha256": data.sha256, **QUICK.replace(seed=1).to_dict()}))
+    (work / "settings.json").write_text(
+        json.dumps({"weights_sha256": digest, "data_sha256": data.sha256, **QUICK.replace(seed=1).to_dict()})
+    )
     with pytest.raises(CheckpointError, match=r"holds another compression .its seed differs.; give the same options"):
         compress(run_dir, data, tmp_path / "m.qnz", QUICK)
 

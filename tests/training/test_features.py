@@ -95,6 +95,18 @@ def test_it_is_resumed_bit_for_bit(student, tmp_path, steps):
         assert same_tensors(tmp_path / "whole" / name, tmp_path / "cut" / name), name
 
 
+def test_it_goes_on_without_the_kept_answers_of_the_first_epoch(student, tmp_path):
+    """What the features' scale was is saved: only the answers of epochs to come are asked for again."""
+    changes = ("distill.kept=2", "train.epochs=4")
+    whole = student("whole", *changes)
+    fit(whole)
+    run = student("cut", *changes)
+    interrupt(run, 3 * run.steps_per_epoch + 1)
+    run.kept.file.path.unlink()
+    fit(training.resume(tmp_path / "cut", CPU))
+    assert same_tensors(tmp_path / "whole" / "last.safetensors", tmp_path / "cut" / "last.safetensors")
+
+
 def test_a_state_without_the_layer_is_refused(student):
     run = student("run")
     state = run.match.state()

@@ -20,7 +20,7 @@ from quicknet.deploy.export import export
 from quicknet.models import fused
 from quicknet.models.costs import count_costs
 from quicknet.models.registry import model_from_record
-from quicknet.training import setup
+from quicknet.training import loop, setup
 from quicknet.training.checkpoint import TorchClassifier, load_model
 from quicknet.training.run import resident
 from quicknet.training.state import Validation
@@ -143,6 +143,18 @@ def test_training_takes_bfloat16_by_itself_where_it_is_faster(tiny_cifar, tmp_pa
         assert torch.is_autocast_enabled("cpu") == fast
 
 
+def test_weights_to_use_are_never_there_without_what_resuming_needs(tiny_cifar, tmp_path, monkeypatch):
+    """As if killed before the first epoch's weights are written: the run goes on to the same ones."""
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_best", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            trained(tiny_cifar, tmp_path / "cut", "train.save_minutes=60")
+    list(training.fit(training.resume(tmp_path / "cut", CPU)))
+    whole = trained(tiny_cifar, tmp_path / "whole", "train.save_minutes=60")
+    for name in ("last.safetensors", "model.safetensors"):
+        assert same_tensors(whole / name, tmp_path / "cut" / name), name
+
+
 def test_short_epochs_are_saved_seldom_and_all_is_saved_where_the_loop_is_left(tiny_cifar, tmp_path, monkeypatch):
     run = training.start(recipe(tiny_cifar, "train.epochs=30"), tmp_path / "run", CPU)
     real, saved = run.folder.save_last, []
@@ -156,7 +168,7 @@ def test_short_epochs_are_saved_seldom_and_all_is_saved_where_the_loop_is_left(t
     for record in training.fit(run):
         if record.epoch == 6:
             break
-    assert saved == [1, 6]
+    assert saved == [0, 1, 6]  # first before there are weights to use
     assert training.resume(tmp_path / "run", CPU).state.epoch == 6
 
 

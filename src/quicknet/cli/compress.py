@@ -27,8 +27,9 @@ The network is pruned while it trains on, with the run as its teacher (or --teac
 are fine-tuned. --target-size and --target-speed may be given together; other targets exclude each other.
 Choices are made on val; the accuracy in the receipt is measured on the file that is written.
 
-Ctrl-C, SIGTERM and a closing terminal save and stop; the same command goes on. Its state lies in
-OUT.work until the file is written.
+Ctrl-C, SIGTERM and a closing terminal save and stop; the same command goes on. Of fine-tuning the
+integers the last minute is done again. The state lies in OUT.work until the file is written; where a
+target was not reached it stays, so that a larger --target-size or --max-loss need not train again.
 """
 _UNITS = {"": 1, "b": 1, "kb": 1000, "kib": 1024, "mb": 1_000_000, "mib": 1 << 20}
 # option → field of CompressSettings

@@ -32,10 +32,12 @@ from typing import Any
 from quicknet.core.card import Card, read_card
 from quicknet.core.errors import ToolError, program
 from quicknet.core.machine import usable_cores
+from quicknet.data.cifar import CIFARS
 from quicknet.study.records import ROOT, write_record
-from quicknet.training.recipe import load_recipe
+from quicknet.training.recipe import Recipe, load_recipe
 
-_SECTIONS = ("model", "augment", "optim", "schedule", "train", "distill")
+# of [data], what a run writes down only where it was asked for
+_DATA = ("size", "mode", "resize")
 
 
 def top1(card: Card, split: str) -> float | None:
@@ -53,9 +55,8 @@ def train(folder: Path, options: argparse.Namespace, changes: Sequence[str], see
         settings = [word for change in changes for word in ("--set", change)]
         words = [options.data, "--recipe", options.recipe, *settings, "--seed", str(seed), "--run", str(folder)]
     else:
-        expected = load_recipe(options.recipe, [*changes, f"train.seed={seed}"]).to_dict()
-        present = load_recipe(str(folder / "recipe.toml")).to_dict()
-        if any(expected[section] != present[section] for section in _SECTIONS):
+        expected = load_recipe(options.recipe, [*changes, f"train.seed={seed}"])
+        if not _is_alike(expected, load_recipe(str(folder / "recipe.toml")), options.data):
             raise ToolError(f"{folder} holds a run with other settings; name another folder with --runs")
         card = folder / "card.json"
         if card.exists() and top1(read_card(card), "test") is not None:
@@ -69,6 +70,23 @@ def train(folder: Path, options: argparse.Namespace, changes: Sequence[str], see
     if done.returncode:
         raise ToolError(f"training {folder} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
     return read_card(folder / "card.json")
+
+
+def _is_alike(expected: Recipe, present: Recipe, source: str) -> bool:
+    """Return whether a run's resolved recipe is what is asked for; views have become epochs in it."""
+    if _place(present.data.source) != _place(source):
+        return False
+    train = expected.train.to_dict()
+    if expected.train.views is not None:
+        train |= {"views": None, "epochs": present.train.epochs}
+    unasked = {key: getattr(present.data, key) for key in _DATA if getattr(expected.data, key) is None}
+    data = {**expected.data.to_dict(), **unasked, "source": present.data.source}
+    return expected.replace(name=present.name, train=train, data=data) == present
+
+
+def _place(source: str) -> str:
+    """Return a data set's name, or where a folder lies."""
+    return source if source in CIFARS else str(Path(source).resolve())
 
 
 def run_folder(options: argparse.Namespace, label: str, seed: int) -> Path:
@@ -98,7 +116,7 @@ def carry_out(options: argparse.Namespace) -> dict[str, list[Card]]:
         for number, ((seed, label, _), card) in enumerate(zip(jobs, pool.map(one, jobs), strict=True), 1):
             cards[label].append(card)
             left = (time.monotonic() - began) / number * (len(jobs) - number)
-            figures = "  ".join(f"{split} {100 * (top1(card, split) or math.nan):.2f}%" for split in ("val", "test"))
+            figures = "  ".join(f"{split} {100 * (top1(card, split) or 0):.2f}%" for split in measured([card]))
             print(f"{label:16} seed {seed}  {figures}  {number}/{len(jobs)}, {left / 60:.0f} min left", file=sys.stderr)
     return cards
 
@@ -108,9 +126,14 @@ def spread(values: Sequence[float]) -> float | None:
     return statistics.stdev(values) if len(values) > 1 else None
 
 
+def measured(cards: Sequence[Card]) -> list[str]:
+    """Return the splits on which all were measured."""
+    return [split for split in ("val", "test") if all(top1(card, split) is not None for card in cards)]
+
+
 def compared(cards: dict[str, list[Card]], split: str) -> dict[str, dict[str, Any]]:
     """Return for each variant its accuracies by seed, and the difference from the first variant."""
-    values = {label: [top1(card, split) or math.nan for card in present] for label, present in cards.items()}
+    values = {label: [top1(card, split) or 0.0 for card in present] for label, present in cards.items()}
     first = next(iter(values.values()))
     rows = {}
     for label, mine in values.items():
@@ -172,7 +195,7 @@ def record_fields(options: argparse.Namespace, cards: dict[str, list[Card]]) -> 
         "training_seconds": {
             label: [training_seconds(run_folder(options, label, seed)) for seed in options.seeds] for label in cards
         },
-        **{split: compared(cards, split) for split in ("val", "test")},
+        **{split: compared(cards, split) for split in measured([card for some in cards.values() for card in some])},
     }
 
 
@@ -181,7 +204,7 @@ def main() -> None:
     """Carry out the command."""
     options = parse()
     fields = record_fields(options, carry_out(options))
-    for split in ("val", "test"):
+    for split in (split for split in ("val", "test") if split in fields):
         for label, row in fields[split].items():
             print(show(label, split, row), file=sys.stderr if options.json else sys.stdout)
     if options.json:

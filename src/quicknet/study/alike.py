@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from quicknet.core.card import Card
-from quicknet.core.errors import ConfigError, program
+from quicknet.core.errors import ConfigError, ToolError, program
 from quicknet.core.files import read_json, write_atomically
 from quicknet.models.registry import base_config, list_models
 from quicknet.study import ablate
@@ -46,7 +46,7 @@ def default_networks() -> list[str]:
 
 
 def training_rate(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the images a second of a network's training and how many images an epoch has, or why it has none."""
+    """Return the images a second of a network's training and how many images an epoch has, or why it has no rate."""
     recipe = load_recipe(options.recipe, [*changes_of(name, 1, options), f"data.source={json.dumps(options.data)}"])
     with tempfile.TemporaryDirectory(prefix="quicknet-") as folder:
         try:
@@ -64,8 +64,13 @@ def training_rate(name: str, options: argparse.Namespace) -> dict[str, Any]:
             if spent > 4 * _SECONDS or (spent > _SECONDS and len(seconds) > 3):
                 break
     rate = 1 / statistics.median(seconds[1:] or seconds)  # the first step also compiles and allocates
-    slow = f"{rate:.0f} images/s, fewer than {options.least:g}" if rate < options.least else ""
-    return {"rate": rate, "images": run.train_size, "why": slow}
+    return {"rate": rate, "images": run.train_size, "why": ""}
+
+
+def left_out(row: dict[str, Any], least: float) -> str:
+    """Return why a network is not trained; an empty text where it is."""
+    slow = f"{row['rate']:.0f} images/s, fewer than {least:g}" if row["rate"] < least else ""
+    return row["why"] or slow
 
 
 def changes_of(name: str, epochs: int, options: argparse.Namespace) -> list[str]:
@@ -74,16 +79,23 @@ def changes_of(name: str, epochs: int, options: argparse.Namespace) -> list[str]
 
 
 def rates(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Return what `training_rate` gives for each network: timed now, or kept by an earlier call."""
+    """Return what `training_rate` gives for each network: timed now, or kept by an earlier call.
+
+    Raises ToolError where an earlier call timed another recipe or other data.
+    """
     path = options.runs / options.name / "rates.json"
-    known: dict[str, dict[str, Any]] = read_json(path, "the rates") if path.exists() else {}
+    asked = {"recipe": options.recipe, "data": options.data, "set": options.set}
+    kept = read_json(path, "the rates") if path.exists() else {"asked": asked, "networks": {}}
+    if not isinstance(kept, dict) or kept.get("asked") != asked:
+        raise ToolError(f"{path} holds rates of another recipe or other data; name another folder with --runs")
+    known: dict[str, dict[str, Any]] = kept["networks"]
     for name in options.networks:
         if name in known:
             continue
         known[name] = training_rate(name, options)
-        said = known[name]["why"] or f"{known[name]['rate']:,.0f} images/s"
+        said = left_out(known[name], options.least) or f"{known[name]['rate']:,.0f} images/s"
         print(f"{name:20} {said}", file=sys.stderr)
-        write_atomically(path, json.dumps(known, indent=1) + "\n")
+        write_atomically(path, json.dumps(kept, indent=1) + "\n")
     return known
 
 
@@ -99,8 +111,8 @@ def epochs_for(minutes: float, rate: float, images: float) -> int:
 def carry_out(options: argparse.Namespace) -> dict[str, Any]:
     """Time, choose, train; return the record's fields."""
     known = rates(options)
-    left_out = {name: known[name]["why"] for name in options.networks if known[name]["why"]}
-    chosen = sorted(set(options.networks) - set(left_out), key=lambda name: -known[name]["rate"])
+    reasons = {name: left_out(known[name], options.least) for name in options.networks}
+    chosen = sorted((name for name, why in reasons.items() if not why), key=lambda name: -known[name]["rate"])
     if not chosen:
         raise ConfigError(f"no network trains at {options.least:g} images/s here; lower --least")
     rows = []
@@ -122,7 +134,7 @@ def carry_out(options: argparse.Namespace) -> dict[str, Any]:
         "n": metric.n,
         "seeds": options.seeds,
         "networks": rows,
-        "not_trained": left_out,
+        "not_trained": {name: why for name, why in reasons.items() if why},
     }
 
 

@@ -118,6 +118,10 @@ class RunFolder:
         """Return whether a run was ever saved here."""
         return (self.path / "last.json").exists() or (self.path / "card.json").exists()
 
+    def is_saved(self) -> bool:
+        """Return whether there is something to resume."""
+        return (self.path / "last.json").is_file()
+
     def write_recipe(self, recipe: Recipe) -> None:
         """Write the resolved recipe."""
         head = f"# {recipe.name}, every setting resolved; `quicknet train --recipe` on this file re-makes the run.\n"
@@ -140,7 +144,7 @@ class RunFolder:
 
     def require_saved(self) -> None:
         """Raise CheckpointError where there is nothing to resume."""
-        if (self.path / "last.json").is_file():
+        if self.is_saved():
             return
         if self.path.is_file():
             raise _is_file(self.path, "--resume needs a run folder")

@@ -18,6 +18,7 @@ from quicknet.training.settings import OptimSettings
 _OPTIM = OptimSettings(name="adamw", lr=2e-3, weight_decay=0.01)
 _LEAST_STD = 0.02  # a feature that hardly varies says nothing, and would be all noise at scale 1
 _CHUNK = 4096
+_SCALE = ("scale.mean", "scale.std")
 
 
 class FeatureMatch:
@@ -49,6 +50,8 @@ class FeatureMatch:
     def state(self) -> dict[str, Tensor]:
         """Return everything that `load_state` needs, as named tensors."""
         layer = {f"layer.{name}": tensor for name, tensor in self.layer.state_dict().items()}
+        if self._scale is not None:  # kept answers may be gone, and only those to come are asked for again
+            layer |= dict(zip(_SCALE, self._scale, strict=True))
         return layer | {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
@@ -61,6 +64,9 @@ class FeatureMatch:
                 "recipe.toml and last.safetensors from a copy, or start a new run with --from"
             )
         self.layer.load_state_dict(layer)
+        scale = [tensors.get(name) for name in _SCALE]  # runs of older versions have none
+        if all(tensor is not None and tensor.shape == (len(self.layer.bias),) for tensor in scale):
+            self._scale = tuple(tensor.to(self.layer.bias.device) for tensor in scale)
         prefix = "optimizer."
         self.optimizer.load_state(
             {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

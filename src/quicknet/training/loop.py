@@ -24,7 +24,7 @@ from quicknet.training.head import fit_head
 from quicknet.training.loss import loss_of
 from quicknet.training.optim import factor
 from quicknet.training.run import Run
-from quicknet.training.saving import next_epoch, save, save_best, save_if_due, save_rest
+from quicknet.training.saving import next_epoch, save, save_best, save_first, save_if_due, save_rest
 
 
 class Interrupted(Exception):
@@ -121,6 +121,7 @@ def first_answer(run: Run) -> EpochRecord:
     is resumed before its first step does it again, to the same weights.
     """
     started = time.perf_counter()
+    save_first(run)
     head = run.head = fit_head(run)
     validation = run.validate()
     run.state.best_accuracy = run.score(validation)
@@ -144,6 +145,7 @@ def first_answer(run: Run) -> EpochRecord:
 def finish_epoch(run: Run) -> EpochRecord:
     """Validate, keep the best, save; return the epoch's record."""
     state, recipe = run.state, run.recipe.train
+    save_first(run)
     require_number(state.loss_sum, run, state.step)
     run.require_finite_weights()
     run.world.sum(state.correct)

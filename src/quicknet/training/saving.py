@@ -85,6 +85,16 @@ def save(run: Run) -> None:
     run.last_save = LastSave(now, now - started, (run.state.epoch, run.state.step))
 
 
+def save_first(run: Run) -> None:
+    """Save if nothing is saved yet: weights to use without what resuming needs would be a run that cannot go on.
+
+    The next save is due as if this one had not been.
+    """
+    if run.world.main and not run.folder.is_saved():
+        run.require_finite_weights()
+        _save(run)
+
+
 def save_rest(run: Run) -> None:
     """Save what was trained after the last save."""
     if (run.state.epoch, run.state.step) != run.last_save.done:

@@ -18,7 +18,7 @@ from quicknet.core.settings import Settings
 from quicknet.deploy.quantize.student import Student
 
 _LIMIT_BYTES = 4 << 30
-_EVERY_S = 300.0
+_EVERY_S = 60.0
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -67,7 +67,7 @@ class Tuning:
 
 
 class Saver:
-    """Saves a tuning to a folder, every five minutes and when it is told to; without a folder nothing."""
+    """Saves a tuning to a folder, every minute and when it is told to; without a folder nothing."""
 
     def __init__(self, folder: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._clock, self._at = folder, clock, clock()
@@ -87,7 +87,7 @@ class Saver:
             ) from error
 
     def save(self, tuning: Tuning, now: bool = False) -> None:
-        """Save if the last save is five minutes ago, or `now`."""
+        """Save if the last save is a minute ago, or `now`."""
         if self._folder is None or not (now or self._clock() - self._at > _EVERY_S):
             return
         record, blob = self._paths()
