@@ -222,6 +222,25 @@ def test_sections_that_nobody_knows() -> None:
     refused_fast(whole(EVIL=b"\0"), "does not know the section 'EVIL'")
 
 
+def beside(tens: bytes, code: bytes) -> bytes:
+    """A file of version 1 with a CODE that its readers may skip."""
+    blob = bytearray(pack_sections({"CARD": TEXT, "NETW": NETW, "TENS": tens, "CODE": code}, skippable=["CODE"]))
+    blob[8:10] = struct.pack("<H", 1)
+    blob[-32:] = hashlib.sha256(blob[:-32]).digest()
+    return bytes(blob)
+
+
+def test_coded_numbers_in_a_file_of_version_1_hide_nothing() -> None:
+    """What version 2 calls CODE is unknown to version 1: it is skipped, and its TENS is checked as ever."""
+    code = struct.pack("<I", 1)
+    read = parse_qnz(beside(TENS, code), HERE)
+    assert (read.coding, read.sections[3].kind) == ("none", "CODE")
+    assert np.array_equal(read.network.weight, NETWORK.weight)
+    refused_fast(beside(TENS[:-100], code), "section TENS")
+    stem = put(TENS, 0, "<9b", *(-128,) * 9)
+    refused_fast(beside(stem, code), "section TENS")
+
+
 # --- files ---------------------------------------------------------------------------------
 
 

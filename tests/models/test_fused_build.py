@@ -85,6 +85,17 @@ def test_a_library_is_built_once_and_then_found(tmp_path: Path, library: Path) -
     assert len(place.calls.read_text().splitlines()) == 1
 
 
+def test_another_c_library_has_a_library_of_its_own(
+    tmp_path: Path, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home that two systems share: what the newer one linked, the older one cannot load."""
+    place = Place(tmp_path, library)
+    place.build()
+    monkeypatch.setattr(os, "confstr", lambda name: "glibc 2.17")
+    assert "built with" in place.build().status
+    assert len(place.libraries()) == 2
+
+
 def test_flags_that_a_compiler_refuses_are_left_out(tmp_path: Path, library: Path) -> None:
     place = Place(tmp_path, library, 'case "$*" in *-march*) echo "bad -march" >&2; exit 1;; esac')
     assert "built with c++ -fopenmp " in place.build().status

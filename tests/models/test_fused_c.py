@@ -34,6 +34,28 @@ def test_compiles_without_warnings(machine: str, tmp_path: Path) -> None:
     compile_cpp(SOURCE / "kernels.cpp", *MACHINES[machine], target=tmp_path / "kernels.o")
 
 
+@pytest.mark.parametrize("flags", [(), ("-fopenmp",)])
+def test_memory_that_runs_out_on_a_thread_is_an_exception_of_the_caller(flags: tuple[str, ...], tmp_path: Path) -> None:
+    source = tmp_path / "exhausted.cpp"
+    source.write_text(
+        """
+        #include "pieces.h"
+        int main() {
+            int done = 0;
+            try {
+                quicknet::for_pieces(8, 2, [&](int piece) { if (piece == 3) throw std::bad_alloc(); });
+            } catch (const std::bad_alloc &) {
+                done = 1;
+            }
+            return 1 - done;
+        }
+        """
+    )
+    compiler = tool("c++", "g++", "clang++")
+    run(compiler, "-std=c++17", "-Wno-unknown-pragmas", *flags, "-I", SOURCE, source, "-o", tmp_path / "exhausted")
+    run(tmp_path / "exhausted")
+
+
 def fields(struct: type[ctypes.Structure]) -> Iterator[str]:
     """The same struct in C++ as assertions: each field's place, and the size."""
     kind = f"quicknet::{struct.__name__}"

@@ -1,6 +1,7 @@
 """CODE: what is written is read again, by Python and by the engine, number for number; and how small it is."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,25 @@ def test_decisions_come_back(decisions: list[tuple[int, int]]) -> None:
         for index, (chance, bit) in enumerate(decisions):
             assert (reader.decide(chance), bit) == (bit, bit) if index % 5 else reader.plain(20) == chance
         reader.check_end()
+
+
+def test_long_sections_are_read_in_little_memory() -> None:
+    """Numbers that reach over the pieces come back, and a section takes no more memory than it is long."""
+    writer = sinks.PlainSink()
+    numbers = [(number * 7919) % (1 << 20) for number in range(40_000)]
+    for number in numbers:
+        writer.plain(number, 20)
+    source = sources.PlainSource(memoryview(writer.finish()), "here")
+    assert [source.plain(20) for _ in numbers] == numbers
+    assert source.bits_read == 20 * len(numbers)
+    source.check_end()
+    section = memoryview(b"\x01" * (16 << 20))
+    for kind in (sources.PlainSource, sources.AdaptiveSource):
+        tracemalloc.start()
+        kind(section, "here")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 20 << 20, kind  # a slice of the section is a copy at most
 
 
 def test_long_runs_cost_next_to_nothing() -> None:

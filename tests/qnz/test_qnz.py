@@ -16,15 +16,18 @@ from hypothesis import strategies as st
 import quicknet
 from networks import Block, network_card, networks, random_images, random_network
 from quicknet import engine
+from quicknet.core import options
 from quicknet.core.card import IntegerRecord, card_from_dict
 from quicknet.core.errors import ConfigError, DataError, FormatError, ToolError
 from quicknet.core.files import sha256_bytes
+from quicknet.core.options import MOST_THREADS
 from quicknet.image.vectors import draw_vectors
 from quicknet.inference.classifier import Classifier
 from quicknet.qnz import reference
 from quicknet.qnz.container import pack_sections
 from quicknet.qnz.encoding import decode_network, encode_coded, encode_network
 from quicknet.qnz.file import CODINGS, QnzClassifier, assemble_qnz, looks_like_qnz, parse_qnz, read_qnz
+from quicknet.qnz.implementations import implementations
 from quicknet.qnz.network import IntegerNetwork
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -153,6 +156,16 @@ def test_answers_are_the_callers_own(runtime: str, path: Path) -> None:
     kept = first.copy()
     model.integer_logits(IMAGES[1:2])
     assert np.array_equal(first, kept)
+
+
+def test_a_machine_of_many_cores_runs_on_as_many_as_the_engine_takes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "usable_cores", lambda: 384)
+    assert QnzClassifier(path).threads == MOST_THREADS
+    assert "reference" in implementations(read_qnz(path), 384)
+    with pytest.raises(ConfigError, match=r"threads 300 must lie in 1\.\.256"):
+        QnzClassifier(path, threads=300)
 
 
 def test_threads_share_one_classifier(runtime: str, path: Path) -> None:

@@ -64,14 +64,22 @@ class Part:
         return cache / self.folder
 
     def key(self) -> str:
-        """Return the name of the library for this source, compiler setting and CPU."""
+        """Return the name of the library for this source, compiler setting, C library and CPU."""
         digest = hashlib.sha256()
         for path in sorted((*self.sources, *self.headers)):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         setting = repr((self.common, self.flags, os.environ.get(self.variable)))
-        for part in (setting, platform.machine(), sys.platform, self.cpu()):
+        for part in (setting, platform.machine(), sys.platform, _libc(), self.cpu()):
             digest.update(part.encode() + b"\0")
         return digest.hexdigest()[:20]
+
+
+def _libc() -> str:
+    """Return the C library's version: an older system that shares this home cannot load what was linked to a newer."""
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (AttributeError, OSError, ValueError):  # not glibc
+        return ""
 
 
 def ensure_built(part: Part) -> Built:

@@ -9,6 +9,7 @@ from quicknet.core.errors import ConfigError
 from quicknet.core.machine import usable_cores
 
 VARIABLE = "QUICKNET_RUNTIME"
+MOST_THREADS = 256  # that the engine takes
 
 OnnxRuntime = Literal["auto", "onnxruntime", "openvino"]
 QnzRuntime = Literal["auto", "engine", "engine-portable", "reference"]
@@ -25,10 +26,10 @@ def environment_runtime(kind: object) -> str:
     return "auto" if named in others else named
 
 
-def checked_threads(threads: int | None) -> int:
-    """Return `threads`, by default the number of usable cores. Raises ConfigError outside 1..1024."""
+def checked_threads(threads: int | None, most: int = 1024) -> int:
+    """Return `threads`, by default the number of usable cores, `most` at most. Raises ConfigError outside 1..most."""
     if threads is None:
-        return usable_cores()
-    if not 1 <= threads <= 1024:
-        raise ConfigError(f"threads {threads} must lie in 1..1024")
+        return min(usable_cores(), most)
+    if not 1 <= threads <= most:
+        raise ConfigError(f"threads {threads} must lie in 1..{most}")
     return threads

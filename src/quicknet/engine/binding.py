@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from quicknet.core.compile import Built
 from quicknet.core.errors import ConfigError, DataError, FormatError, ToolError, nearest
+from quicknet.core.options import MOST_THREADS
 from quicknet.engine.build import ensure_built, prebuilt
 
 # As quicknet.h numbers them.
@@ -23,7 +24,6 @@ _MEMORY, _ISA, _THREADS = 8, 9, 10
 _POINTWISE = {"faster": 0, "dense": 0x100, "sparse": 0x200}  # added to an instruction set
 _PARTS = {"depthwise": 0, "output": 1, "sums": 2}  # of qn_trace
 _ALIGN = 64
-_MOST_THREADS = 256
 
 
 class _Info(ctypes.Structure):
@@ -185,8 +185,8 @@ class Engine:
     def __init__(self, blob: bytes, threads: int = 1, isa: str = "best", pointwise: str = "faster") -> None:
         if pointwise not in _POINTWISE:
             raise ConfigError(f"no pointwise kernels called {pointwise!r}{nearest(pointwise, _POINTWISE)}")
-        if not 1 <= threads <= _MOST_THREADS:
-            raise ConfigError(f"the engine runs on 1 to {_MOST_THREADS} threads, not {threads}")
+        if not 1 <= threads <= MOST_THREADS:
+            raise ConfigError(f"the engine runs on 1 to {MOST_THREADS} threads, not {threads}")
         self._arguments = (blob, threads, _code(isa) | _POINTWISE[pointwise])
         self._lock = threading.Lock()
         self._opened: _Opened | None = _Opened(*self._arguments)

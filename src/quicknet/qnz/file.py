@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from quicknet.core.card import Card, IntegerRecord, card_from_dict
 from quicknet.core.errors import ConfigError, FormatError, ToolError
 from quicknet.core.files import read_bounded, sha256_bytes
-from quicknet.core.options import QnzRuntime, checked_threads, environment_runtime
+from quicknet.core.options import MOST_THREADS, QnzRuntime, checked_threads, environment_runtime
 from quicknet.image.preprocess import check_images
 from quicknet.qnz import reference
 from quicknet.qnz.bounds import check_network, check_numbers, shape_of
@@ -97,7 +97,7 @@ class QnzFile:
     @property
     def coding(self) -> Coding:
         """How the numbers are coded."""
-        if CODE not in self._data:
+        if TENS in self._data:
             return "none"
         number = coding_number(self._data[CODE], str(self.path))
         return next(name for name, value in CODINGS.items() if value == number)
@@ -156,7 +156,8 @@ def parse_qnz(blob: bytes, path: Path, bounds: bool = True) -> QnzFile:
     """Check a file's bytes; `path` is for messages. Raises FormatError as `read_qnz` does."""
     sections = read_sections(blob, str(path))
     shape = decode_shape(sections[NETW].data, str(path))
-    if CODE in sections:
+    coded = TENS not in sections  # a CODE beside it is a section that version 1 does not know, to be skipped
+    if coded:
         check_code(shape, sections[CODE].data, str(path))
     else:
         check_tensor_bytes(shape, sections[TENS].data, str(path))
@@ -165,7 +166,7 @@ def parse_qnz(blob: bytes, path: Path, bounds: bool = True) -> QnzFile:
     card, where = decode_card(sections, str(path))
     _check_card(card, shape, where)
     file = QnzFile(path, card, shape, blob, tuple(sections.values()))
-    if bounds and CODE in sections:
+    if bounds and coded:
         _ = file.network  # decoding checks
     return file
 
@@ -210,7 +211,7 @@ class QnzClassifier:
 
     def _open(self, read: Callable[[bool], QnzFile], runtime: str, threads: int | None) -> None:
         self._arguments = (runtime, threads)
-        self.threads = checked_threads(threads)
+        self.threads = checked_threads(threads, MOST_THREADS)
         self.runtime, self.status = _choose(runtime)
         self.file = read(self.runtime == "reference")
         self._run = _opened(self.file, self.runtime, self.threads)

@@ -18,6 +18,8 @@ _DROP = CHANCE_BITS - CODED_CHANCE_BITS
 _ONE = 1 << CODED_CHANCE_BITS
 _LOW = _ONE - 1
 _MOST = (1 << CHANCE_BITS) - 1
+_WINDOW = 1 << 16  # bytes of plain bits that are unpacked at a time
+_TURN = 8 * (_WINDOW - 64)  # no number or symbol has more bits than are left there
 
 
 class Source(abc.ABC):
@@ -65,8 +67,14 @@ class PlainSource(Source):
 
     def __init__(self, data: memoryview, where: str) -> None:
         super().__init__(where)
-        self._bits = np.unpackbits(np.frombuffer(data, np.uint8)).tobytes()
-        self._at = 0
+        self._data, self._first, self._at = data, 0, 0  # bytes before the window, bits read of it
+        self._fill()
+
+    def _fill(self) -> None:
+        """Unpack what comes next: a byte a bit, so never much at a time."""
+        self._first, self._at = self._first + self._at // 8, self._at % 8
+        window = self._data[self._first : self._first + _WINDOW]
+        self._bits = np.unpackbits(np.frombuffer(window, np.uint8)).tobytes()
 
     def decide(self, chance: int) -> int:
         """Return the next bit."""
@@ -74,6 +82,8 @@ class PlainSource(Source):
 
     def plain(self, bits: int) -> int:
         """Return a number of so many bits."""
+        if self._at > _TURN:
+            self._fill()
         taken = self._bits[self._at : self._at + bits]
         if len(taken) < bits:
             raise self.too_short()
@@ -85,6 +95,8 @@ class PlainSource(Source):
 
     def symbol(self, code: PrefixCode, chances: int) -> int:
         """Return a symbol by the bits of its code."""
+        if self._at > _TURN:
+            self._fill()
         node, at, bits, children = code.root, self._at, self._bits, code.children
         try:
             while node >= 0:
@@ -101,12 +113,11 @@ class PlainSource(Source):
     @property
     def bits_read(self) -> int:
         """The bits that were read."""
-        return self._at
+        return 8 * self._first + self._at
 
     def check_end(self) -> None:
         """Check that fewer than 8 bits are left, all 0."""
-        left = self._bits[self._at :]
-        if len(left) >= 8 or any(left):
+        if 8 * len(self._data) - self.bits_read >= 8 or any(self._bits[self._at :]):
             raise self.left_over()
 
 
@@ -120,7 +131,7 @@ class AdaptiveSource(Source):
         self._state = int.from_bytes(data[:4], "little")
         if self._state < STATE_LOW:
             raise FormatError(f"the coder's state is {self._state}, below {STATE_LOW} ({where}); {_DAMAGED}")
-        self._words: list[int] = np.frombuffer(data[4:], "<u2").tolist()
+        self._words = memoryview(np.frombuffer(data[4:], "<u2").astype("=u2", copy=False))
         self._at = 0
         self.chances = [HALF] * CHANCES  # that a decision is 0, in 2^-16
         self.counts = [FIRST] * CHANCES

@@ -10,6 +10,7 @@ const waiting = new Map();
 let worker;
 let next = 0;
 let camera = null;
+let cameraWanted = false;
 let usable = true;
 
 function element(tag, text = "", className = "") {
@@ -110,6 +111,7 @@ function saveTable() {
 /* ---- camera ---- */
 
 function stopCamera() {
+  cameraWanted = false;
   camera?.getTracks().forEach((track) => track.stop());
   camera = null;
   at("video").hidden = true;
@@ -129,13 +131,23 @@ async function startCamera() {
     say("problem", "This browser gives pages from a file no camera; take a photograph instead, or open the page by https.");
     return;
   }
+  cameraWanted = true;
+  at("camera").disabled = true; // until the browser has asked: a second click would ask again
+  let stream;
   try {
     const wish = { facingMode: "environment", width: { ideal: 640 }, height: { ideal: 480 } };
-    camera = await navigator.mediaDevices.getUserMedia({ video: wish });
+    stream = await navigator.mediaDevices.getUserMedia({ video: wish });
   } catch (error) {
     say("problem", refused(error));
     return;
+  } finally {
+    at("camera").disabled = !usable;
   }
+  if (!cameraWanted || !usable) {
+    stream.getTracks().forEach((track) => track.stop()); // a picture was dropped meanwhile, or the model is damaged
+    return;
+  }
+  camera = stream;
   at("camera").setAttribute("aria-pressed", "true");
   at("live").setAttribute("aria-live", "off"); // 30 answers a second are not for reading aloud
   at("shown").hidden = true;

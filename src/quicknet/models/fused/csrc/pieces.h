@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <new>
 
 #ifdef __linux__
 #include <sched.h>
@@ -63,16 +64,26 @@ class Spread {
 #endif
 };
 
-// Calls body(piece) for each piece, on `threads` threads.
+// Calls body(piece) for each piece, on `threads` threads. No exception may leave a parallel region, so that memory
+// ran out in one of them is thrown behind it.
 template <class Body>
 void for_pieces(int pieces, int64_t threads, const Body &body) {
     Spread spread;
+    std::atomic<bool> exhausted{false};
 #pragma omp parallel num_threads(int(threads))
     {
         if (threads > 1) spread.arrive();
 #pragma omp for schedule(dynamic, 1) nowait
-        for (int i = 0; i < pieces; ++i) body(i);
+        for (int i = 0; i < pieces; ++i) {
+            if (exhausted.load(std::memory_order_relaxed)) continue;
+            try {
+                body(i);
+            } catch (const std::bad_alloc &) {
+                exhausted.store(true, std::memory_order_relaxed);
+            }
+        }
     }
+    if (exhausted.load()) throw std::bad_alloc();
 }
 
 }  // namespace quicknet
