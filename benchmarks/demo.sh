@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole main job in two to three minutes on two CPU cores, from nothing: draw ten classes of
+# The whole main job in one to three and a half minutes on two CPU cores, from nothing: draw ten classes of
 # scenes, train quicknet_xs on them, measure it, write it as one verified file for other runtimes
 # (ONNX) and as one of integers (.qnz), classify a few pictures with that, compress it, and put it
 # into a page that anyone can open. `make demo` calls this with .venv/bin on the PATH; DEMO names

@@ -107,13 +107,13 @@ _IN_PYTHON = {
     "evaluate": "In Python: [`quicknet.evaluate`](python.md#evaluate).",
     "predict": "In Python: [`quicknet.predict`](python.md#predict-files-arrays-and-bytes).",
     "export": "In Python: [`quicknet.export_qnz`, `quicknet.export`](python.md#export-and-verify).",
-    "compress": "In Python: [`quicknet.compress`](python.md).",
+    "compress": "In Python: [`quicknet.compress`](python.md#compress).",
     "page": "[The page](page.md) says how to use it; [Python](python.md) has no function for it.",
     "verify": "In Python: [`quicknet.verify`](python.md#export-and-verify).",
-    "benchmark": "In Python: [`quicknet.benchmark`](python.md).",
-    "compare": "In Python: [`quicknet.compare`](python.md); [an example](networks.md#comparing-networks).",
+    "benchmark": "In Python: [`quicknet.benchmark`](python.md#check-data-measure-speed).",
+    "compare": "In Python: [`quicknet.compare`](python.md#check-data-measure-speed); [an example](networks.md#comparing-networks).",
     "inspect": "In Python: the card of a [loaded model](python.md#load-a-model).",
-    "doctor": "In Python: [`quicknet.doctor`](python.md).",
+    "doctor": "In Python: [`quicknet.doctor`](python.md#check-data-measure-speed).",
 }
 
 

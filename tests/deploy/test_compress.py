@@ -179,6 +179,22 @@ def test_another_compression_in_the_same_place_is_refused(run_dir: Path, data: D
         compress(run_dir, data, tmp_path / "m.qnz", QUICK)
 
 
+def test_few_pictures_are_shown_often_in_small_batches() -> None:
+    settings = CompressSettings(density=0.5)
+    many, some, few = (settings.fitted(images) for images in (45_000, 1_800, 20))
+    assert (many.epochs, many.batch_size, many.clip_norm) == (12, 256, None)
+    assert (some.epochs, some.batch_size, some.clip_norm) == (20, 32, 1.0)
+    assert few.epochs == 50
+    assert QUICK.fitted(20).replace(clip_norm=None) == QUICK  # what is asked for is followed
+
+
+def test_few_pictures_keep_what_the_run_knows(run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path) -> None:
+    """With nothing to prune, training by the usual settings may not ruin a network of 30 pictures."""
+    settings = CompressSettings(density=0.99, qat_epochs=0, images=16)
+    compared = compress(run_dir, data, tmp_path / "m.qnz", settings, pictures).compared
+    assert all(row.lost_points <= 10 for row in compared), compared
+
+
 def test_what_was_refused_leaves_room_for_another_try(
     run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

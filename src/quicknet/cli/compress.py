@@ -32,6 +32,7 @@ integers the last minute is done again. The state lies in OUT.work until the fil
 target was not reached it stays, so that a larger --target-size or --max-loss need not train again.
 """
 _UNITS = {"": 1, "b": 1, "kb": 1000, "kib": 1024, "mb": 1_000_000, "mib": 1 << 20}
+_MUCH = 3.0  # points of accuracy
 # option → field of CompressSettings
 _FIELDS = {"qat": "qat_epochs"}
 
@@ -82,7 +83,12 @@ _FIELDS = {"qat": "qat_epochs"}
     help="Learn from the answers of this run folder, exported file or name.  [default: RUN]",
 )
 @click.option("--keep", metavar="FOLDER", help="Keep the pruned network in float32 as this run folder.")
-@click.option("--epochs", type=int, metavar="N", help="Prune and fine-tune for N epochs.  [default: 12]")
+@click.option(
+    "--epochs",
+    type=int,
+    metavar="N",
+    help="Prune and fine-tune for N epochs.  [default: 12; up to 50 where images are few]",
+)
 @click.option("--qat", type=float, metavar="EPOCHS", help="Fine-tune the integers for EPOCHS.  [default: 2]")
 @click.option(
     "--bits",
@@ -135,6 +141,7 @@ def compress(
     except Interrupted:
         click.echo("stopped  saved; the same command goes on", err=True)
         return 130
+    _note_loss(compressed, quiet)
     if html is not None:
         write_path(html, compressed.to_dict())
     if as_json:
@@ -142,6 +149,17 @@ def compress(
     else:
         _print(compressed)
     return 0
+
+
+def _note_loss(compressed: Compressed, quiet: bool) -> None:
+    """Say so where the file is much worse than the run, whatever was asked for."""
+    row = compressed.compared[0]
+    if row.lost_points >= _MUCH and not quiet:
+        click.echo(
+            f"quicknet: note: {row.lost_points:.1f} points of accuracy on {row.split} are lost; keep more of the "
+            "weights (a larger --target-size or --density), or train for more --epochs",
+            err=True,
+        )
 
 
 def _fields(options: dict[str, Any]) -> dict[str, Any]:

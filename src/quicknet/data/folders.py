@@ -267,10 +267,10 @@ def _checked(data: Dataset, for_training: bool) -> Dataset:
     if least >= FEW_IMAGES_A_CLASS:
         return data
     name = data.classes[min(counts, key=lambda label: (counts[label], label))]
-    # results/0032-folders-earlier: 10 to 27 points less, from weights and from nothing
+    # results/0019 and 0035, from weights: 14 to 30 points less
     note = (
         f"{counted(least, 'training image')} of {name!r} {'is' if least == 1 else 'are'} few (under "
-        f"{FEW_IMAGES_A_CLASS}): expect many mistakes, as folders cut to 20 a class lost 10 to 27 points of accuracy; "
+        f"{FEW_IMAGES_A_CLASS}): expect many mistakes, as folders cut to 20 a class lost 14 to 30 points of accuracy; "
         "every picture that you add helps"
     )
     return replace(data, notes=(*data.notes, note))

@@ -64,9 +64,10 @@ class FeatureMatch:
                 "recipe.toml and last.safetensors from a copy, or start a new run with --from"
             )
         self.layer.load_state_dict(layer)
-        scale = [tensors.get(name) for name in _SCALE]  # runs of older versions have none
-        if all(tensor is not None and tensor.shape == (len(self.layer.bias),) for tensor in scale):
-            self._scale = tuple(tensor.to(self.layer.bias.device) for tensor in scale)
+        mean, std = (tensors.get(name) for name in _SCALE)
+        if mean is not None and std is not None and mean.shape == std.shape == self.layer.bias.shape:
+            self._scale = (mean.to(self.layer.bias.device), std.to(self.layer.bias.device))
+        # runs of older versions have none: it is measured again
         prefix = "optimizer."
         self.optimizer.load_state(
             {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

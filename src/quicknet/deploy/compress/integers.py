@@ -78,6 +78,7 @@ def pruned_integers(
 
 def compressed_card(card: Card, trained: Trained, settings: CompressSettings, teacher: Teacher | None) -> Card:
     """Return the run's card as the pruned network's."""
+    assert settings.epochs is not None  # they are fitted
     step = CompressStep(
         parent_weights_sha256=card.weights_sha256,
         pattern=settings.pattern,

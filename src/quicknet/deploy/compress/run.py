@@ -57,7 +57,7 @@ def compress(
     holds. Raises CheckFailed where the target is not reached, ConfigError for a network that cannot be
     pruned or settings that differ from those that were interrupted.
     """
-    run, out = Path(run), Path(out)
+    run, out, settings = Path(run), Path(out), settings.fitted(len(data.split("train")))
     require_run_folder(run)
     if out.is_dir():
         raise ToolError(f"{out} is a folder; name a file with --out")
@@ -122,6 +122,7 @@ def make_recipe(parent: TorchClassifier, settings: CompressSettings, source: str
         train={
             "epochs": settings.epochs,
             "batch_size": settings.batch_size,
+            "clip_norm": settings.clip_norm,
             "seed": settings.seed,
             "keep": "last",
             "ema_decay": 0.99,
@@ -168,6 +169,7 @@ def _written(job: _Job, integers: Integers, trained: Trained, prepared: Prepared
     )
     written, verified = export_file(lambda: draft, job.out, job.data)
     blob, speed = verified.file.blob, Speedometer(quicknet_config(parent.model), settings.bits)
+    assert settings.epochs is not None  # they are fitted
     weights = sum(parameter.numel() for parameter in parent.model.parameters())
     return Compressed(
         format="qnz",

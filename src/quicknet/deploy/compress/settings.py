@@ -18,6 +18,11 @@ _TARGETS = ("density", "target_size", "max_loss", "target_speed")
 _TOGETHER = {"target_size", "target_speed"}
 
 
+_EPOCHS, _BATCH = 12, 256
+_FEW = 20_000  # training images, below which batches are small
+_VIEWS, _MOST_EPOCHS, _SMALL_BATCH, _CLIP = 36_000, 50, 32, 1.0  # views, epochs and batch of the recipe photos
+
+
 class CompressSettings(Settings, frozen=True, kw_only=True):
     """How a run becomes a compressed `.qnz`. One of the first four says how far to go, or a size and a speed together.
 
@@ -27,7 +32,8 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
     kept or absent together, or every weight by itself, or whole output channels, equally many in each
     layer of a stage, so that a dense and narrower network is left. `teacher` is what it learns from, a run folder,
     an exported file or the name of shipped weights; None: the run itself. `keep` becomes a run folder of the pruned
-    network, as it was before the integers. `epochs` of pruning and fine-tuning,
+    network, as it was before the integers. `epochs` of pruning and fine-tuning, in batches of `batch_size` (None:
+    `fitted` chooses them, and `clip_norm`, by the number of images),
     then `qat_epochs` of fine-tuning the integers, of the width class `bits`.
     `step` is that of the integers, in root mean squares of the weights that are left (0: the finest), `rate`
     what a bit costs (`QatSettings.rate`). `mode` paper adds what Deep Compression's own three steps
@@ -43,13 +49,14 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
     teacher: str | None = None
     keep: str | None = None
     mode: Literal["integers", "paper"] = "integers"
-    epochs: int = 12
+    epochs: int | None = None
     qat_epochs: float = 2.0
     bits: Bits = "w5a8"
     step: float = 0.6
     rate: float = 0.12
     lr: float = 0.01
-    batch_size: int = 256
+    batch_size: int | None = None
+    clip_norm: float | None = None
     images: int = 256
     seed: int = 0
 
@@ -61,14 +68,29 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
             what = f"{both} exclude each other" if given else "nothing says how far to compress"
             raise ConfigError(f"{what}; give one of --target-size, --max-loss, --target-speed and --density")
         self._check_targets()
-        if not 1 <= self.epochs <= 10_000 or not 0 <= self.qat_epochs <= 1000:
+        if (self.epochs is not None and not 1 <= self.epochs <= 10_000) or not 0 <= self.qat_epochs <= 1000:
             raise ConfigError("epochs must lie in 1..10000, qat_epochs in 0..1000")
         if self.mode == "paper" and self.pattern == "channel":
             raise ConfigError("--mode paper prunes weights, not channels; use --pattern element or block with it")
         if not 0 <= self.step <= 4 or not 0 <= self.rate <= 100 or not 0 < self.lr <= 10:
             raise ConfigError("step must lie in 0..4, rate in 0..100, lr in 0..10")
-        if not 16 <= self.images <= 65_536 or not 1 <= self.batch_size <= 65_536 or not 0 <= self.seed < 1 << 63:
+        if not 16 <= self.images <= 65_536 or not 1 <= (self.batch_size or 1) <= 65_536 or not 0 <= self.seed < 1 << 63:
             raise ConfigError("images must lie in 16..65536, batch_size in 1..65536, seed in 0..2^63-1")
+
+    def fitted(self, images: int) -> CompressSettings:
+        """Return the settings for so many training images, with epochs and batches where none were given.
+
+        Few images make few steps, and a small network learns little in them. Their gradients vary more, so they are
+        cut at a norm of 1 (two classes of 36 photographs, half of the weights: 57% of val without, 75% with;
+        the run 79%).
+        """
+        few = images < _FEW
+        views = min(_MOST_EPOCHS, round(_VIEWS / images))
+        return self.replace(
+            epochs=self.epochs or max(_EPOCHS, views),
+            batch_size=self.batch_size or (_SMALL_BATCH if few else _BATCH),
+            clip_norm=self.clip_norm or (_CLIP if few else None),
+        )
 
     def _check_targets(self) -> None:
         if self.density is not None and not 0 < self.density <= 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -131,7 +132,8 @@ class AdaptiveSource(Source):
         self._state = int.from_bytes(data[:4], "little")
         if self._state < STATE_LOW:
             raise FormatError(f"the coder's state is {self._state}, below {STATE_LOW} ({where}); {_DAMAGED}")
-        self._words = memoryview(np.frombuffer(data[4:], "<u2").astype("=u2", copy=False))
+        words: Any = np.frombuffer(data[4:], "<u2").astype(np.uint16)  # a copy: in a file they lie at any place
+        self._words = memoryview(words)
         self._at = 0
         self.chances = [HALF] * CHANCES  # that a decision is 0, in 2^-16
         self.counts = [FIRST] * CHANCES
