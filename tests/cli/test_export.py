@@ -184,6 +184,29 @@ def test_integers_of_a_file_become_onnx_without_data(
     assert (tmp_path / "quicknet_xs.cifar10.onnx").is_file()
 
 
+def test_a_file_of_another_kind_is_not_written_over(folder: Path, tmp_path: Path, capfd: Captured) -> None:
+    """Neither the model, by its own report, nor a photograph; nor is a .qnz called something else."""
+    pictures, model = str(folder / "pictures"), tmp_path / "m.onnx"
+    model.write_bytes((folder / "my-run" / "my-run.onnx").read_bytes())
+    before = model.read_bytes()
+    for arguments, message in (
+        (["evaluate", str(model), pictures, "--html", str(model)], "--html {} does not end in .html"),
+        (["page", "quicknet_xs.cifar10", "--out", str(model)], "--out {} does not end in .html, and a page is written"),
+        (["export", str(folder / "my-run"), "--format", "qnz", "--out", str(model)], "--out {} does not end in .qnz"),
+        (
+            ["compress", str(folder / "my-run"), "--density", "0.5", "--out", str(model)],
+            "--out {} does not end in .qnz",
+        ),
+        (["benchmark", str(model), "--png", str(model)], "--png {} does not end in .png"),
+        (["compare", "lenet_5", "--html", str(model)], "--html {} does not end in .html"),
+    ):
+        assert run(arguments) == 2, arguments
+        assert message.format(model) in capfd.readouterr().err
+    assert run(["export", str(folder / "my-run"), "--out", str(tmp_path / "m.tflite")]) == 2
+    assert model.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [model]
+
+
 def recoded(file: QnzFile) -> bytes:
     return assemble_qnz(file.network, file.card, "contexts")
 

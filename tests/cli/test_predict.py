@@ -15,6 +15,7 @@ from quicknet.cli.main import run
 from quicknet.core.card import UnknownRecord
 from quicknet.inference import artifact
 from rights import without_root_rights
+from schema import follows
 
 PROGRAM = [sys.executable, str(Path(__file__).resolve().parent.parent / "colours.py")]
 
@@ -119,6 +120,12 @@ def test_unreadable_files_are_named_the_rest_is_done_and_the_code_is_2(
     assert all(line.startswith("quicknet: unreadable: ") for line in lines)
     for name, line in zip(("broken.png", "missing.png", "empty"), lines, strict=True):
         assert name in line
+    assert run(["predict", "m", *map(str, names), "--json"]) == 2
+    printed = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [Path(fields["name"]).name for fields in printed] == [Path(name).name for name in names]
+    assert ["error" in fields for fields in printed] == [False, True, True, True, False]
+    for fields in printed:
+        follows("predict", fields)
 
 
 def test_names_that_would_drive_the_terminal_are_shown_as_codes(
@@ -237,6 +244,18 @@ def test_on_standard_input_too(
     with stdin("\n".join(hard_names).encode(), monkeypatch), without_root_rights():
         code = run(["predict", "m", "-"])
     check_hard_names(hard_names, code, *capfd.readouterr())
+
+
+@pytest.mark.parametrize("content", [b"a.png\0b.png\0", b"\xff\xd8\xff\xe0\0\x10JFIF\0\n\x01"])
+def test_names_with_nuls_and_pictures_are_not_taken_for_lines(
+    content: bytes, model: Colours, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with stdin(content, monkeypatch):
+        assert run(["predict", "m", "-"]) == 2
+    captured = capfd.readouterr()
+    assert captured.err.startswith("quicknet: error: standard input is not a list of file names")
+    assert "-0" in captured.err
+    assert captured.err.count("\n") == 1
 
 
 def test_what_follows_the_names_costs_none_of_the_answers_before_it(

@@ -22,9 +22,11 @@ import pytest
 from PIL import Image
 
 from helpers import TINY, same_tensors, write_cifar
+from quicknet import training
 from quicknet.cli import live
 from quicknet.cli.main import run
 from quicknet.core.card import read_card
+from quicknet.core.errors import ConfigError
 from quicknet.training import loop
 from quicknet.training.checkpoint import EpochRecord, RunFolder
 from quicknet.training.recipe import load_recipe
@@ -64,6 +66,20 @@ def assert_goes_on_to_the_same(folder: Path, whole: Path) -> None:
     assert run(["train", "--resume", str(folder), "--threads", "1", "--quiet"]) == 0
     for name in ("last.safetensors", "model.safetensors"):
         assert same_tensors(folder / name, whole / name), name
+
+
+def test_a_run_does_not_make_itself_a_class_of_its_data(tmp_path: Path, monkeypatch, capfd: pytest.CaptureFixture[str]):
+    """`cd photos; quicknet train .`: runs/ would be a class without pictures from then on."""
+    photos = tmp_path / "photos"
+    for name in ("cat", "dog"):
+        (photos / name).mkdir(parents=True)
+    monkeypatch.chdir(photos)
+    for arguments in (["."], [".", "--run", "cat"], [str(photos), "--run", str(photos / "x" / "run")]):
+        assert run(["train", *arguments]) == 2
+        assert "would lie in the data" in capfd.readouterr().err
+        with pytest.raises(ConfigError, match="name one outside of it"):
+            next(training.train(".", photos / "run"))
+    assert sorted(path.name for path in photos.iterdir()) == ["cat", "dog"]
 
 
 # --- what is printed ----------------------------------------------------------------------

@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance
 from quicknet.cli.doctor import doctor
 from quicknet.core.errors import DataError
 from quicknet.data import DataRequest, draw_scenes, examine
-from quicknet.data.doctor import _SUFFIXES
+from quicknet.data.doctor import _SUFFIXES, _header
 from quicknet.data.similar import groups_of, near_duplicates
 from quicknet.image.formats import FORMATS, image_suffixes
 from schema import follows
@@ -74,6 +74,12 @@ def test_an_empty_class_that_training_would_refuse_is_an_error(healthy):
     found = kinds(examine(healthy, QUIET))["empty_class"]
     assert found.severity == "error" and found.paths == ("train/cat",)
     assert "1 class folder without pictures, which training refuses: train/cat; put pictures" in found.message
+
+
+def test_a_very_large_picture_is_read_without_a_warning(healthy):
+    """Pillow warns from 89 million pixels on; 100 million are taken."""
+    Image.new("1", (9_600, 9_600)).save(healthy / "large.png")
+    assert _header(healthy / "large.png") == ("PNG", 9_600)
 
 
 def test_the_images_that_can_be_read_are_counted(healthy):

@@ -108,7 +108,7 @@ def test_the_density_for_a_size() -> None:
     assert 60_000 < size(density) <= 64_000
     assert size(density, step=0.9) < size(density) < size(density, step=0.0)
     with pytest.raises(
-        ConfigError, match=r"--target-size 9 is out of reach: at 3% .* about [\d,]+ bytes; ask for less"
+        ConfigError, match=r"--target-size 9 is out of reach: at 3% .* about [\d,]+ bytes; ask for about that"
     ):
         predict.density_for(lambda d: size(d) <= 9, "--target-size 9", lambda d: f"{size(d):,} bytes")
 

@@ -45,6 +45,7 @@ def test_a_folder_with_too_few_pictures(
         (["--set", "optim.freeze=1"], ("optim.freeze 1.0 must lie in 0 <= x < 1",)),
         (["--set", "optim.freeze=0.5", "--from", "none"], ("optim.freeze 0.5 would keep random weights", "--from")),
         (["--set", "train.views=0"], ("train.views 0 must be at least 1",)),
+        (["--epochs", "0"], ("train.epochs 0 must be at least 1",)),
     ],
 )
 def test_what_the_parent_cannot_take(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from colours import Colours, write_image
 from quicknet.core.errors import ConfigError, DataError
+from quicknet.inference.evaluate import evaluate
 from quicknet.inference.predict import (
     Prediction,
     PredictSettings,
@@ -39,6 +40,13 @@ def test_answers_are_calibrated_and_in_order() -> None:
     assert isinstance(plain, Prediction)
     assert plain.probability > first.probability
     assert not plain.calibrated
+
+
+def test_a_path_in_place_of_a_model_or_of_data_is_answered_by_what_to_do() -> None:
+    with pytest.raises(ConfigError, match=r"'photos\.qnz' is not a loaded model; load it first: quicknet\.load"):
+        list(predict("photos.qnz", [flat(RED)]))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"'photos' is not loaded data; load it first: quicknet\.load_data"):
+        evaluate(Colours(), "photos")  # type: ignore[arg-type]
 
 
 def test_below_the_confidence_asked_for_the_answer_is_unknown() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quicknet.cli.text import make_table, shown
+from quicknet.cli.text import make_table, require_ending, shown
 from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 from quicknet.core.errors import ConfigError
 
@@ -125,6 +125,7 @@ def _benchmark(models: Sequence[str], options: dict[str, Any]) -> None:
         jpeg=_sides(options["jpeg"]),
     )
     if png_path is not None:
+        require_ending(png_path, "--png", (".png",), "a PNG picture")
         figure.check_matplotlib()
     with progress("benchmark", count_steps(models, settings), "turns", quiet) as advance:
         result = measure(models, settings, advance)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quicknet.cli.text import make_table, shown
+from quicknet.cli.text import HTML, make_table, require_ending, shown
 from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 from quicknet.core.errors import ConfigError, ToolError
 
@@ -70,6 +70,8 @@ def compare(names: tuple[str, ...], html_path: Path | None, state: Path | None, 
         raise ConfigError("--paper has its own networks; leave the names out")
     if html_path is not None and html_path.is_dir():
         raise ToolError(f"{html_path} is a folder; name a file with --html")
+    if html_path is not None:
+        require_ending(html_path, "--html", HTML, "a page")
     if options["results"] is not None and not options["results"].is_dir():
         raise ConfigError(f"--results {options['results']} is not a folder; name one that holds records")
     if state is None and html_path is not None:

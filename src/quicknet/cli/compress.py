@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quicknet.cli.live import Live, Rate, stderr
-from quicknet.cli.text import make_table, shown
+from quicknet.cli.text import HTML, make_table, require_ending, shown
 from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 from quicknet.core.errors import ConfigError
 
@@ -124,6 +124,9 @@ def compress(
     from quicknet.training import Interrupted
 
     settings = CompressSettings(**_fields(options))
+    require_ending(out, "--out", (".qnz",), "a .qnz")
+    if html is not None:
+        require_ending(html, "--html", HTML, "a page")
     if threads is not None:
         torch.set_num_threads(threads)
     run = locate(str(run), "run", quiet)

@@ -57,7 +57,7 @@ def doctor(ctx: click.Context, data: str, as_json: bool, no_download: bool, quie
     if as_json:
         fields = [finding.to_dict() for finding in findings]
         report = {"format": 1, "data": data, "images": examined.images, "found": has_faults, "findings": fields}
-        click.echo(json.dumps(report, indent=1))
+        click.echo(json.dumps(report))
     else:
         for line in _contents(examined.images):
             click.echo(shown(line))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quicknet.cli.opened import note_runtime, runtime_options
-from quicknet.cli.text import make_table, shown
+from quicknet.cli.text import HTML, make_table, require_ending, shown
 from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 from quicknet.core.errors import ConfigError, DataError
 
@@ -92,6 +92,8 @@ def evaluate(
     from quicknet.inference.unknown import refused_in
 
     html_path, quiet = options["html_path"], options["quiet"]
+    if html_path is not None:
+        require_ending(html_path, "--html", HTML, "a page")
     runtime = (options["runtime"], options["threads"], quiet)
     say = (lambda text: None) if quiet else _note
     classifier = load(model, *runtime)

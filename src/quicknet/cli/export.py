@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quicknet.cli.text import shown
+from quicknet.cli.text import require_ending, shown
 from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 from quicknet.core.errors import ConfigError
 
@@ -111,6 +111,8 @@ def export(
     """Carry out `quicknet export`; returns the exit code."""
     format_ = format_ or _default_format(out, integers["int8"])
     _check_options(format_, integers)
+    if out is not None:
+        require_ending(out, "--out", (".qnz",) if format_ == "qnz" else (".onnx",), f"a file of the format {format_}")
     model, out = _located(model, out, format_, integers, quiet)
     exported: Settings
     if format_ == "qnz":

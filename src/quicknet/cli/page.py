@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from quicknet.cli.text import shown
+from quicknet.cli.text import HTML, require_ending, shown
 from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 
 _NOTES = """
@@ -52,6 +52,8 @@ def page(file: str, out: Path | None, title: str, min_confidence: float | None, 
     from quicknet.inference.artifact import QnzArtifact, open_artifact
     from quicknet.report.page import PageSettings, render_page, threshold_of
 
+    if out is not None:
+        require_ending(out, "--out", HTML, "a page")
     artifact = open_artifact(file, quiet)
     if not isinstance(artifact, QnzArtifact):
         raise ConfigError(f"a page holds a .qnz, and {file} is not one; write one with quicknet export RUN")

@@ -150,10 +150,12 @@ class _Printer:
         """Print one answer."""
         click.echo((_json_line(answer) if self._as_json else _text_line(answer)).encode())
 
-    def unreadable(self, error: object) -> None:
-        """Name what could not be read."""
+    def unreadable(self, name: str, error: str) -> None:
+        """Name what could not be read, on standard error; with --json its object takes the answer's place too."""
         self.failed = True
-        click.echo(f"quicknet: unreadable: {shown(str(error))}".encode(), err=True)
+        if self._as_json:
+            click.echo(json.dumps({"name": name, "error": error}).encode())
+        click.echo(f"quicknet: unreadable: {shown(error)}".encode(), err=True)
 
     def note(self, text: str) -> None:
         """Print a note on standard error."""
@@ -185,7 +187,7 @@ def _pictures(
 
     for answer in answers(classifier, _images(names, printer.note), settings):
         if isinstance(answer, Unreadable):
-            printer.unreadable(answer.error)
+            printer.unreadable(answer.name, answer.error)
         else:
             printer.answer(answer)
 
@@ -217,7 +219,7 @@ def _watch(classifier: Classifier, settings: PredictSettings, options: dict[str,
     try:
         for answer in watch(classifier, options["watch"], settings, options["seconds"]):
             if isinstance(answer, Unreadable):
-                printer.unreadable(answer.error)
+                printer.unreadable(answer.name, answer.error)
             else:
                 printer.answer(answer)
                 classified += 1
@@ -251,7 +253,7 @@ def _video(
         for answer in classify_video(classifier, name, settings, video, counts):
             printer.answer(answer)
     except DataError as error:
-        printer.unreadable(error)
+        printer.unreadable(name, str(error))
     except KeyboardInterrupt:  # the usual end of a camera
         return False
     finally:

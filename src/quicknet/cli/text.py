@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from quicknet.core.errors import ConfigError
+
+HTML = (".html", ".htm")
+
+
+def require_ending(path: Path, option: str, endings: Sequence[str], what: str) -> None:
+    """Raise ConfigError where a file's name ends otherwise than what is written to it, which nobody would expect.
+
+    A name without an ending is taken as it is.
+    """
+    if path.suffix and path.suffix.lower() not in endings:
+        raise ConfigError(f"{option} {path} does not end in {endings[0]}, and {what} is written; name another file")
 
 
 def shown(text: str) -> str:

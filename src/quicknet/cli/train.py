@@ -128,6 +128,7 @@ def train(
     if settings.distill.teacher is not None:
         locate(settings.distill.teacher, "any", quiet)
     folder = Path(run_name) if run_name else _free_folder(settings)
+    training.require_outside(settings.data.source, folder)  # before the lock makes it
     with training.RunFolder(folder).lock():
         return _carry_out(training.start(settings, folder, chosen), as_json, quiet)
 

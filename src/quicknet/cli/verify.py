@@ -30,7 +30,12 @@ With --data the test images are classified again, which also gives the accuracy.
     help="Check that an exported file still answers as its receipt says.",
     examples=("quicknet verify photos.qnz", "quicknet verify photos.qnz --data photos/"),
     notes=_NOTES,
-    exit_codes={0: "The receipt holds.", 1: "The receipt does not hold.", 2: BAD_INPUT, 130: "Interrupted."},
+    exit_codes={
+        0: "The receipt holds.",
+        1: "The receipt does not hold: the file is whole, but answers otherwise.",
+        2: f"The file is damaged or is not an exported file. {BAD_INPUT}",
+        130: "Interrupted.",
+    },
 )
 @click.argument(
     "file",

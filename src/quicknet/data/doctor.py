@@ -234,10 +234,11 @@ def _headers(root: Path, scan: Scan) -> list[Finding]:
 
 def _header(path: Path) -> tuple[str, int] | None:
     """Return format and shorter side, or None where `load_image` would refuse the file."""
+    from quicknet.image._quiet import quiet_pillow
     from quicknet.image.preprocess import open_image
 
     try:
-        with path.open("rb") as file:
+        with quiet_pillow(), path.open("rb") as file:
             image = open_image(file, path.name)
             return str(image.format), min(image.size)
     except Exception:  # Pillow's readers raise nearly anything on damaged files

@@ -9,6 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quicknet.core.card import Card
+from quicknet.core.errors import ConfigError
+
+
+def require_loaded(model: object) -> None:
+    """Raise ConfigError where a model is a path, or something else that is not loaded yet."""
+    if not hasattr(model, "card"):
+        raise ConfigError(f"{model!r} is not a loaded model; load it first: quicknet.load(PATH)")
 
 
 class Classifier(Protocol):

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quicknet.core.card import Card, Metric, UnknownRecord, read_card
-from quicknet.core.errors import CheckpointError, DataError
+from quicknet.core.errors import CheckpointError, ConfigError, DataError
 from quicknet.core.files import folder_lock, write_atomically
 from quicknet.core.settings import Settings
 from quicknet.data.dataset import Dataset, Split
 from quicknet.image.batches import in_batches
 from quicknet.image.preprocess import check_images
 from quicknet.inference import metrics
-from quicknet.inference.classifier import Classifier
+from quicknet.inference.classifier import Classifier, require_loaded
 from quicknet.inference.unknown import choose_unknown
 
 _BATCH = 250
@@ -139,7 +139,10 @@ def evaluate_logits(
 
 
 def _checked_split(classifier: Classifier, data: Dataset, split: str) -> Split:
-    """Return a split whose labels mean the model's classes. Raises DataError."""
+    """Return a split whose labels mean the model's classes. Raises DataError, ConfigError for what is not loaded."""
+    require_loaded(classifier)
+    if not isinstance(data, Dataset):
+        raise ConfigError(f"{data!r} is not loaded data; load it first: quicknet.load_data(PATH, request)")
     if data.classes != classifier.card.classes:
         raise DataError(
             f"{data.name} has other classes, or in another order, than the model ({classifier.source}); "

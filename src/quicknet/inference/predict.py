@@ -20,7 +20,7 @@ from quicknet.image.preprocess import load_image
 from quicknet.image.sources import ImageSource, given_name, is_one_picture
 from quicknet.image.walk import LeftOut, walk
 from quicknet.inference import metrics
-from quicknet.inference.classifier import Classifier
+from quicknet.inference.classifier import Classifier, require_loaded
 
 _READ_BYTES = 1 << 16
 _NAME_LIMIT_BYTES = 1 << 15  # eight times what Linux takes for a path
@@ -87,6 +87,7 @@ def predict(
     An Unreadable, as `find_images` yields for a folder that it cannot list, is passed on. If the
     iterable raises DataError, the images before it are classified first.
     """
+    require_loaded(classifier)
     settings = settings or PredictSettings()
     names: list[str] = []
     images: list[NDArray[np.uint8]] = []
@@ -195,8 +196,8 @@ def read_names(handle: int, separator: bytes = b"\n") -> Iterator[str | None]:
 
     So the caller can work on what has arrived while a pipe is still open. Names are decoded as
     file names are. With lines, a carriage return before the newline is not part of the name, nor
-    is a byte-order mark before the first, which some editors write. Raises DataError for a name
-    over 32 KiB: that is not a list of names.
+    is a byte-order mark before the first, which some editors write. Raises DataError for a line with a NUL
+    in it or a name over 32 KiB: that is not a list of names.
     """
     rest, lines, mark = b"", separator == b"\n", codecs.BOM_UTF8
     while True:
@@ -207,12 +208,16 @@ def read_names(handle: int, separator: bytes = b"\n") -> Iterator[str | None]:
         if not chunk:
             whole = [rest]
         for raw in whole:
+            if lines and b"\0" in raw:
+                raise _not_names()
             if name := os.fsdecode(raw.removeprefix(mark).removesuffix(b"\r") if lines else raw):
                 yield name
             mark = b""
         if not chunk:
             return
         if len(rest) > _NAME_LIMIT_BYTES:
-            raise DataError(
-                "standard input is not a list of file names; give one name a line, or NUL-separated with -0"
-            )
+            raise _not_names()
+
+
+def _not_names() -> DataError:
+    return DataError("standard input is not a list of file names; give one name a line, or NUL-separated with -0")

@@ -15,7 +15,7 @@ from quicknet.training.finish import finish
 from quicknet.training.loop import Interrupted, fit
 from quicknet.training.recipe import Recipe, default_recipe, list_recipes, load_recipe
 from quicknet.training.run import Run
-from quicknet.training.setup import choose_device, describe, resume, start
+from quicknet.training.setup import choose_device, describe, require_outside, resume, start
 
 __all__ = [
     "EpochRecord",
@@ -30,6 +30,7 @@ __all__ = [
     "leave",
     "list_recipes",
     "load_recipe",
+    "require_outside",
     "resume",
     "start",
     "train",
@@ -48,8 +49,9 @@ def train(
     """
     source, folder = str(source), RunFolder(Path(run))
     chosen = choose_device(device)
+    require_outside(source, folder.path)  # before the lock makes it
     with folder.lock():
-        if (folder.path / "last.json").exists():
+        if folder.is_saved():
             current = resume(folder.path, chosen, source)
         else:
             settings = load_recipe(recipe or default_recipe(source), changes, {"data.source": source})

@@ -21,7 +21,8 @@ def finish(run: Run) -> Evaluation:
     """
     classifier = TorchClassifier(run.folder.path, str(run.device))
     none_class = run.recipe.train.none_class
-    if none_class:
+    known = classifier.card.unknown
+    if none_class and not (known is not None and known.none_class):  # a finished run has it already
         add_none_class(run, classifier)
     val = run.data.split("val")
     val_logits = classifier.logits(val.images)

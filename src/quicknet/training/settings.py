@@ -135,8 +135,9 @@ class TrainSettings(Settings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse loops that do nothing or never end."""
-        if min(self.epochs, self.batch_size, self.accumulate, self.evaluate_every) < 1:
-            raise ConfigError("train: epochs, batch_size, accumulate and evaluate_every must be at least 1")
+        for name in ("epochs", "batch_size", "accumulate", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name} {getattr(self, name)} must be at least 1")
         if self.epochs > _MAX_EPOCHS or self.batch_size > 1 << 20 or not 0 <= self.seed < 1 << 63:
             raise ConfigError("train: at most 1,000,000 epochs, 1,048,576 images a batch, a seed in 0..2^63-1")
         if self.views is not None and self.views < 1:

@@ -12,6 +12,7 @@ from quicknet.core.errors import CheckpointError, ConfigError, ToolError
 from quicknet.core.limits import MAX_IMAGE_SIZE
 from quicknet.core.lineage import DistillStep, FineTuneStep, Step, step_from_dict
 from quicknet.data import DataRequest, load_data
+from quicknet.data.cifar import CIFARS
 from quicknet.data.dataset import Dataset
 from quicknet.data.load import require_models_source
 from quicknet.inference.shipped import locate
@@ -224,6 +225,15 @@ def _require_other_folder(recipe: Recipe, folder: Path) -> None:
                 f"{role.what} {path} lies in the folder that this run writes ({folder}); "
                 f"name another with {role.option}, or another folder with --run"
             )
+
+
+def require_outside(source: str, folder: Path) -> None:
+    """Raise ConfigError where a run's folder lies in its data: it would be taken for a class."""
+    if source not in CIFARS and _lies_in(str(folder), Path(source)):
+        raise ConfigError(
+            f"the run folder {folder} would lie in the data ({source}); name one outside of it with --run, "
+            "or train from another folder"
+        )
 
 
 def _lies_in(path: str, folder: Path) -> bool:

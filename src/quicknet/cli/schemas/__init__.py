@@ -7,7 +7,7 @@ schemas to the records' fields and types.
 
 from __future__ import annotations
 
-from quicknet.cli.schemas.answers import EPOCH, EVALUATION, PREDICTION, RESULT
+from quicknet.cli.schemas.answers import EPOCH, EVALUATION, PREDICTION, RESULT, UNREADABLE
 from quicknet.cli.schemas.compare import COMPARISON
 from quicknet.cli.schemas.files import COMPRESSED, ONNX, PAGE, QNZ, VERIFICATION
 from quicknet.cli.schemas.machine import BENCHMARK, EXAMINATION, INSPECTION, NETWORK, REALTIME
@@ -16,7 +16,7 @@ from quicknet.cli.schemas.parts import Schema, verb
 SCHEMAS: dict[str, Schema] = {
     "train": verb("train", EPOCH, RESULT),
     "evaluate": verb("evaluate", EVALUATION),
-    "predict": verb("predict", PREDICTION),
+    "predict": verb("predict", PREDICTION, UNREADABLE),
     "export": verb("export", QNZ, ONNX),
     "compress": verb("compress", COMPRESSED),
     "page": verb("page", PAGE),

@@ -104,6 +104,11 @@ _GUESS = record(
     label=text("The name of the class."),
     probability=number("Its probability, 0..1."),
 )
+UNREADABLE = record(
+    "In place of the answer: an image, video or camera that could not be read. The exit code is then 2.",
+    name=text("The name of the image, video or camera."),
+    error=text("What is wrong, and what to do."),
+)
 PREDICTION = partial(
     "One line per image or frame. Only frames have frame and time_s.",
     ("frame", "time_s"),

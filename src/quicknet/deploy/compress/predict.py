@@ -68,7 +68,7 @@ def density_for(holds: Callable[[float], bool], what: str, nearest: Callable[[fl
     if not holds(LEAST_DENSITY):
         raise ConfigError(
             f"{what} is out of reach: at {LEAST_DENSITY:.0%} of the weights kept it is about "
-            f"{nearest(LEAST_DENSITY)}; ask for less, or compress a smaller network"
+            f"{nearest(LEAST_DENSITY)}; ask for about that, or compress a smaller network"
         )
     low, high = LEAST_DENSITY, 1.0
     while high - low > 0.002:
