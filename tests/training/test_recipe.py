@@ -83,6 +83,9 @@ def test_the_digest_does_not_depend_on_where_the_data_lay():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ("lr=0.1", "unknown setting 'lr' .recipe fast. .did you mean 'optim.lr'"),
+        ("name.x=1", "'name' holds a value"),
+        ("seed=1", "did you mean 'train.seed' or 'distill.seed'"),
         ("train.epoch=3", "unknown setting 'train.epoch'.*did you mean 'epochs'"),
         ("optimm.lr=3", "did you mean 'optim'"),
         ("train.epochs=many", "expected `?'?int"),

@@ -49,10 +49,18 @@ def _refuse_unknown(cls: type, mapping: Mapping[str, Any], where: str, prefix: s
     hints = typing.get_type_hints(cls)
     for key, value in mapping.items():
         if key not in hints:
-            raise ConfigError(f"unknown setting {prefix + str(key)!r} ({where}){nearest(str(key), hints)}")
+            places = _places(hints, str(key))
+            meant = f" (did you mean {' or '.join(map(repr, places))}?)" if places else nearest(str(key), hints)
+            raise ConfigError(f"unknown setting {prefix + str(key)!r} ({where}){meant}")
         inner = _settings_type(hints[key])
         if inner is not None and value is not None:
             _refuse_unknown(inner, value, where, f"{prefix}{key}.")
+
+
+def _places(hints: Mapping[str, Any], key: str) -> list[str]:
+    """Return the dotted names of the settings called `key` in the tables of these settings."""
+    tables = ((table, _settings_type(hint)) for table, hint in hints.items())
+    return [f"{table}.{key}" for table, inner in tables if inner is not None and key in typing.get_type_hints(inner)]
 
 
 def _refuse_nonfinite(value: Any, where: str, key: str) -> None:

@@ -216,7 +216,7 @@ def _check_bad(root: Path, bad: dict[Path, str], total: int, scan: Scan, max_sha
     if len(bad) + unlisted > max_share * (total + unlisted):
         raise DataError(
             f"{'; '.join(texts)} — more than the share of {max_share:.0%} that may be bad; remove or repair them "
-            f"(quicknet doctor {root} lists all), or raise max_bad_share"
+            f"(quicknet doctor {root} lists all), or raise that share (--set data.max_bad_share=0.2)"
         )
     return [f"{text}; they were skipped" for text in texts]
 
