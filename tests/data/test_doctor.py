@@ -67,6 +67,8 @@ def test_what_is_wrong_with_a_file_stands_beside_its_name_once(healthy):
     message = kinds(examine(healthy, QUIET))["unreadable"].message
     assert message.startswith("2 of 54 images cannot be read: train/ant/bad.jpg: the file is empty; replace it; ")
     assert "train/ant/word.jpg: not a whole image of a known kind; use one of" in message
+    printed = CliRunner().invoke(doctor, [str(healthy), "--quiet"]).output
+    assert printed.count("train/ant/word.jpg") == 1
 
 
 def test_an_empty_class_that_training_would_refuse_is_an_error(healthy):

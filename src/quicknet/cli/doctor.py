@@ -77,9 +77,10 @@ def _contents(images: dict[str, dict[str, int]]) -> Iterator[str]:
 
 
 def _lines(finding: Finding) -> list[str]:
-    """Return a finding as text: the sentence, then the first groups of images."""
+    """Return a finding as text: the sentence, then the first groups of images that it does not name."""
     lines = [f"{finding.severity}: {finding.message} [{finding.kind}]"]
-    lines += [f"    {'  =  '.join(group[:_SHOWN])}" for group in finding.groups[:_SHOWN]]
-    if len(finding.groups) > _SHOWN:
-        lines.append(f"    … and {len(finding.groups) - _SHOWN:,} more; --json lists all")
+    groups = [group for group in finding.groups if any(name not in finding.message for name in group)]
+    lines += [f"    {'  =  '.join(group[:_SHOWN])}" for group in groups[:_SHOWN]]
+    if len(groups) > _SHOWN:
+        lines.append(f"    … and {len(groups) - _SHOWN:,} more; --json lists all")
     return lines
