@@ -61,7 +61,10 @@ class Dataset:
         if name == "all":
             return _joined(list({id(split): split for split in self.splits.values()}.values()))
         if name not in self.splits:
-            raise DataError(f"{self.name} has no split {name!r}; it has {', '.join(self.splits)}, and all")
+            raise DataError(
+                f"{self.name} has no split {name!r}; it has {', '.join(self.splits)}, and all; name one of these, "
+                "or add pictures of that split"
+            )
         return self.splits[name]
 
     def record(self) -> DataRecord:
