@@ -2,7 +2,7 @@
 
     pip install nncodec       (in an environment of its own: it wants an older numpy)
     python benchmarks/bench_nncodec.py [--models quicknet_xs quicknet_s] [--density 0.2] [--images 2000]
-    python benchmarks/bench_nncodec.py --compressed FILE.qnz --pruned RUN
+    python benchmarks/bench_nncodec.py --compressed FILE.qnz --pruned RUN   (or the dense run that it was made of)
 
 "trained": the network with batch norm folded, as coarse as stays within 0.1 points of our file's accuracy, or of
 its own in float32 if that is lower (the first of rising QPs that does not ends the search). "pruned": the blocks
