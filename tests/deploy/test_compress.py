@@ -170,11 +170,10 @@ def test_killed_at_any_stage_it_goes_on_to_the_same_bytes(
 def test_another_compression_in_the_same_place_is_refused(run_dir: Path, data: Dataset, tmp_path: Path) -> None:
     work = work_folder(tmp_path / "m.qnz")
     work.mkdir()
-    digest = TorchClassifier(run_dir).card.weights_sha256
+    digests = {"weights_sha256": TorchClassifier(run_dir).card.weights_sha256, "data_sha256": data.sha256}
+    other = QUICK.replace(seed=1).fitted(len(data.split("train")))
     (work / "prepared.json").write_text("{}")
-    (work / "settings.json").write_text(
-        json.dumps({"weights_sha256": digest, "data_sha256": data.sha256, **QUICK.replace(seed=1).to_dict()})
-    )
+    (work / "settings.json").write_text(json.dumps({**digests, **other.to_dict()}))
     with pytest.raises(CheckpointError, match=r"holds another compression .its seed differs.; give the same options"):
         compress(run_dir, data, tmp_path / "m.qnz", QUICK)
 

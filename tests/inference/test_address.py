@@ -64,7 +64,9 @@ def test_addresses_are_answered_beside_files(
     server.redirects["/moved.png?size=2"] = server.redirects["/moved.png"]
     assert run(["predict", "m", str(picture), *names, "http://127.0.0.1:1/a.png", str(picture), "--json"]) == 2
     captured = capfd.readouterr()
-    answers = [json.loads(line) for line in captured.out.splitlines()]
+    printed = [json.loads(line) for line in captured.out.splitlines()]
+    answers = [answer for answer in printed if "error" not in answer]
+    assert len(printed) == len(answers) + 4
     assert [answer["name"] for answer in answers] == [str(picture), names[0], names[2], str(picture)]
     assert {answer["label"] for answer in answers} == {"green"}
     assert server.paths[:2] == ["/%C3%A4%20b.png", "/page.jpg"]

@@ -38,10 +38,12 @@ def test_networks_are_trained_alike_and_what_is_too_slow_is_said(tiny_cifar: Pat
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == times
 
     (tmp_path / "alike-0.01-minutes").mkdir()
-    rates = {
+    timed = {
         "quicknet_xs": {"rate": 900.0, "images": 180, "why": ""},
         "resnet_20": {"rate": 1, "images": 180, "why": "x"},
     }
+    asked = json.loads((tmp_path / "alike-1-epochs" / "rates.json").read_text())["asked"]
+    rates = {"asked": asked, "networks": timed}
     (tmp_path / "alike-0.01-minutes" / "rates.json").write_text(json.dumps(rates))
     done = alike(tiny_cifar, tmp_path, "--minutes", "0.01", *networks[:2])
     record = json.loads(done.stdout)

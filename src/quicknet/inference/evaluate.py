@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -141,7 +142,7 @@ def evaluate_logits(
 def _checked_split(classifier: Classifier, data: Dataset, split: str) -> Split:
     """Return a split whose labels mean the model's classes. Raises DataError, ConfigError for what is not loaded."""
     require_loaded(classifier)
-    if not isinstance(data, Dataset):
+    if isinstance(data, (str, os.PathLike)):
         raise ConfigError(f"{data!r} is not loaded data; load it first: quicknet.load_data(PATH, request)")
     if data.classes != classifier.card.classes:
         raise DataError(

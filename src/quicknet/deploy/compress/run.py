@@ -57,7 +57,7 @@ def compress(
     holds. Raises CheckFailed where the target is not reached, ConfigError for a network that cannot be
     pruned or settings that differ from those that were interrupted.
     """
-    run, out, settings = Path(run), Path(out), settings.fitted(len(data.split("train")))
+    run, out = Path(run), Path(out)
     require_run_folder(run)
     if out.is_dir():
         raise ToolError(f"{out} is a folder; name a file with --out")
@@ -66,6 +66,7 @@ def compress(
     require_in_format(parent.model.plan)
     require_expressible(fold(parent.model, parent.card.preprocess), parent.card.preprocess.size)
     plan_of(parent.model)
+    settings = settings.fitted(len(data.split("train")))
     work = work_folder(out)
     if settings.keep is not None and Path(settings.keep).exists() and not is_begun(work):
         raise ToolError(f"{settings.keep} is there already; name a new folder with --keep")

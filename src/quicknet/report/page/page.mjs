@@ -10,7 +10,7 @@ const waiting = new Map();
 let worker;
 let next = 0;
 let camera = null;
-let cameraWanted = false;
+let cameraTurn = 0; // counts starts and stops: a stream that comes after another one is not wanted any more
 let usable = true;
 
 function element(tag, text = "", className = "") {
@@ -111,7 +111,7 @@ function saveTable() {
 /* ---- camera ---- */
 
 function stopCamera() {
-  cameraWanted = false;
+  cameraTurn++;
   camera?.getTracks().forEach((track) => track.stop());
   camera = null;
   at("video").hidden = true;
@@ -131,8 +131,7 @@ async function startCamera() {
     say("problem", "This browser gives pages from a file no camera; take a photograph instead, or open the page by https.");
     return;
   }
-  cameraWanted = true;
-  at("camera").disabled = true; // until the browser has asked: a second click would ask again
+  const turn = ++cameraTurn;
   let stream;
   try {
     const wish = { facingMode: "environment", width: { ideal: 640 }, height: { ideal: 480 } };
@@ -140,11 +139,9 @@ async function startCamera() {
   } catch (error) {
     say("problem", refused(error));
     return;
-  } finally {
-    at("camera").disabled = !usable;
   }
-  if (!cameraWanted || !usable) {
-    stream.getTracks().forEach((track) => track.stop()); // a picture was dropped meanwhile, or the model is damaged
+  if (turn !== cameraTurn || !usable) {
+    stream.getTracks().forEach((track) => track.stop()); // clicked again or a picture dropped meanwhile
     return;
   }
   camera = stream;
