@@ -240,6 +240,14 @@ def test_a_size_is_reached_by_cheaper_values_or_refused(run_dir: Path, data: Dat
     assert size > len(assemble_qnz(quantized.network, written, "contexts")) + 278  # the largest receipt of results/
     smaller = integers.fitting(quantized, card, settings.replace(target_size=size - 20))
     assert integers.file_bytes(smaller, card, settings) <= size - 20
+    weaker = integers.cheapened(quantized, 0.4)  # no stronger than it must be
+    enough = settings.replace(target_size=integers.file_bytes(weaker, card, settings))
+    fitted = integers.fitting(quantized, card, enough)
+    changed = [
+        sum(int((a.weight != b.weight).sum()) for a, b in zip(n.network.blocks, quantized.network.blocks, strict=True))
+        for n in (fitted, weaker)
+    ]
+    assert changed[0] <= 1.1 * changed[1]
     with pytest.raises(CheckFailed, match=r"the file would be [\d,]+ bytes, over --target-size 900; allow \d+KB"):
         integers.fitting(quantized, card, settings.replace(target_size=900))
 

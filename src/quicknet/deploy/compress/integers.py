@@ -32,6 +32,8 @@ from quicknet.training.setup import origin
 from quicknet.training.teacher import Teacher
 
 CODING: Coding = "contexts"
+_WEAKEST, _STRONGEST = 0.05, 8.0  # what a bit may cost, to bring a file under its size
+_NEAR = 1.05  # of two strengths that are as good as one
 _RECEIPT_BYTES = 400  # results 0028 to 0042: 239 to 278
 _STEPS = (0.3, 1.6)  # of a layer's step to that of all, at most
 
@@ -134,25 +136,36 @@ def calibrated(card: Card, quantized: Quantized, data: Dataset, settings: Compre
 def fitting(quantized: Quantized, card: Card, settings: CompressSettings) -> Quantized:
     """Return the network, its weights moved to cheaper values until the coded file fits `target_size`.
 
-    The smallest strength that does (`quantize/rate.py`), of doubling ones. Raises CheckFailed naming
-    the nearest size.
+    By the smallest strength that does (`quantize/rate.py`), to a twentieth: what is stronger than it must be
+    costs accuracy. Raises CheckFailed naming the nearest size.
     """
     assert settings.target_size is not None
-    strength, smallest = settings.rate or 0.1, math.inf
-    for attempt in range(7):
-        candidate = quantized
-        if attempt:
-            student = Student(quantized)
-            student.weigh_bits(strength * 2 ** (attempt - 1))
-            candidate = coarsen(student.quantized())
+    smallest = file_bytes(quantized, card, settings)
+    if smallest <= settings.target_size:
+        return quantized
+    low, high, best = _WEAKEST / _NEAR, _WEAKEST, None
+    while best is None or high / low > _NEAR:
+        strength = high if best is None else (low * high) ** 0.5
+        candidate = cheapened(quantized, strength)
         size = file_bytes(candidate, card, settings)
-        if size <= settings.target_size:
-            return candidate
         smallest = min(smallest, size)
-    raise CheckFailed(
-        f"the file would be {smallest:,} bytes, over --target-size {settings.target_size:,}; "
-        f"allow {math.ceil(smallest / 1000)}KB, or give a --density below the one that was tried"
-    )
+        if size <= settings.target_size:
+            high, best = strength, candidate
+        elif strength >= _STRONGEST:
+            raise CheckFailed(
+                f"the file would be {smallest:,} bytes, over --target-size {settings.target_size:,}; "
+                f"allow {math.ceil(smallest / 1000)}KB, or give a --density below the one that was tried"
+            )
+        else:
+            low, high = strength, 2 * strength if best is None else high
+    return best
+
+
+def cheapened(quantized: Quantized, strength: float) -> Quantized:
+    """Return the network with each weight at the value that is cheapest, a bit costing `strength` squared steps."""
+    student = Student(quantized)
+    student.weigh_bits(strength)
+    return coarsen(student.quantized())
 
 
 def file_bytes(quantized: Quantized, card: Card, settings: CompressSettings) -> int:
