@@ -111,7 +111,8 @@ _IN_PYTHON = {
     "page": "[The page](page.md) says how to use it; [Python](python.md) has no function for it.",
     "verify": "In Python: [`quicknet.verify`](python.md#export-and-verify).",
     "benchmark": "In Python: [`quicknet.benchmark`](python.md#check-data-measure-speed).",
-    "compare": "In Python: [`quicknet.compare`](python.md#check-data-measure-speed); [an example](networks.md#comparing-networks).",
+    "compare": "In Python: [`quicknet.compare`](python.md#check-data-measure-speed); "
+    "[an example](networks.md#comparing-networks).",
     "inspect": "In Python: the card of a [loaded model](python.md#load-a-model).",
     "doctor": "In Python: [`quicknet.doctor`](python.md#check-data-measure-speed).",
 }
