@@ -13,7 +13,8 @@ from quicknet.core.card import read_card
 from quicknet.core.errors import CheckFailed, CheckpointError, ToolError
 from quicknet.data import DataRequest, load_data
 from quicknet.deploy import export as module
-from quicknet.deploy.export import Format, default_path, export, load_run_data
+from quicknet.deploy.export import Format, export, load_run_data
+from quicknet.deploy.pipeline import default_path
 from quicknet.image.vectors import draw_vectors
 from quicknet.inference.evaluate import evaluate
 from quicknet.inference.predict import predict
