@@ -49,7 +49,8 @@ def train(
     """
     source, folder = str(source), RunFolder(Path(run))
     chosen = choose_device(device)
-    require_outside(source, folder.path)  # before the lock makes it
+    if not folder.is_saved():
+        require_outside(source, folder.path)  # before the lock makes it
     with folder.lock():
         if folder.is_saved():
             current = resume(folder.path, chosen, source)
