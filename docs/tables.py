@@ -83,11 +83,12 @@ class Records:
         return found
 
     def compressed(self, network: str) -> tuple[int, dict[str, Any]] | None:
-        """Return the most accurate file of a network compressed by blocks: its bytes, and how it did on test."""
+        """Return the most accurate file of a network pruned by blocks: its bytes, and how it did on test."""
         found = [
             (record["file_bytes"], split)
             for record in self.all.values()
             if (record.get("kind"), record.get("network"), record.get("pattern")) == ("compressed", network, "block")
+            and record["epochs"]
             for split in record["compared"]
             if split["split"] == "test"
         ]

@@ -64,7 +64,7 @@ def test_the_file_is_sparse_verified_and_says_what_it_is(compressed: Any, run_di
     assert np.average(absent, weights=weights) >= 0.48
     step = file.card.lineage[-2]
     assert (type(step), step.pattern, step.density, step.epochs) == (CompressStep, "block", 0.5, 2)
-    assert step.grid == QUICK.step
+    assert step.grid == QUICK.grid
     assert step.parent_weights_sha256 == TorchClassifier(run_dir).card.weights_sha256
     assert [row.split for row in compressed.compared] == ["val", "test"]
     assert compressed.size_bytes == Path(compressed.path).stat().st_size
@@ -319,7 +319,7 @@ def test_the_papers_three_steps(run_dir: Path, pictures: Path, data: Dataset, tm
         (["--target-speed", "fast"], "'fast' is not a number of times"),
         (["--target-size", "500"], "--target-size 500 bytes is out of reach"),
         (["--target-speed", "50x"], "--target-speed 50x is out of reach"),
-        (["--density", "0.5", "--epochs", "0"], "epochs must lie in"),
+        (["--density", "0.5", "--epochs", "0"], "--density needs training"),
     ],
 )
 def test_bad_input_is_one_line(

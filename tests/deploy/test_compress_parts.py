@@ -149,7 +149,7 @@ def test_a_size_and_a_speed_together_count_time_as_little_as_they_may(run_dir: P
     settings = CompressSettings(target_size=9_000)
 
     def size(shape: predict.Shape) -> int:
-        return predict.size_at(shape, 4, settings.step)
+        return predict.size_at(shape, 4, settings.grid)
 
     def early(shape: predict.Shape) -> float:
         return shape.densities[0]

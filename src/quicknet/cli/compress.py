@@ -18,13 +18,15 @@ from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
 from quicknet.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from quicknet.deploy.compress.settings import Compressed, Plan
+    from quicknet.deploy.compress.settings import Compressed, Plan, Point
     from quicknet.training.checkpoint import EpochRecord
     from quicknet.training.run import Run
 
 _NOTES = """
 The network is pruned while it trains on, with the run as its teacher (or --teacher); then its integers
 are fine-tuned. --target-size and --target-speed may be given together; other targets exclude each other.
+With --epochs 0 nothing is pruned and nothing trains: in minutes the integers become as coarse as a
+--target-size or a --max-loss asks for, or as --step says.
 Choices are made on val; the accuracy in the receipt is measured on the file that is written.
 
 Ctrl-C, SIGTERM and a closing terminal save and stop; the same command goes on. Of fine-tuning the
@@ -44,6 +46,7 @@ _FIELDS = {"qat": "qat_epochs"}
     examples=(
         "quicknet compress runs/photos --target-size 100KB --out photos.qnz",
         "quicknet compress runs/photos --max-loss 0.3 --out photos.qnz",
+        "quicknet compress runs/photos --max-loss 0.3 --epochs 0 --out photos.qnz",
     ),
     notes=_NOTES,
     exit_codes={
@@ -87,9 +90,14 @@ _FIELDS = {"qat": "qat_epochs"}
     "--epochs",
     type=int,
     metavar="N",
-    help="Prune and fine-tune for N epochs.  [default: 12; up to 50 where images are few]",
+    help="Prune and fine-tune for N epochs; 0 does neither.  [default: 12; up to 50 where images are few]",
 )
-@click.option("--qat", type=float, metavar="EPOCHS", help="Fine-tune the integers for EPOCHS.  [default: 2]")
+@click.option(
+    "--qat",
+    type=float,
+    metavar="EPOCHS",
+    help="Fine-tune the integers for EPOCHS.  [default: 2; 0 with --epochs 0]",
+)
 @click.option(
     "--bits",
     type=click.Choice(["w7a8", "w7a7", "w6a7", "w5a8"]),
@@ -138,6 +146,7 @@ def compress(
         show=functools.partial(progress, quiet=quiet),
         watch=functools.partial(_watched, quiet=quiet),
         plan=functools.partial(_say_plan, quiet=quiet),
+        tried=functools.partial(_say_tried, quiet=quiet),
     )
     try:
         compressed = write(run, dataset, out, settings, source, listener)
@@ -201,6 +210,12 @@ def _say_plan(plan: Plan, quiet: bool) -> None:
             f"plan: keep {100 * plan.density:.1f}% of the pointwise weights: about {plan.size_bytes:,} bytes{speed}",
             err=True,
         )
+
+
+def _say_tried(point: Point, quiet: bool) -> None:
+    if not quiet:
+        accuracy = f"top-1 {100 * point.val_accuracy:.2f}% on val"
+        click.echo(f"tried step {point.step:.3g}: {point.size_bytes:,} bytes, {accuracy}", err=True)
 
 
 @contextlib.contextmanager

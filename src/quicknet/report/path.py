@@ -43,16 +43,19 @@ def _speed(compressed: Mapping[str, Any]) -> str:
 
 
 def _charts(points: Sequence[Mapping[str, Any]]) -> str:
-    """Return a chart of each quantity over epochs, and one of accuracy over size."""
+    """Return a chart of each quantity over epochs, and one of accuracy over size; without training only that."""
 
     def over_epochs(key: str, factor: float = 1.0) -> list[Line]:
         return [Line(key, [(point["epoch"], factor * point[key]) for point in points])]
 
     by_size = sorted((point["size_bytes"] / 1000, point["val_accuracy"]) for point in points)
+    over_size = line_chart([Line("val", by_size)], Axes("Accuracy over size", "KB", "accuracy", percent=True))
+    if not any(point["epoch"] for point in points):
+        return f"<section><h2>What was tried</h2>{over_size}</section>" if points else ""
     charts = [
         line_chart(over_epochs("val_accuracy"), Axes("Accuracy on val", "epoch", "accuracy", percent=True)),
         line_chart(over_epochs("size_bytes", 1e-3), Axes("Size, KB (estimate)", "epoch", "KB", from_zero=True)),
-        line_chart([Line("val", by_size)], Axes("Accuracy over size", "KB", "accuracy", percent=True)),
+        over_size,
     ]
     if all(point["speed"] is not None for point in points):  # measured, where there is an engine
         charts.append(line_chart(over_epochs("speed"), Axes("Speed, times dense", "epoch", "times", from_zero=True)))

@@ -94,12 +94,15 @@ _SENSITIVE = record(
     importance=or_null(number("What a unit of its scores costs; null where the layer stays dense.")),
 )
 _POINT = record(
-    "The end of an epoch.",
-    epoch=integer("The number of the epoch, from 1."),
+    "The end of an epoch, or integers that were tried without training.",
+    epoch=integer("The number of the epoch, from 1; 0 without training."),
     density=number("Share of the pointwise weights that is kept, 0..1."),
     size_bytes=integer("Bytes of the coded file, estimated."),
     speed=or_null(number("Speed as a multiple of the dense network's, of that shape; null without an engine.")),
-    val_accuracy=number("Share of the validation images that were right, 0..1, before quantization."),
+    val_accuracy=number(
+        "Share of the validation images that were right, 0..1: in floating point, without training by the integers."
+    ),
+    step=or_null(number("The step of the integers that were tried without training; else null.")),
 )
 _PAPER_LAYER = record(
     "One pointwise layer.",
@@ -128,7 +131,7 @@ COMPRESSED = record(
     bits=text("The width class of the integers, such as w5a8."),
     pattern=text("What is kept or absent together: block, element or channel."),
     density=number("Share of the pointwise weights that is kept, 0..1."),
-    epochs=integer("Epochs of pruning."),
+    epochs=integer("Epochs of pruning; 0 without training."),
     qat_epochs=number("Epochs of fine-tuning the integers."),
     dense_bytes=integer("Bytes of all weights in fp32."),
     speed=or_null(number("Speed as a multiple of the dense network's, measured here; null without an engine.")),

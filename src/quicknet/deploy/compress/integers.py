@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +13,9 @@ from quicknet.core.errors import CheckFailed
 from quicknet.core.lineage import CompressStep, DistillStep
 from quicknet.data import Dataset
 from quicknet.deploy.compress.path import Trained
-from quicknet.deploy.compress.prepare import Prepared, network_densities, plan_of
-from quicknet.deploy.compress.sensitivity import LayerSensitivity
+from quicknet.deploy.compress.prepare import Prepared
 from quicknet.deploy.compress.settings import CompressSettings
+from quicknet.deploy.compress.steps import Attempt, Tried, layer_steps
 from quicknet.deploy.qnz import QnzSettings, begin, integer_card, judge, make_integers
 from quicknet.deploy.quantize import QatSettings, Quantized
 from quicknet.deploy.quantize.coarse import coarsen
@@ -35,7 +34,6 @@ CODING: Coding = "contexts"
 _WEAKEST, _STRONGEST = 0.05, 8.0  # what a bit may cost, to bring a file under its size
 _NEAR = 1.05  # of two strengths that are as good as one
 _RECEIPT_BYTES = 400  # results 0028 to 0042: 239 to 278
-_STEPS = (0.3, 1.6)  # of a layer's step to that of all, at most
 
 
 class Integers(NamedTuple):
@@ -66,16 +64,46 @@ def pruned_integers(
     task = begin(parent, trained.network, card, data, writing)
     if teacher is not None:
         task = task._replace(teacher=teacher)
-    coarse = layer_steps(trained, prepared.sensitivity, settings.step)
-    tuning = None
-    if settings.qat_epochs:
-        tuning = QatSettings(epochs=settings.qat_epochs, seed=settings.seed, rate=settings.rate)
-    quantized, card = make_integers(task, tuning, show, coarse, work)
+    if trained.tried is not None and not settings.qat_epochs:
+        quantized, card = trained.tried.quantized, task.card
+    else:
+        coarse = layer_steps(trained.network, prepared.sensitivity, grid_of(trained, settings))
+        quantized, card = make_integers(task, _tuning(settings), show, coarse, work)
     quantized = coarsen(quantized)
     if settings.target_size is not None:
         quantized = fitting(quantized, card, settings)
     card = calibrated(card, quantized, data, settings, parent.source)
     return Integers(quantized, integer_card(card, quantized, settings.bits))
+
+
+def _tuning(settings: CompressSettings) -> QatSettings | None:
+    if not settings.qat_epochs:
+        return None
+    return QatSettings(epochs=settings.qat_epochs, seed=settings.seed, rate=settings.rate)
+
+
+def grid_of(trained: Trained, settings: CompressSettings) -> float:
+    """Return the step of the integers: the one that was found, or that is asked for."""
+    return settings.grid if trained.tried is None else trained.tried.step
+
+
+def attempts(
+    parent: TorchClassifier, data: Dataset, settings: CompressSettings, prepared: Prepared, show: Show
+) -> Attempt:
+    """Return what makes the run's integers of a step, without training, and measures them on `val`."""
+    writing = QnzSettings(bits=settings.bits, max_loss=None, seed=settings.seed)
+    card = compressed_card(parent.card, Trained(parent.model, 1.0, ()), settings, None)
+    task, val = begin(parent, parent.model, card, data, writing), data.split("val")
+
+    def attempt(step: float) -> Tried:
+        coarse = layer_steps(parent.model, prepared.sensitivity, step)
+        quantized, card = make_integers(task, None, show, coarse)
+        cheap = coarsen(quantized)
+        classes = judge(card, settings.bits, parent.source, cheap, np.asarray(val.images)).argmax(1)
+        right = float((classes == np.asarray(val.labels)).mean())
+        return Tried(step, quantized, file_bytes(cheap, card, settings), right)
+
+    return attempt
 
 
 def compressed_card(card: Card, trained: Trained, settings: CompressSettings, teacher: Teacher | None) -> Card:
@@ -87,7 +115,7 @@ def compressed_card(card: Card, trained: Trained, settings: CompressSettings, te
         density=trained.density,
         epochs=settings.epochs,
         seed=settings.seed,
-        grid=settings.step,
+        grid=grid_of(trained, settings),
     )
     taught = () if teacher is None else (DistillStep(**origin(teacher.card)),)
     card = card.replace(lineage=(*card.lineage, *taught, step))
@@ -95,20 +123,6 @@ def compressed_card(card: Card, trained: Trained, settings: CompressSettings, te
         return card
     record = model_record(card.model.name, trained.network)
     return card.replace(model=record, costs=count_costs(lambda: model_from_record(record)))
-
-
-def layer_steps(trained: Trained, sensitivity: Sequence[LayerSensitivity], step: float) -> tuple[float, ...]:
-    """Return the step of each pointwise layer's integers, in root mean squares of its weights; `step` on average.
-
-    A step c moves the answers by about s·c² in a layer of sensitivity s, and saves log2 c bits of
-    each of its n weights: the sum is least where c² is proportional to n / s.
-    """
-    densities, layers = network_densities(trained.network), plan_of(trained.network)[1:]
-    kept = [density * layer.in_channels * layer.out_channels for density, layer in zip(densities, layers, strict=True)]
-    costs = [row.divergence[0] for row in sensitivity if row.importance is not None]
-    logs = [0.5 * math.log(max(n, 1.0) / max(cost, 1e-6)) for n, cost in zip(kept, costs, strict=True)]
-    mean = sum(log * n for log, n in zip(logs, kept, strict=True)) / max(sum(kept), 1.0)
-    return tuple(step * min(max(math.exp(log - mean), _STEPS[0]), _STEPS[1]) for log in logs)
 
 
 def kept_card(card: Card, trained: Trained, settings: CompressSettings, teacher: Teacher | None) -> Card:

@@ -20,6 +20,7 @@ from quicknet.deploy.compress.predict import LEAST_DENSITY, density_of, size_at
 from quicknet.deploy.compress.prepare import LEAST, Prepared, shape_at
 from quicknet.deploy.compress.settings import CompressSettings, Plan, Point
 from quicknet.deploy.compress.speed import Speedometer
+from quicknet.deploy.compress.steps import Tried
 from quicknet.models.network import Network
 from quicknet.training import fit, resume, start
 from quicknet.training.channels import ChannelPruner, quicknet_config
@@ -37,12 +38,15 @@ _SHARED_RATE = 1e-4  # a shared weight's gradient is that of hundreds
 
 
 class Trained(NamedTuple):
-    """A pruned network, the density of its pointwise weights, the points on the way, and the publication's sizes."""
+    """A pruned network, the density of its pointwise weights, the points on the way, the publication's sizes, and the
+    integers that were chosen without training.
+    """
 
     network: Network
     density: float
     points: tuple[Point, ...]
     paper: PaperSizes | None = None
+    tried: Tried | None = None
 
 
 def plan_for(prepared: Prepared, density: float, classes: int, settings: CompressSettings, work: Path) -> Plan:
@@ -52,7 +56,7 @@ def plan_for(prepared: Prepared, density: float, classes: int, settings: Compres
     speed = Speedometer(quicknet_config(parent), settings.bits).of(shape) if engine.available() else None
     if settings.pattern != "channel":
         density = _reached(density, density_of(shape))
-    return Plan(density=density, size_bytes=size_at(shape, classes, settings.step), speed=speed)
+    return Plan(density=density, size_bytes=size_at(shape, classes, settings.grid), speed=speed)
 
 
 def train_to(
@@ -134,7 +138,7 @@ def _points(run: Run, prepared: Prepared, settings: CompressSettings) -> tuple[P
             Point(
                 epoch=row["epoch"],
                 density=round(density, 4),
-                size_bytes=size_at(shape, len(run.data.classes), settings.step),
+                size_bytes=size_at(shape, len(run.data.classes), settings.grid),
                 speed=speed.of(shape) if engine.available() else None,
                 val_accuracy=row["val_accuracy"],
             )

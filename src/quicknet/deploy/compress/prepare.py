@@ -59,9 +59,9 @@ def prepare(parent: TorchClassifier, data: Dataset, settings: CompressSettings, 
     with show("measure sensitivity", sensitivity.steps(parent.model), "layers") as advance:
         rows = sensitivity.measure(parent.model, images, parent.card.preprocess, settings.pattern, advance)
     raw = [row.importance for row in rows if row.importance is not None]
-    importance, density = plan_pruning(raw, parent.model, settings)
+    importance, density = plan_pruning(raw, parent.model, settings) if settings.epochs else (tuple(raw), 1.0)
     network = parent.model
-    if settings.pattern == "block":
+    if settings.pattern == "block" and settings.epochs:
         network = permuted(network, choose_orders(network, importance, density or _PERMUTE_AT))
     RunFolder(work / "parent").save_model(dict(network.state_dict()), parent.card)
     prepared = Prepared(importance=importance, density=density, sensitivity=tuple(rows))
@@ -139,9 +139,9 @@ def target_density(network: Network, importance: Sequence[float], settings: Comp
     if settings.target_size is not None:
         limit = settings.target_size
         return density_for(
-            lambda density: size_at(shape(density), classes, settings.step) <= limit,
+            lambda density: size_at(shape(density), classes, settings.grid) <= limit,
             f"--target-size {limit:,} bytes",
-            lambda density: f"{size_at(shape(density), classes, settings.step):,} bytes",
+            lambda density: f"{size_at(shape(density), classes, settings.grid):,} bytes",
         )
     if settings.target_speed is not None:
         times, speed = settings.target_speed, Speedometer(config, settings.bits)

@@ -16,14 +16,15 @@ from quicknet import engine
 from quicknet.core.card import require_run_folder
 from quicknet.core.errors import ToolError
 from quicknet.data import Dataset
-from quicknet.deploy.compress.integers import CODING, Integers, kept_card, pruned_integers
+from quicknet.deploy.compress.integers import CODING, Integers, attempts, kept_card, pruned_integers
 from quicknet.deploy.compress.listener import NOBODY, Listener
 from quicknet.deploy.compress.paper import paper_sizes
 from quicknet.deploy.compress.path import Trained, plan_for, search_loss, share, train_to
 from quicknet.deploy.compress.prepare import Prepared, plan_of, prepare
-from quicknet.deploy.compress.settings import Compressed, CompressSettings
+from quicknet.deploy.compress.settings import Compressed, CompressSettings, Point
 from quicknet.deploy.compress.size import layer_sizes, layer_weights
 from quicknet.deploy.compress.speed import Speedometer, time_shares
+from quicknet.deploy.compress.steps import Tried, for_loss, for_size
 from quicknet.deploy.compress.work import is_begun, work_folder, working
 from quicknet.deploy.fold import fold
 from quicknet.deploy.pipeline import Draft, export_file, split_settings_of
@@ -72,16 +73,8 @@ def compress(
         raise ToolError(f"{settings.keep} is there already; name a new folder with --keep")
     with working(work, _asked(parent, data, settings, teacher)):
         prepared = prepare(parent, data, settings, work, listener.show)
-        if prepared.density is not None:
-            listener.plan(plan_for(prepared, prepared.density, len(data.classes), settings, work))
-        recipe = make_recipe(parent, settings, str(source), work)
         job = _Job(parent, data, settings, out, listener)
-        trained = _trained(job, prepared, recipe, work)
-        if settings.mode == "paper":
-            shared = share(trained, recipe, work, listener.watch)
-            trained = trained._replace(network=shared, paper=paper_sizes(shared))
-        if settings.pattern == "channel":
-            trained = trained._replace(network=narrowed(trained.network))
+        trained = _pruned(job, prepared, str(source), work) if settings.epochs else _untrained(job, prepared)
         integers = pruned_integers(parent, trained, data, settings, prepared, (work, listener.show), teacher)
         compressed = _written(job, integers, trained, prepared)
         if settings.keep is not None:
@@ -149,13 +142,45 @@ class _Job(NamedTuple):
     listener: Listener
 
 
-def _trained(job: _Job, prepared: Prepared, recipe: Recipe, work: Path) -> Trained:
+def _pruned(job: _Job, prepared: Prepared, source: str, work: Path) -> Trained:
     """Return the pruned network: of the density that is known, or the sparsest that loses little enough."""
-    if prepared.density is not None:
-        return train_to(prepared, prepared.density, recipe, job.settings, work, job.listener.watch)
+    settings, watch, density = job.settings, job.listener.watch, prepared.density
+    recipe = make_recipe(job.parent, settings, source, work)
+    if density is None:
+        trained = search_loss(prepared, _usual(job), recipe, settings, work, watch)
+    else:
+        job.listener.plan(plan_for(prepared, density, len(job.data.classes), settings, work))
+        trained = train_to(prepared, density, recipe, settings, work, watch)
+    if settings.mode == "paper":
+        shared = share(trained, recipe, work, watch)
+        trained = trained._replace(network=shared, paper=paper_sizes(shared))
+    if settings.pattern == "channel":
+        trained = trained._replace(network=narrowed(trained.network))
+    return trained
+
+
+def _untrained(job: _Job, prepared: Prepared) -> Trained:
+    """Return the run's own network, with the integers that a size or a loss asks for."""
+    settings, network, points = job.settings, job.parent.model, list[Point]()
+    make, tried = attempts(job.parent, job.data, settings, prepared, job.listener.show), None
+
+    def attempt(step: float) -> Tried:
+        tried = make(step)
+        points.append(tried.point())
+        job.listener.tried(points[-1])
+        return tried
+
+    if settings.target_size is not None:
+        tried = for_size(attempt, settings.target_size, network)
+    elif settings.max_loss is not None:
+        tried = for_loss(attempt, _usual(job), settings.max_loss, len(job.data.split("val")))
+    return Trained(network, 1.0, tuple(points), tried=tried)
+
+
+def _usual(job: _Job) -> float:
+    """Return the run's top-1 on `val`."""
     val = job.data.split("val")
-    usual = float((job.parent.logits(np.asarray(val.images)).argmax(1) == np.asarray(val.labels)).mean())
-    return search_loss(prepared, usual, recipe, job.settings, work, job.listener.watch)
+    return float((job.parent.logits(np.asarray(val.images)).argmax(1) == np.asarray(val.labels)).mean())
 
 
 def _written(job: _Job, integers: Integers, trained: Trained, prepared: Prepared) -> Compressed:
@@ -163,7 +188,7 @@ def _written(job: _Job, integers: Integers, trained: Trained, prepared: Prepared
     parent, settings = job.parent, job.settings
     network, size = integers.quantized.network, BLOCKS.get(settings.pattern, BLOCKS["block"])
     # too much lost is refused only where that is what was asked for
-    limit = QnzSettings(bits=settings.bits, max_loss=settings.max_loss, qat_epochs=settings.qat_epochs)
+    limit = QnzSettings(bits=settings.bits, max_loss=settings.max_loss, qat_epochs=settings.qat_epochs or 0.0)
     measure = functools.partial(measure_against, parent, limit, job.listener.show)
     draft: Draft[QnzFile] = Draft(
         integers.card, functools.partial(assemble_qnz, network, coding=CODING), parse_qnz, measure
@@ -178,7 +203,7 @@ def _written(job: _Job, integers: Integers, trained: Trained, prepared: Prepared
         pattern=settings.pattern,
         density=trained.density,
         epochs=settings.epochs,
-        qat_epochs=settings.qat_epochs,
+        qat_epochs=settings.qat_epochs or 0.0,
         dense_bytes=4 * weights,
         speed=speed.of_file(blob) if engine.available() else None,
         compared=verified.receipt.compared,

@@ -16,9 +16,11 @@ Pattern = Literal["block", "element", "channel"]
 
 _TARGETS = ("density", "target_size", "max_loss", "target_speed")
 _TOGETHER = {"target_size", "target_speed"}
+_TRAINED = {"density": None, "target_speed": None, "pattern": "block", "keep": None, "mode": "integers"}  # field: usual
 
 
-_EPOCHS, _BATCH = 12, 256
+_EPOCHS, _QAT_EPOCHS, _BATCH = 12, 2.0, 256
+_STEP = 0.6
 _FEW = 20_000  # training images, below which batches are small
 _VIEWS, _MOST_EPOCHS, _SMALL_BATCH, _CLIP = 36_000, 50, 32, 1.0  # views, epochs and batch of the recipe photos
 
@@ -34,11 +36,12 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
     an exported file or the name of shipped weights; None: the run itself. `keep` becomes a run folder of the pruned
     network, as it was before the integers. `epochs` of pruning and fine-tuning, in batches of `batch_size` (None:
     `fitted` chooses them, and `clip_norm`, by the number of images),
-    then `qat_epochs` of fine-tuning the integers, of the width class `bits`.
-    `step` is that of the integers, in root mean squares of the weights that are left (0: the finest), `rate`
-    what a bit costs (`QatSettings.rate`). `mode` paper adds what Deep Compression's own three steps
-    come to, after an epoch in which shared weights train. `images` of the training split measure the layers'
-    sensitivity.
+    then `qat_epochs` of fine-tuning the integers (None: 2), of the width class `bits`.
+    `step` is that of the integers, in root mean squares of the weights that are left (0: the finest; None: 0.6),
+    `rate` what a bit costs (`QatSettings.rate`). With 0 `epochs` nothing is pruned, and `qat_epochs` are 0 if not
+    given: `step` is as fine as `target_size` allows, or as coarse as `max_loss` does, where one of them is given.
+    `mode` paper adds what Deep Compression's own three steps come to, after an epoch in which shared weights
+    train. `images` of the training split measure the layers' sensitivity.
     """
 
     density: float | None = None
@@ -50,9 +53,9 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
     keep: str | None = None
     mode: Literal["integers", "paper"] = "integers"
     epochs: int | None = None
-    qat_epochs: float = 2.0
+    qat_epochs: float | None = None
     bits: Bits = "w5a8"
-    step: float = 0.6
+    step: float | None = None
     rate: float = 0.12
     lr: float = 0.01
     batch_size: int | None = None
@@ -63,19 +66,26 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse what cannot be followed."""
         given = [name for name in _TARGETS if getattr(self, name) is not None]
-        if len(given) != 1 and set(given) != _TOGETHER:
+        if len(given) != 1 and set(given) != _TOGETHER and (given or self.epochs != 0):
             both = " and ".join(f"--{name.replace('_', '-')}" for name in given[:2])
             what = f"{both} exclude each other" if given else "nothing says how far to compress"
             raise ConfigError(f"{what}; give one of --target-size, --max-loss, --target-speed and --density")
         self._check_targets()
-        if (self.epochs is not None and not 1 <= self.epochs <= 10_000) or not 0 <= self.qat_epochs <= 1000:
-            raise ConfigError("epochs must lie in 1..10000, qat_epochs in 0..1000")
+        if not 0 <= (self.epochs or 0) <= 10_000 or not 0 <= (self.qat_epochs or 0) <= 1000:
+            raise ConfigError("epochs must lie in 0..10000, qat_epochs in 0..1000")
+        if self.epochs == 0:
+            self._check_untrained()
         if self.mode == "paper" and self.pattern == "channel":
             raise ConfigError("--mode paper prunes weights, not channels; use --pattern element or block with it")
-        if not 0 <= self.step <= 4 or not 0 <= self.rate <= 100 or not 0 < self.lr <= 10:
+        if not 0 <= self.grid <= 4 or not 0 <= self.rate <= 100 or not 0 < self.lr <= 10:
             raise ConfigError("step must lie in 0..4, rate in 0..100, lr in 0..10")
         if not 16 <= self.images <= 65_536 or not 1 <= (self.batch_size or 1) <= 65_536 or not 0 <= self.seed < 1 << 63:
             raise ConfigError("images must lie in 16..65536, batch_size in 1..65536, seed in 0..2^63-1")
+
+    @property
+    def grid(self) -> float:
+        """The step of the integers that is asked for, or the usual one."""
+        return _STEP if self.step is None else self.step
 
     def fitted(self, images: int) -> CompressSettings:
         """Return the settings for so many training images, with epochs and batches where none were given.
@@ -87,10 +97,20 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
         few = images < _FEW
         views = min(_MOST_EPOCHS, round(_VIEWS / images))
         return self.replace(
-            epochs=self.epochs or max(_EPOCHS, views),
+            epochs=max(_EPOCHS, views) if self.epochs is None else self.epochs,
+            qat_epochs=(_QAT_EPOCHS if self.epochs != 0 else 0.0) if self.qat_epochs is None else self.qat_epochs,
             batch_size=self.batch_size or (_SMALL_BATCH if few else _BATCH),
             clip_norm=self.clip_norm or (_CLIP if few else None),
         )
+
+    def _check_untrained(self) -> None:
+        """Refuse with 0 epochs what only training does, and two answers to how coarse the integers are."""
+        other = [field for field, usual in _TRAINED.items() if getattr(self, field) != usual]
+        if other:
+            name = other[0].replace("_", "-")
+            raise ConfigError(f"--{name} needs training, and with --epochs 0 there is none; leave one of the two out")
+        if self.step is not None and (self.target_size is not None or self.max_loss is not None):
+            raise ConfigError("with --epochs 0 a target chooses the step; give --step or the target")
 
     def _check_targets(self) -> None:
         if self.density is not None and not 0 < self.density <= 1:
@@ -116,7 +136,7 @@ class Plan(Settings, frozen=True, kw_only=True):
 class Point(Settings, frozen=True, kw_only=True):
     """An epoch's end on the way: the share of weights kept then, the file's size that this would come to,
     the speed, as a multiple of the dense network's (None without an engine), and top-1 on `val` of the
-    network in floating point.
+    network in floating point. Epoch 0: integers that were tried without training, their step, size and top-1.
     """
 
     epoch: int
@@ -124,6 +144,7 @@ class Point(Settings, frozen=True, kw_only=True):
     size_bytes: int
     speed: float | None
     val_accuracy: float
+    step: float | None = None
 
 
 class Compressed(Settings, frozen=True, kw_only=True):

@@ -55,7 +55,7 @@ def _claim(work: Path, asked: dict[str, Any]) -> None:
     begun = begun if isinstance(begun, dict) else {}
     differ = [key for key in asked if begun.get(key) != asked[key]]
     if differ and (work / PREPARED).is_file():
-        if not (work / _FAILED).is_file():
+        if not (work / _FAILED).is_file() and begun.get("epochs") != 0:  # without training little is lost
             raise CheckpointError(
                 f"{work} holds another compression (its {differ[0]} differs); give the same options to go on with it, "
                 "name another --out, or remove that folder"

@@ -73,7 +73,7 @@ def fit_filters(target: Tensor, moments: Tensor, kept: Tensor | None = None) -> 
 
     With `kept` (R, K) the filters that come nearest with zeros elsewhere: an equation for each filter.
     """
-    if kept is None:
+    if kept is None or bool(kept.all()):
         dense: Tensor = torch.linalg.solve(moments, target.T)
         return dense.T.contiguous()
     fitted = torch.zeros_like(target)

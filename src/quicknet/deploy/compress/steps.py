@@ -1,0 +1,119 @@
+"""How coarse the integers are: each layer's step, and without training the one step for a size or a loss.
+
+A weight that takes fewer values takes fewer bits. Filters are fitted anew to every step (`quantize/rounding.py`), so
+much can go before the answers change: `quicknet_s.cifar10` in half the bytes, without training (results 0044).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from quicknet.core.errors import CheckFailed
+from quicknet.deploy.compress.predict import Shape, size_at
+from quicknet.deploy.compress.prepare import network_densities, plan_of
+from quicknet.deploy.compress.sensitivity import LayerSensitivity
+from quicknet.deploy.compress.settings import Point
+from quicknet.deploy.quantize import Quantized
+from quicknet.models.network import Network
+
+_RANGE = (0.3, 1.6)  # of a layer's step to that of all, at most
+_FINEST, _COARSEST = 0.05, 2.0  # beyond, bytes hardly change any more; beyond, most weights are zero
+_HALVINGS = 5  # of the range, to find a step to a tenth
+_TRIES, _NEAR = 6, 0.975  # for a size; what is within a fortieth of it is near enough
+
+
+class Tried(NamedTuple):
+    """Integers of one step, without training, their file's bytes and their share of right answers on `val`."""
+
+    step: float
+    quantized: Quantized
+    size_bytes: int
+    val_accuracy: float
+
+    def point(self) -> Point:
+        """Return what of it is reported."""
+        return Point(
+            epoch=0, density=1.0, size_bytes=self.size_bytes, speed=None, val_accuracy=self.val_accuracy, step=self.step
+        )
+
+
+Attempt = Callable[[float], Tried]
+
+
+def layer_steps(network: Network, sensitivity: Sequence[LayerSensitivity], step: float) -> tuple[float, ...]:
+    """Return the step of each pointwise layer's integers, in root mean squares of its weights; `step` on average.
+
+    A step c moves the answers by about s·c² in a layer of sensitivity s, and saves log2 c bits of
+    each of its n weights: the sum is least where c² is proportional to n / s.
+    """
+    densities, layers = network_densities(network), plan_of(network)[1:]
+    kept = [density * layer.in_channels * layer.out_channels for density, layer in zip(densities, layers, strict=True)]
+    costs = [row.divergence[0] for row in sensitivity if row.importance is not None]
+    logs = [0.5 * math.log(max(n, 1.0) / max(cost, 1e-6)) for n, cost in zip(kept, costs, strict=True)]
+    mean = sum(log * n for log, n in zip(logs, kept, strict=True)) / max(sum(kept), 1.0)
+    return tuple(step * min(max(math.exp(log - mean), _RANGE[0]), _RANGE[1]) for log in logs)
+
+
+def for_size(attempt: Attempt, limit: int, network: Network) -> Tried:
+    """Return the integers of about the finest step whose file has at most `limit` bytes.
+
+    Raises CheckFailed, naming the least size, where none has.
+    """
+    layers = plan_of(network)
+    shape, classes = Shape(layers, (1.0,) * len(layers[1:]), 1), int(network.config.num_classes)
+    octave = sum(layer.in_channels * layer.out_channels for layer in layers[1:]) / 8  # bytes, at twice the step
+    step = _FINEST
+    while step < _COARSEST and size_at(shape, classes, step) > limit:
+        step *= 1.02
+    fits: Tried | None = None
+    over: Tried | None = None
+    for _ in range(_TRIES):
+        tried = attempt(min(step, _COARSEST))
+        if tried.size_bytes > limit:
+            over = tried
+        else:
+            fits = tried
+        done = tried.step >= _COARSEST if fits is None else fits.size_bytes >= _NEAR * limit or fits.step <= _FINEST
+        if done:
+            break
+        step = max(_FINEST, _next_step(tried, over, fits, (1 + _NEAR) / 2 * limit, octave))
+    if fits is None:
+        raise CheckFailed(
+            f"without training the file would be {tried.size_bytes:,} bytes, over --target-size {limit:,}; "
+            f"allow {math.ceil(tried.size_bytes / 1000)}KB, or train for some --epochs"
+        )
+    return fits
+
+
+def _next_step(last: Tried, over: Tried | None, fits: Tried | None, size: float, octave: float) -> float:
+    """Return the step of about a size: between two that are known bytes go by the step's logarithm."""
+    if over is None or fits is None:
+        return last.step * 2 ** ((last.size_bytes - size) / octave)
+    share = (over.size_bytes - size) / (over.size_bytes - fits.size_bytes)
+    return float(over.step * (fits.step / over.step) ** min(max(share, 0.1), 0.9))
+
+
+def for_loss(attempt: Attempt, usual: float, max_loss: float, images: int) -> Tried:
+    """Return the integers of about the coarsest step that loses at most `max_loss` points to `usual`, the run's top-1
+    on the `images` of `val`; one image always may be lost.
+
+    Raises CheckFailed, naming what the finest loses, where all lose more.
+    """
+    least = usual - max(max_loss / 100, 1 / images) - 1e-9
+    best, low, high = None, _FINEST, _COARSEST
+    for _ in range(_HALVINGS):
+        step = math.sqrt(low * high)
+        tried = attempt(step)
+        if tried.val_accuracy >= least:
+            best, low = tried, step
+        else:
+            high = step
+    best = best or attempt(_FINEST)
+    if best.val_accuracy < least:
+        raise CheckFailed(
+            f"without training {100 * (usual - best.val_accuracy):.2f} points are lost on val by the finest integers, "
+            f"over --max-loss {max_loss:g}; fine-tune them with --qat 1, or allow more"
+        )
+    return best
