@@ -15,7 +15,7 @@ from quicknet.data import Dataset
 from quicknet.deploy.compress.listener import Listener
 from quicknet.deploy.compress.run import compress
 from quicknet.deploy.compress.settings import CompressSettings, Point
-from quicknet.deploy.compress.steps import Tried, for_loss, for_size
+from quicknet.deploy.compress.steps import Tried, for_loss, for_size, needs_no_training
 from quicknet.deploy.compress.work import work_folder
 from quicknet.inference.verify import verify
 from quicknet.models.registry import create_model
@@ -173,3 +173,9 @@ def test_a_loss_is_found_to_a_tenth_or_refused() -> None:
         for_loss(attempts(tried, lambda step: 1, lambda step: 0.8), 0.9, 0.5, 5000)
     one_image = attempts(tried, lambda step: 1, lambda step: 0.9 - 1 / 50)
     assert for_loss(one_image, 0.9, 0.0, 50).step > 1
+
+
+def test_a_size_that_takes_no_training_is_known() -> None:
+    assert needs_no_training(XS, 10, 120_000)  # quicknet_xs.cifar10 takes 95 KB at a step of 0.7
+    assert not needs_no_training(XS, 10, 80_000)
+    assert not needs_no_training(create_model("quicknet_s"), 10, 250_000)

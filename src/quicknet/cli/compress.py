@@ -210,6 +210,8 @@ def _say_plan(plan: Plan, quiet: bool) -> None:
             f"plan: keep {100 * plan.density:.1f}% of the pointwise weights: about {plan.size_bytes:,} bytes{speed}",
             err=True,
         )
+    if plan.needless and not quiet:
+        click.echo("quicknet: note: with --epochs 0 that size takes minutes, and loses little", err=True)
 
 
 def _say_tried(point: Point, quiet: bool) -> None:

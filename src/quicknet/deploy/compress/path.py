@@ -20,7 +20,7 @@ from quicknet.deploy.compress.predict import LEAST_DENSITY, density_of, size_at
 from quicknet.deploy.compress.prepare import LEAST, Prepared, shape_at
 from quicknet.deploy.compress.settings import CompressSettings, Plan, Point
 from quicknet.deploy.compress.speed import Speedometer
-from quicknet.deploy.compress.steps import Tried
+from quicknet.deploy.compress.steps import Tried, needs_no_training
 from quicknet.models.network import Network
 from quicknet.training import fit, resume, start
 from quicknet.training.channels import ChannelPruner, quicknet_config
@@ -56,7 +56,8 @@ def plan_for(prepared: Prepared, density: float, classes: int, settings: Compres
     speed = Speedometer(quicknet_config(parent), settings.bits).of(shape) if engine.available() else None
     if settings.pattern != "channel":
         density = _reached(density, density_of(shape))
-    return Plan(density=density, size_bytes=size_at(shape, classes, settings.grid), speed=speed)
+    needless = settings.target_size is not None and needs_no_training(parent, classes, settings.target_size)
+    return Plan(density=density, size_bytes=size_at(shape, classes, settings.grid), speed=speed, needless=needless)
 
 
 def train_to(

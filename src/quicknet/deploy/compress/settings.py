@@ -125,12 +125,14 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
 
 class Plan(Settings, frozen=True, kw_only=True):
     """What training is to come to: the share of the pointwise weights that is kept, about how many bytes the file
-    takes then, and the speed as a multiple of the dense network's (None without an engine).
+    takes then, and the speed as a multiple of the dense network's (None without an engine). `needless`: the size that
+    was asked for takes no training (`epochs` 0).
     """
 
     density: float
     size_bytes: int
     speed: float | None
+    needless: bool = False
 
 
 class Point(Settings, frozen=True, kw_only=True):
