@@ -39,7 +39,7 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
     then `qat_epochs` of fine-tuning the integers (None: 2), of the width class `bits`.
     `step` is that of the integers, in root mean squares of the weights that are left (0: the finest; None: 0.6),
     `rate` what a bit costs (`QatSettings.rate`). With 0 `epochs` nothing is pruned, and `qat_epochs` are 0 if not
-    given: `step` is as fine as `target_size` allows, or as coarse as `max_loss` does, where one of them is given.
+    given: `step` is about as fine as `target_size` allows, or as coarse as `max_loss` does, where one of them is given.
     `mode` paper adds what Deep Compression's own three steps come to, after an epoch in which shared weights
     train. `images` of the training split measure the layers' sensitivity.
     """

@@ -21,7 +21,7 @@ from quicknet.models.network import Network
 _RANGE = (0.3, 1.6)  # of a layer's step to that of all, at most
 _FINEST, _COARSEST = 0.05, 2.0  # beyond, bytes hardly change any more; beyond, most weights are zero
 _HALVINGS = 5  # of the range, to find a step to a tenth
-_TRIES, _NEAR = 6, 0.975  # for a size; what is within a fortieth of it is near enough
+_TRIES, _NEAR = 6, 0.96  # for a size; what is so much of it is near enough
 
 
 _CHEAP = 0.7  # a step that loses about 0.1 points without training (results 0044, 0045)
@@ -60,7 +60,8 @@ def layer_steps(network: Network, sensitivity: Sequence[LayerSensitivity], step:
 
 
 def for_size(attempt: Attempt, limit: int, network: Network) -> Tried:
-    """Return the integers of about the finest step whose file has at most `limit` bytes.
+    """Return the most accurate integers that were tried whose file has at most `limit` bytes, of steps about as fine
+    as that allows: neighbouring ones differ by chance.
 
     Raises CheckFailed, naming the least size, where none has.
     """
@@ -72,22 +73,24 @@ def for_size(attempt: Attempt, limit: int, network: Network) -> Tried:
         step *= 1.02
     fits: Tried | None = None
     over: Tried | None = None
+    best: Tried | None = None
     for _ in range(_TRIES):
         tried = attempt(min(step, _COARSEST))
         if tried.size_bytes > limit:
             over = tried
         else:
             fits = tried
+            best = max(tried, best or tried, key=lambda one: (one.val_accuracy, one.size_bytes))
         done = tried.step >= _COARSEST if fits is None else fits.size_bytes >= _NEAR * limit or fits.step <= _FINEST
         if done:
             break
         step = max(_FINEST, _next_step(tried, over, fits, (1 + _NEAR) / 2 * limit, octave))
-    if fits is None:
+    if best is None:
         raise CheckFailed(
             f"without training the file would be {tried.size_bytes:,} bytes, over --target-size {limit:,}; "
             f"allow {math.ceil(tried.size_bytes / 1000)}KB, or train for some --epochs"
         )
-    return fits
+    return best
 
 
 def needs_no_training(network: Network, classes: int, limit: int) -> bool:
