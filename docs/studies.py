@@ -76,7 +76,7 @@ def compressed(records: tables.Records) -> str:
             rows.append(
                 (
                     f"`{record['network']}`",
-                    f"{record['pattern']}, {record['density']:.0%}" if record["epochs"] else "all, untrained",
+                    f"{record['pattern']}, {record['density']:.0%}" if record.get("epochs") != 0 else "all, untrained",
                     f"{record['file_bytes']:,}",
                     f"{record['float_bytes'] / record['file_bytes']:.0f}",
                     f"{record['speed']:.2f}",

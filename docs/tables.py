@@ -88,7 +88,7 @@ class Records:
             (record["file_bytes"], split)
             for record in self.all.values()
             if (record.get("kind"), record.get("network"), record.get("pattern")) == ("compressed", network, "block")
-            and record["epochs"]
+            and record.get("epochs") != 0
             for split in record["compared"]
             if split["split"] == "test"
         ]
