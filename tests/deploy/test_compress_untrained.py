@@ -123,6 +123,7 @@ def test_an_interrupted_search_gives_way(
         ({"pattern": "element"}, "--pattern needs training"),
         ({"mode": "paper"}, "--mode needs training"),
         ({"keep": "runs/pruned"}, "--keep needs training"),
+        ({"teacher": "quicknet_s.cifar10"}, "--teacher needs training"),
         ({"step": 0.5, "target_size": 9000}, "a target chooses the step"),
         ({"epochs": -1, "density": 0.5}, "epochs must lie in"),
         ({"epochs": None}, "nothing says how far to compress"),

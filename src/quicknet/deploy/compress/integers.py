@@ -1,4 +1,4 @@
-"""From a pruned network to the integers of a `.qnz`, whose absent weights are exactly zero."""
+"""From a pruned network, or a whole one, to the integers of a `.qnz`; absent weights are exactly zero."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def pruned_integers(
     place: tuple[Path, Show],
     teacher: Teacher | None = None,
 ) -> Integers:
-    """Return the pruned network in integers, fine-tuned towards what `teacher` answers; None: the run `parent`.
+    """Return the pruned network, or the whole one, in integers, fine-tuned towards what `teacher` answers; None: the
+    run `parent`.
 
     `place`: the work folder, where fine-tuning goes on from, and what shows how far it is.
 

@@ -1,4 +1,4 @@
-"""A run folder as a compressed `.qnz`: measure, prune while it trains, quantize, verify, write.
+"""A run folder as a compressed `.qnz`: measure, prune while it trains, quantize, verify, write; or without training.
 
 State lies in OUT.work beside the file until that is written: whoever is interrupted calls again.
 """

@@ -105,7 +105,8 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
 
     def _check_untrained(self) -> None:
         """Refuse with 0 epochs what only training does, and two answers to how coarse the integers are."""
-        other = [field for field, usual in _TRAINED.items() if getattr(self, field) != usual]
+        taught = {} if self.qat_epochs else {"teacher": None}
+        other = [field for field, usual in {**_TRAINED, **taught}.items() if getattr(self, field) != usual]
         if other:
             name = other[0].replace("_", "-")
             raise ConfigError(f"--{name} needs training, and with --epochs 0 there is none; leave one of the two out")
