@@ -64,6 +64,11 @@ def _alike(record: dict[str, Any]) -> str:
     )
 
 
+def _kept(record: dict[str, Any]) -> str:
+    how = record["pattern"] if record.get("epochs") != 0 else "untrained"
+    return f"{how}, {record['density']:.0%}"
+
+
 def compressed(records: tables.Records) -> str:
     """What compressed networks came to, from every record of that kind: size, accuracy, speed."""
     rows, commands, machines = [], [], set()
@@ -76,7 +81,7 @@ def compressed(records: tables.Records) -> str:
             rows.append(
                 (
                     f"`{record['network']}`",
-                    f"{record['pattern']}, {record['density']:.0%}" if record.get("epochs") != 0 else "all, untrained",
+                    _kept(record),
                     f"{record['file_bytes']:,}",
                     f"{record['float_bytes'] / record['file_bytes']:.0f}",
                     f"{record['speed']:.2f}",

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from quicknet.cli.lineage import lineage_lines
 from quicknet.cli.main import run as command
-from quicknet.core.errors import CheckFailed, ConfigError
+from quicknet.core.errors import CheckFailed, CheckpointError, ConfigError
 from quicknet.core.lineage import CompressStep
 from quicknet.data import Dataset
 from quicknet.deploy.compress.listener import Listener
@@ -103,16 +104,50 @@ def test_the_command_tells_what_it_tries(run_dir: Path, pictures: Path, tmp_path
     assert "100.0% of the pointwise weights kept" in captured.out
 
 
-def test_an_interrupted_search_gives_way(
+def test_an_interrupted_search_gives_way_but_not_its_fine_tuning(
     run_dir: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import quicknet.deploy.compress.run as module
 
+    out = tmp_path / "m.qnz"
     monkeypatch.setattr(module, "pruned_integers", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        written(run_dir, data, tmp_path / "m.qnz", step=1.0)
+    for qat in (0.0, 1.0):
+        with pytest.raises(ZeroDivisionError):
+            written(run_dir, data, out, step=1.0, qat_epochs=qat)
     monkeypatch.undo()
-    assert written(run_dir, data, tmp_path / "m.qnz", step=0.9)[0].epochs == 0
+    with pytest.raises(CheckpointError, match="holds another compression"):
+        written(run_dir, data, out, step=0.9, qat_epochs=1.0)
+    assert written(run_dir, data, out, step=1.0, qat_epochs=1.0)[0].qat_epochs == 1.0
+
+
+def test_another_target_begins_its_fine_tuning_anew(
+    run_dir: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import quicknet.deploy.compress.integers as module
+
+    monkeypatch.setattr(module, "fitting", lambda *_: _missed())
+    with pytest.raises(CheckFailed):
+        written(run_dir, data, tmp_path / "m.qnz", target_size=60_000, qat_epochs=1.0)
+    monkeypatch.undo()
+    again, _ = written(run_dir, data, tmp_path / "m.qnz", target_size=70_000, qat_epochs=1.0)
+    fresh, _ = written(run_dir, data, tmp_path / "n.qnz", target_size=70_000, qat_epochs=1.0)
+    assert again.sha256 == fresh.sha256
+
+
+def _missed() -> None:
+    raise CheckFailed("not reached")
+
+
+def test_a_pruned_run_says_what_it_keeps(run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path) -> None:
+    pruned = tmp_path / "pruned"
+    trained = CompressSettings(density=0.5, epochs=1, qat_epochs=0.0, batch_size=10, images=16, keep=str(pruned))
+    compress(run_dir, data, tmp_path / "trained.qnz", trained, pictures)
+    again, tried = written(pruned, data, tmp_path / "again.qnz", max_loss=100.0)
+    assert again.density == pytest.approx(0.5, abs=0.01)
+    assert {point.density for point in tried} == {again.density}
+    layers = [layer for layer in again.layers if layer.name.endswith("pointwise")]
+    assert sum(layer.kept for layer in layers) <= again.density * sum(layer.weights for layer in layers) * 1.02
+    assert "integers made coarser without training" in lineage_lines(read_qnz(Path(again.path)).card.lineage)[-2]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +160,7 @@ def test_an_interrupted_search_gives_way(
         ({"keep": "runs/pruned"}, "--keep needs training"),
         ({"teacher": "quicknet_s.cifar10"}, "--teacher needs training"),
         ({"step": 0.5, "target_size": 9000}, "a target chooses the step"),
-        ({"epochs": -1, "density": 0.5}, "epochs must lie in"),
+        ({"epochs": -1}, "epochs must lie in"),
         ({"epochs": None}, "nothing says how far to compress"),
     ],
 )
@@ -164,8 +199,22 @@ def test_a_size_takes_few_attempts(limit: int) -> None:
 
 def test_a_size_that_needs_nothing_takes_the_finest() -> None:
     tried: list[float] = []
-    assert for_size(attempts(tried, lambda step: 200_000, lambda step: 1.0), 10**6, XS).step == 0.05
-    assert tried == [0.05]
+    assert for_size(attempts(tried, lambda step: 200_000, lambda step: 1.0), 10**6, XS).step == 0.0
+    assert tried == [0.0]
+
+
+@pytest.mark.parametrize("offset", [-25_000, 40_000, 10**6])
+def test_a_card_of_another_size_than_foretold_changes_no_outcome(offset: int) -> None:
+    tried: list[float] = []
+
+    def size(step: float) -> int:
+        return round(30_000 + 62_000 / max(step, 0.05) ** 0.45) + offset
+
+    limit = size(0.5)
+    best = for_size(attempts(tried, size, lambda step: 1.0), limit, XS)
+    assert size(2.0) <= best.size_bytes <= limit
+    with pytest.raises(CheckFailed, match=rf"would be {size(2.0):,} bytes"):  # the least there is
+        for_size(attempts(tried, size, lambda step: 1.0), size(2.0) - 1, XS)
 
 
 def test_a_loss_is_found_to_a_tenth_or_refused() -> None:
@@ -174,11 +223,16 @@ def test_a_loss_is_found_to_a_tenth_or_refused() -> None:
     assert 0.44 <= for_loss(attempt, 0.9, 0.5, 5000).step <= 0.5
     with pytest.raises(CheckFailed, match=r"by the finest integers, over --max-loss 0.5; fine-tune"):
         for_loss(attempts(tried, lambda step: 1, lambda step: 0.8), 0.9, 0.5, 5000)
+    tuned = for_loss(attempts(tried, lambda step: 1, lambda step: 0.8), 0.9, 0.5, 5000, tuned=True)
+    assert tuned.step == 0.0  # fine-tuning may mend it
     one_image = attempts(tried, lambda step: 1, lambda step: 0.9 - 1 / 50)
     assert for_loss(one_image, 0.9, 0.0, 50).step > 1
 
 
 def test_a_size_that_takes_no_training_is_known() -> None:
-    assert needs_no_training(XS, 10, 120_000)  # quicknet_xs.cifar10 takes 95 KB at a step of 0.7
+    assert needs_no_training(XS, 10, 120_000)  # quicknet_xs.cifar10 takes 96 KB at a step of 0.6
     assert not needs_no_training(XS, 10, 80_000)
     assert not needs_no_training(create_model("quicknet_s"), 10, 250_000)
+    assert CompressSettings(target_size=120_000).can_do_without_training()
+    for other in ({"target_speed": 2.0}, {"pattern": "element"}, {"teacher": "quicknet_s.cifar10"}, {"step": 0.5}):
+        assert not CompressSettings(target_size=120_000, **other).can_do_without_training()

@@ -167,10 +167,11 @@ def _note_loss(compressed: Compressed, quiet: bool) -> None:
     """Say so where the file is much worse than the run, whatever was asked for."""
     row = compressed.compared[0]
     if row.lost_points >= _MUCH and not quiet:
+        mend = "keep more of the weights (a larger --target-size or --density), or train for more --epochs"
+        if not compressed.epochs:
+            mend = "take finer integers (a larger --target-size, a smaller --step), or fine-tune them with --qat"
         click.echo(
-            f"quicknet: note: {row.lost_points:.1f} points of accuracy on {row.split} are lost; keep more of the "
-            "weights (a larger --target-size or --density), or train for more --epochs",
-            err=True,
+            f"quicknet: note: {row.lost_points:.1f} points of accuracy on {row.split} are lost; {mend}", err=True
         )
 
 

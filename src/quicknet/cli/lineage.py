@@ -41,10 +41,11 @@ def _parts(step: Step) -> Iterator[str]:
         case WidenStep():
             yield f"channels doubled from {_weights(step.parent_weights_sha256)}"
         case CompressStep():
-            yield f"pruned from {_weights(step.parent_weights_sha256)} in {step.epochs:,} epochs"
+            how = f"pruned in {step.epochs:,} epochs" if step.epochs else "integers made coarser without training"
+            yield f"{how}, from {_weights(step.parent_weights_sha256)}"
             yield f"{100 * step.density:.3g}% of the pointwise weights kept by {_cut(step.pattern)}"
             if step.grid is not None:
-                yield f"steps of the integers: {step.grid:g} root mean squares of the weights"
+                yield f"steps of the integers: {step.grid:.3g} root mean squares of the weights"
         case ExportStep():
             yield from _exported(step)
         case OtherStep():

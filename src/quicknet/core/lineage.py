@@ -123,7 +123,8 @@ class WidenStep(_Step, frozen=True, kw_only=True, tag="widen"):
 class CompressStep(_Step, frozen=True, kw_only=True, tag="compress"):
     """Weights of it were pruned by `pattern` until a share of `density` was left, in so many epochs of training.
 
-    `grid` is the step of the integers, in root mean squares of the weights; files of older versions do not say it.
+    With 0 epochs nothing was pruned now. `grid` is the step of the integers, in root mean squares of the weights;
+    files of older versions do not say it.
     """
 
     parent_weights_sha256: str

@@ -13,7 +13,7 @@ from quicknet.core.errors import CheckFailed
 from quicknet.core.lineage import CompressStep, DistillStep
 from quicknet.data import Dataset
 from quicknet.deploy.compress.path import Trained
-from quicknet.deploy.compress.prepare import Prepared
+from quicknet.deploy.compress.prepare import Prepared, kept_share
 from quicknet.deploy.compress.settings import CompressSettings
 from quicknet.deploy.compress.steps import Attempt, Tried, layer_steps
 from quicknet.deploy.qnz import QnzSettings, begin, integer_card, judge, make_integers
@@ -93,7 +93,7 @@ def attempts(
 ) -> Attempt:
     """Return what makes the run's integers of a step, without training, and measures them on `val`."""
     writing = QnzSettings(bits=settings.bits, max_loss=None, seed=settings.seed)
-    card = compressed_card(parent.card, Trained(parent.model, 1.0, ()), settings, None)
+    card = compressed_card(parent.card, Trained(parent.model, kept_share(parent.model), ()), settings, None)
     task, val = begin(parent, parent.model, card, data, writing), data.split("val")
 
     def attempt(step: float) -> Tried:
@@ -167,9 +167,10 @@ def fitting(quantized: Quantized, card: Card, settings: CompressSettings) -> Qua
         if size <= settings.target_size:
             high, best = strength, candidate
         elif strength >= _STRONGEST:
+            other = ", or give a --density below the one that was tried" if settings.epochs else ""
             raise CheckFailed(
                 f"the file would be {smallest:,} bytes, over --target-size {settings.target_size:,}; "
-                f"allow {math.ceil(smallest / 1000)}KB, or give a --density below the one that was tried"
+                f"allow {math.ceil(smallest / 1000)}KB{other}"
             )
         else:
             low, high = strength, 2 * strength if best is None else high

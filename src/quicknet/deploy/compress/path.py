@@ -56,7 +56,7 @@ def plan_for(prepared: Prepared, density: float, classes: int, settings: Compres
     speed = Speedometer(quicknet_config(parent), settings.bits).of(shape) if engine.available() else None
     if settings.pattern != "channel":
         density = _reached(density, density_of(shape))
-    needless = settings.target_size is not None and needs_no_training(parent, classes, settings.target_size)
+    needless = settings.can_do_without_training() and needs_no_training(parent, classes, settings.target_size)
     return Plan(density=density, size_bytes=size_at(shape, classes, settings.grid), speed=speed, needless=needless)
 
 

@@ -16,6 +16,7 @@ LEAST_DENSITY = 0.03  # below, layers fall apart: a quarter of the output channe
 # The most of them is taken: a file that comes out too large loses accuracy on the way to its size (`fitting`).
 _BITS, _AT_STEP = 3.1, 0.6
 _FINEST = 0.07  # 6.2 bits: `w5a8` without a least step (quicknet_xs, whole channels, results 0041)
+_COARSE_TAP = 4.4  # bits of a depthwise weight, where pointwise ones are coarse (results 0044); else 6.5
 _CARD_BYTES = 3_000  # the card of 10 classes, compressed, with the header, the table and the network's shape
 
 
@@ -40,7 +41,8 @@ def size_at(shape: Shape, classes: int, step: float) -> int:
     first, *others = shape.layers
     pairs = list(zip(shape.densities, (layer.in_channels * layer.out_channels for layer in others), strict=True))
     bits = sum(count * (share * value_bits(step) + _entropy(share) / shape.unit) for share, count in pairs)
-    dense = 6.5 * (first.weights + sum(layer.kernel**2 * layer.in_channels for layer in others))
+    taps = sum(layer.kernel**2 * layer.in_channels for layer in others)
+    dense = 6.5 * first.weights + (_COARSE_TAP if step else 6.5) * taps
     dense += 8 * shape.layers[-1].out_channels * classes + 32 * classes
     dense += 30 * sum(layer.out_channels for layer in shape.layers) + 8 * sum(layer.in_channels for layer in others)
     return round((bits + dense) / 8 + _CARD_BYTES)

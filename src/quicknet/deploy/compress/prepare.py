@@ -59,7 +59,10 @@ def prepare(parent: TorchClassifier, data: Dataset, settings: CompressSettings, 
     with show("measure sensitivity", sensitivity.steps(parent.model), "layers") as advance:
         rows = sensitivity.measure(parent.model, images, parent.card.preprocess, settings.pattern, advance)
     raw = [row.importance for row in rows if row.importance is not None]
-    importance, density = plan_pruning(raw, parent.model, settings) if settings.epochs else (tuple(raw), 1.0)
+    if settings.epochs:
+        importance, density = plan_pruning(raw, parent.model, settings)
+    else:
+        importance, density = tuple(raw), kept_share(parent.model)
     network = parent.model
     if settings.pattern == "block" and settings.epochs:
         network = permuted(network, choose_orders(network, importance, density or _PERMUTE_AT))
@@ -151,6 +154,14 @@ def target_density(network: Network, importance: Sequence[float], settings: Comp
             lambda density: f"{speed.of(shape(density)):.2f}x",
         )
     return settings.density
+
+
+def kept_share(network: Network) -> float:
+    """Return the share of all pointwise weights that a network has: 1.0 for one that was never pruned."""
+    layers = plan_of(network)[1:]
+    counts = [layer.in_channels * layer.out_channels for layer in layers]
+    kept = sum(share * count for share, count in zip(network_densities(network), counts, strict=True))
+    return round(kept / sum(counts), 4)
 
 
 def network_densities(network: Network) -> list[float]:

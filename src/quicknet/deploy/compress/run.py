@@ -20,7 +20,7 @@ from quicknet.deploy.compress.integers import CODING, Integers, attempts, kept_c
 from quicknet.deploy.compress.listener import NOBODY, Listener
 from quicknet.deploy.compress.paper import paper_sizes
 from quicknet.deploy.compress.path import Trained, plan_for, search_loss, share, train_to
-from quicknet.deploy.compress.prepare import Prepared, plan_of, prepare
+from quicknet.deploy.compress.prepare import Prepared, kept_share, plan_of, prepare
 from quicknet.deploy.compress.settings import Compressed, CompressSettings, Point
 from quicknet.deploy.compress.size import layer_sizes, layer_weights
 from quicknet.deploy.compress.speed import Speedometer, time_shares
@@ -162,19 +162,21 @@ def _pruned(job: _Job, prepared: Prepared, source: str, work: Path) -> Trained:
 def _untrained(job: _Job, prepared: Prepared) -> Trained:
     """Return the run's own network, with the integers that a size or a loss asks for."""
     settings, network, points = job.settings, job.parent.model, list[Point]()
+    density = kept_share(network)
     make, tried = attempts(job.parent, job.data, settings, prepared, job.listener.show), None
 
     def attempt(step: float) -> Tried:
         tried = make(step)
-        points.append(tried.point())
+        points.append(tried.point(density))
         job.listener.tried(points[-1])
         return tried
 
     if settings.target_size is not None:
         tried = for_size(attempt, settings.target_size, network)
     elif settings.max_loss is not None:
-        tried = for_loss(attempt, _usual(job), settings.max_loss, len(job.data.split("val")))
-    return Trained(network, 1.0, tuple(points), tried=tried)
+        images, tuned = len(job.data.split("val")), bool(settings.qat_epochs)
+        tried = for_loss(attempt, _usual(job), settings.max_loss, images, tuned)
+    return Trained(network, density, tuple(points), tried=tried)
 
 
 def _usual(job: _Job) -> float:

@@ -65,14 +65,14 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be followed."""
+        if not 0 <= (self.epochs or 0) <= 10_000 or not 0 <= (self.qat_epochs or 0) <= 1000:
+            raise ConfigError("epochs must lie in 0..10000, qat_epochs in 0..1000")
         given = [name for name in _TARGETS if getattr(self, name) is not None]
         if len(given) != 1 and set(given) != _TOGETHER and (given or self.epochs != 0):
             both = " and ".join(f"--{name.replace('_', '-')}" for name in given[:2])
             what = f"{both} exclude each other" if given else "nothing says how far to compress"
             raise ConfigError(f"{what}; give one of --target-size, --max-loss, --target-speed and --density")
         self._check_targets()
-        if not 0 <= (self.epochs or 0) <= 10_000 or not 0 <= (self.qat_epochs or 0) <= 1000:
-            raise ConfigError("epochs must lie in 0..10000, qat_epochs in 0..1000")
         if self.epochs == 0:
             self._check_untrained()
         if self.mode == "paper" and self.pattern == "channel":
@@ -102,6 +102,14 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
             batch_size=self.batch_size or (_SMALL_BATCH if few else _BATCH),
             clip_norm=self.clip_norm or (_CLIP if few else None),
         )
+
+    def can_do_without_training(self) -> bool:
+        """Return whether the same may be asked for with 0 epochs."""
+        try:
+            self.replace(epochs=0, qat_epochs=0.0)
+        except ConfigError:
+            return False
+        return True
 
     def _check_untrained(self) -> None:
         """Refuse with 0 epochs what only training does, and two answers to how coarse the integers are."""

@@ -17,14 +17,16 @@ from quicknet.deploy.compress.sensitivity import LayerSensitivity
 from quicknet.deploy.compress.settings import Point
 from quicknet.deploy.quantize import Quantized
 from quicknet.models.network import Network
+from quicknet.training.prune import BLOCKS
 
 _RANGE = (0.3, 1.6)  # of a layer's step to that of all, at most
 _FINEST, _COARSEST = 0.05, 2.0  # beyond, bytes hardly change any more; beyond, most weights are zero
 _HALVINGS = 5  # of the range, to find a step to a tenth
+_FAR = 6  # times that a step is doubled at once, at most
 _TRIES, _NEAR = 6, 0.96  # for a size; what is so much of it is near enough
 
 
-_CHEAP = 0.7  # a step that loses about 0.1 points without training (results 0044, 0045)
+_CHEAP = 0.6  # a step that loses up to 0.3 points without training (results 0044, 0045)
 
 
 class Tried(NamedTuple):
@@ -35,10 +37,15 @@ class Tried(NamedTuple):
     size_bytes: int
     val_accuracy: float
 
-    def point(self) -> Point:
-        """Return what of it is reported."""
+    def point(self, density: float) -> Point:
+        """Return what of it is reported; `density` is the run's own."""
         return Point(
-            epoch=0, density=1.0, size_bytes=self.size_bytes, speed=None, val_accuracy=self.val_accuracy, step=self.step
+            epoch=0,
+            density=density,
+            size_bytes=self.size_bytes,
+            speed=None,
+            val_accuracy=self.val_accuracy,
+            step=self.step,
         )
 
 
@@ -73,49 +80,56 @@ def for_size(attempt: Attempt, limit: int, network: Network) -> Tried:
         step *= 1.02
     fits: Tried | None = None
     over: Tried | None = None
-    best: Tried | None = None
-    for _ in range(_TRIES):
-        tried = attempt(min(step, _COARSEST))
-        if tried.size_bytes > limit:
-            over = tried
+    tried: list[Tried] = []
+    while len(tried) < _TRIES:
+        tried.append(attempt(_within(step, fits is None and len(tried) == _TRIES - 1)))
+        if tried[-1].size_bytes > limit:
+            over = tried[-1]
         else:
-            fits = tried
-            best = max(tried, best or tried, key=lambda one: (one.val_accuracy, one.size_bytes))
-        done = tried.step >= _COARSEST if fits is None else fits.size_bytes >= _NEAR * limit or fits.step <= _FINEST
+            fits = tried[-1]
+        done = tried[-1].step >= _COARSEST if fits is None else fits.size_bytes >= _NEAR * limit or not fits.step
         if done:
             break
-        step = max(_FINEST, _next_step(tried, over, fits, (1 + _NEAR) / 2 * limit, octave))
-    if best is None:
+        step = _next_step(tried[-1], over, fits, (1 + _NEAR) / 2 * limit, octave)
+    fitting = [one for one in tried if one.size_bytes <= limit]
+    if not fitting:
+        smallest = min(one.size_bytes for one in tried)
         raise CheckFailed(
-            f"without training the file would be {tried.size_bytes:,} bytes, over --target-size {limit:,}; "
-            f"allow {math.ceil(tried.size_bytes / 1000)}KB, or train for some --epochs"
+            f"without training the file would be {smallest:,} bytes, over --target-size {limit:,}; "
+            f"allow {math.ceil(smallest / 1000)}KB, or train for some --epochs"
         )
-    return best
+    return max(fitting, key=lambda one: (one.val_accuracy, one.size_bytes))
 
 
-def needs_no_training(network: Network, classes: int, limit: int) -> bool:
-    """Return whether integers that lose little without training are to fit into `limit` bytes."""
-    return size_at(_whole(network), classes, _CHEAP) <= limit
+def _within(step: float, last: bool) -> float:
+    """Return the step that is tried: below the finest 0, which is as fine as integers can be."""
+    return _COARSEST if last else min(step, _COARSEST) if step > _FINEST else 0.0
+
+
+def needs_no_training(network: Network, classes: int, limit: int | None) -> bool:
+    """Return whether integers that lose little without training are to fit into `limit` bytes; None: not asked."""
+    return limit is not None and size_at(_whole(network), classes, _CHEAP) <= limit
 
 
 def _whole(network: Network) -> Shape:
-    layers = plan_of(network)
-    return Shape(layers, (1.0,) * len(layers[1:]), 1)
+    return Shape(plan_of(network), tuple(network_densities(network)), BLOCKS["block"])
 
 
 def _next_step(last: Tried, over: Tried | None, fits: Tried | None, size: float, octave: float) -> float:
     """Return the step of about a size: between two that are known bytes go by the step's logarithm."""
     if over is None or fits is None:
-        return last.step * 2 ** ((last.size_bytes - size) / octave)
+        return max(last.step, _FINEST) * 2 ** min(max((last.size_bytes - size) / octave, -_FAR), _FAR)
     share = (over.size_bytes - size) / (over.size_bytes - fits.size_bytes)
-    return float(over.step * (fits.step / over.step) ** min(max(share, 0.1), 0.9))
+    fine = max(over.step, _FINEST)
+    return float(fine * (fits.step / fine) ** min(max(share, 0.1), 0.9))
 
 
-def for_loss(attempt: Attempt, usual: float, max_loss: float, images: int) -> Tried:
+def for_loss(attempt: Attempt, usual: float, max_loss: float, images: int, tuned: bool = False) -> Tried:
     """Return the integers of about the coarsest step that loses at most `max_loss` points to `usual`, the run's top-1
     on the `images` of `val`; one image always may be lost.
 
-    Raises CheckFailed, naming what the finest loses, where all lose more.
+    Raises CheckFailed, naming what the finest loses, where all lose more; if they are `tuned` afterwards, which may
+    mend that, returns the finest.
     """
     least = usual - max(max_loss / 100, 1 / images) - 1e-9
     best, low, high = None, _FINEST, _COARSEST
@@ -126,8 +140,8 @@ def for_loss(attempt: Attempt, usual: float, max_loss: float, images: int) -> Tr
             best, low = tried, step
         else:
             high = step
-    best = best or attempt(_FINEST)
-    if best.val_accuracy < least:
+    best = best or attempt(0.0)
+    if best.val_accuracy < least and not tuned:
         raise CheckFailed(
             f"without training {100 * (usual - best.val_accuracy):.2f} points are lost on val by the finest integers, "
             f"over --max-loss {max_loss:g}; fine-tune them with --qat 1, or allow more"

@@ -55,12 +55,14 @@ def _claim(work: Path, asked: dict[str, Any]) -> None:
     begun = begun if isinstance(begun, dict) else {}
     differ = [key for key in asked if begun.get(key) != asked[key]]
     if differ and (work / PREPARED).is_file():
-        if not (work / _FAILED).is_file() and begun.get("epochs") != 0:  # without training little is lost
+        untrained = begun.get("epochs") == 0
+        if not (work / _FAILED).is_file() and not (untrained and begun.get("qat_epochs") == 0):
             raise CheckpointError(
                 f"{work} holds another compression (its {differ[0]} differs); give the same options to go on with it, "
                 "name another --out, or remove that folder"
             )
-        if differ[1:] or differ[0] not in _GOES_ON or not _allows_more(begun[differ[0]], asked[differ[0]]):
+        # without training the target decides what is fine-tuned
+        if untrained or differ[1:] or differ[0] not in _GOES_ON or not _allows_more(begun[differ[0]], asked[differ[0]]):
             _empty(work)
     write_atomically(work / _BEGUN, json.dumps(asked, indent=1))
     (work / _FAILED).unlink(missing_ok=True)

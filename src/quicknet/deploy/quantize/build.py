@@ -44,7 +44,7 @@ _CHUNK_VALUES = 1 << 21  # of a feature map of the images done together
 _RIDGE = 1e-2  # share of an input's variance by which a fitted filter is held to the float one
 _MAX_BIAS = 1_000_000_000  # with any weights and shift that FORMAT.md allows, 32 bits hold the sum
 _PATCH_IMAGES = 128
-# How much coarser depthwise weights are where pointwise ones are coarse: two bits less each, 2.7% of the bytes of
+# How much coarser depthwise weights are where pointwise ones are coarse: two bits less each, 2.6% of the bytes of
 # quicknet_xs and 1.6 of quicknet_s without training, at 0.02 and 0.06 points of test; by a factor of 8 0.2 points.
 _COARSE_TAPS = 4
 
@@ -337,7 +337,8 @@ def _depthwise(block: _Block, feed: Feed, task: _Task) -> tuple[Tensor, Tensor, 
     some = max(1, _PATCH_IMAGES // len(feed.stored[0]))
     moments = calibrate.patch_moments(itertools.islice(feed.centred(), some), kernel)
     lanes = depthwise_lanes(kernel**2, feed.top)
-    rounded = round_filters(weight, moments, lanes.tighter(_COARSE_TAPS) if task.coarse else lanes)
+    coarse = task.coarse > 0 and kernel == KERNELS[0]  # of 5 × 5 weights as many share a lane's sum
+    rounded = round_filters(weight, moments, lanes.tighter(_COARSE_TAPS) if coarse else lanes)
     filters = rounded.weight.view(channels, kernel, kernel)
     # The channels share a zero point: let the longer side of each be the positive one. The
     # pointwise weights undo it.
