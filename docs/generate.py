@@ -24,6 +24,7 @@ from typing import Any
 import figure
 import folders
 import msgspec
+import runtimes
 import screenshot
 import studies
 import tables
@@ -82,6 +83,8 @@ def _blocks(results: Path) -> dict[str, Callable[[], str]]:
         "alike": lambda: studies.alike(records),
         "compressed": lambda: studies.compressed(records),
         "engine": lambda: tables.engine(records),
+        "onnx-layers": lambda: runtimes.layers(records),
+        "onnx-speed": lambda: runtimes.speed(records),
         "quantize": lambda: tables.quantized(records),
         "records": lambda: tables.all_records(records),
         "photographs": tables.photographs,
