@@ -24,8 +24,6 @@ _FINEST, _COARSEST = 0.05, 2.0  # beyond, bytes hardly change any more; beyond, 
 _HALVINGS = 5  # of the range, to find a step to a tenth
 _FAR = 6  # times that a step is doubled at once, at most
 _TRIES, _NEAR = 6, 0.96  # for a size; what is so much of it is near enough
-
-
 _CHEAP = 0.6  # a step that loses up to 0.3 points without training (results 0044, 0045)
 
 
@@ -82,15 +80,12 @@ def for_size(attempt: Attempt, limit: int, network: Network) -> Tried:
     over: Tried | None = None
     tried: list[Tried] = []
     while len(tried) < _TRIES:
-        tried.append(attempt(_within(step, fits is None and len(tried) == _TRIES - 1)))
-        if tried[-1].size_bytes > limit:
-            over = tried[-1]
-        else:
-            fits = tried[-1]
-        done = tried[-1].step >= _COARSEST if fits is None else fits.size_bytes >= _NEAR * limit or not fits.step
-        if done:
+        last = attempt(_within(step, fits is None and len(tried) == _TRIES - 1))
+        tried.append(last)
+        over, fits = (last, fits) if last.size_bytes > limit else (over, last)
+        if last.step >= _COARSEST if fits is None else fits.size_bytes >= _NEAR * limit or not fits.step:
             break
-        step = _next_step(tried[-1], over, fits, (1 + _NEAR) / 2 * limit, octave)
+        step = _next_step(last, over, fits, (1 + _NEAR) / 2 * limit, octave)
     fitting = [one for one in tried if one.size_bytes <= limit]
     if not fitting:
         smallest = min(one.size_bytes for one in tried)
