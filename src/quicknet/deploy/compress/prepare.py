@@ -14,7 +14,7 @@ from quicknet.core.settings import Settings
 from quicknet.data import Dataset
 from quicknet.deploy.compress import sensitivity
 from quicknet.deploy.compress.permute import choose_orders, permuted
-from quicknet.deploy.compress.predict import Shape, density_for, size_at
+from quicknet.deploy.compress.predict import Shape, density_for, density_of, size_at
 from quicknet.deploy.compress.sensitivity import LayerSensitivity
 from quicknet.deploy.compress.settings import CompressSettings, Pattern
 from quicknet.deploy.compress.speed import Speedometer
@@ -156,12 +156,14 @@ def target_density(network: Network, importance: Sequence[float], settings: Comp
     return settings.density
 
 
+def whole_shape(network: Network) -> Shape:
+    """Return the shape of a network as it is: pruned already, or with all its weights."""
+    return Shape(plan_of(network), tuple(network_densities(network)), BLOCKS["block"])
+
+
 def kept_share(network: Network) -> float:
     """Return the share of all pointwise weights that a network has: 1.0 for one that was never pruned."""
-    layers = plan_of(network)[1:]
-    counts = [layer.in_channels * layer.out_channels for layer in layers]
-    kept = sum(share * count for share, count in zip(network_densities(network), counts, strict=True))
-    return round(kept / sum(counts), 4)
+    return round(density_of(whole_shape(network)), 4)
 
 
 def network_densities(network: Network) -> list[float]:

@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from quicknet.core.errors import CheckFailed
-from quicknet.deploy.compress.predict import Shape, size_at
-from quicknet.deploy.compress.prepare import network_densities, plan_of
+from quicknet.deploy.compress.predict import size_at
+from quicknet.deploy.compress.prepare import network_densities, plan_of, whole_shape
 from quicknet.deploy.compress.sensitivity import LayerSensitivity
 from quicknet.deploy.compress.settings import Point
 from quicknet.deploy.quantize import Quantized
 from quicknet.models.network import Network
-from quicknet.training.prune import BLOCKS
 
 _RANGE = (0.3, 1.6)  # of a layer's step to that of all, at most
 _FINEST, _COARSEST = 0.05, 2.0  # beyond, bytes hardly change any more; beyond, most weights are zero
@@ -70,7 +69,7 @@ def for_size(attempt: Attempt, limit: int, network: Network) -> Tried:
 
     Raises CheckFailed, naming the least size, where none has.
     """
-    shape, classes = _whole(network), int(network.config.num_classes)
+    shape, classes = whole_shape(network), int(network.config.num_classes)
     # bytes, at twice the step
     octave = sum(layer.in_channels * layer.out_channels for layer in shape.layers[1:]) / 8
     step = _FINEST
@@ -103,11 +102,7 @@ def _within(step: float, last: bool) -> float:
 
 def needs_no_training(network: Network, classes: int, limit: int | None) -> bool:
     """Return whether integers that lose little without training are to fit into `limit` bytes; None: not asked."""
-    return limit is not None and size_at(_whole(network), classes, _CHEAP) <= limit
-
-
-def _whole(network: Network) -> Shape:
-    return Shape(plan_of(network), tuple(network_densities(network)), BLOCKS["block"])
+    return limit is not None and size_at(whole_shape(network), classes, _CHEAP) <= limit
 
 
 def _next_step(last: Tried, over: Tried | None, fits: Tried | None, size: float, octave: float) -> float:
