@@ -200,10 +200,10 @@ static void matrix(const qn_matrix *m, const qn_span *span, int32_t first, int32
 
 /* ---- sparse -------------------------------------------------------------------------------------- */
 
-/* One output channel x up to 96 pixels: vectors of 16, and at the end one of 8, which is half the work for a CPU that
+/* One output channel x up to 112 pixels: vectors of 16, and at the end one of 8, which is half the work for a CPU that
  * divides 512 bits (Zen 4). Of few pixels a row has several sets of accumulators, one for each block of a group:
  * vpdpbusd takes 4-5 cycles. */
-enum { HALVES = 12, CHAINS = 4 };
+enum { HALVES = 14, CHAINS = 4 };
 
 /* Whole cache lines: else every second load would touch two. The same for all spans of a layer, so that a block can say
  * where its quad begins, in lines. */
@@ -361,10 +361,11 @@ static QN_NOINLINE void some_rows(const qn_matrix *m, int32_t o, const x86_rows 
     case 6: rows_of(m, o, rows, 6, 2); break;
     case 7: rows_of(m, o, rows, 7, 1); break;
     case 8: rows_of(m, o, rows, 8, 1); break;
-    case 9: rows_of(m, o, rows, 9, 1); break;
+    case 9: /* and 13 below: as whole vectors, since a case takes 2 KB, and tiles of so many pixels are rare */
     case 10: rows_of(m, o, rows, 10, 1); break;
     case 11: rows_of(m, o, rows, 11, 1); break;
-    default: rows_of(m, o, rows, 12, 1); break;
+    case 12: rows_of(m, o, rows, 12, 1); break;
+    default: rows_of(m, o, rows, 14, 1); break;
     }
 }
 
