@@ -30,6 +30,7 @@ from quicknet.core.errors import ConfigError
 from quicknet.training import loop
 from quicknet.training.checkpoint import EpochRecord, RunFolder
 from quicknet.training.recipe import load_recipe
+from quicknet.training.settings import TrainSettings
 from schema import follows
 
 EPOCHS = 12
@@ -166,6 +167,17 @@ def test_time_left_follows_the_pace():
     assert rate.left(50, 300) is None  # the first look: a resumed run, no pace known yet
     assert rate.left(60, 300) == pytest.approx(240)
     assert rate.left(100, 300) == pytest.approx(80)
+
+
+def test_time_left_knows_that_later_images_are_larger():
+    seconds = iter([0.0, 60.0, 120.0])
+    rate = live.Rate(lambda: next(seconds))
+    settings = TrainSettings(sizes=((0.0, 24), (0.5, 48)))  # a step of the second half takes four times as long
+    assert rate.left(settings.work(0.0), 1.0) is None
+    assert rate.left(settings.work(0.25), 1.0) == pytest.approx(60 + 8 * 60)
+    assert rate.left(settings.work(0.5), 1.0) == pytest.approx(8 * 60)
+    assert settings.work(1.0) == pytest.approx(1)
+    assert TrainSettings().work(0.3) == pytest.approx(0.3)
 
 
 # --- signals ------------------------------------------------------------------------------

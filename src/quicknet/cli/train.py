@@ -287,7 +287,7 @@ def live_line(run: Run, rate: Rate) -> str:
     images, seconds, correct, loss_sum = state.seen, state.seconds, state.correct, state.loss_sum
     if images == 0 or seconds <= 0:
         return ""
-    left = rate.left(run.steps_done(), recipe.epochs * run.steps_per_epoch)
+    left = rate.left(recipe.work(run.progress()), 1.0)
     return (
         f"epoch {state.epoch + 1}/{recipe.epochs}  step {state.step}/{run.steps_per_epoch}  "
         f"loss {float(loss_sum) / images:.3f}  acc {100 * float(correct) / images:.1f}%  "

@@ -152,6 +152,18 @@ class TrainSettings(Settings, frozen=True, kw_only=True):
         if shares != sorted(shares) or (shares and shares[0] != 0):
             raise ConfigError("train.sizes must start at share 0 and rise")
 
+    def work(self, progress: float) -> float:
+        """Return the share of the run's time that a share of its steps takes, going by their images' pixels.
+
+        >>> TrainSettings(sizes=((0.0, 24), (0.5, 48))).work(0.5)
+        0.2
+        """
+        sizes = self.sizes or ((0.0, 1),)
+        ends = [min(share, 1.0) for share, _ in sizes[1:]] + [1.0]
+        parts = [(min(share, 1.0), end, size * size) for (share, size), end in zip(sizes, ends, strict=True)]
+        done = sum(cost * max(0.0, min(progress, end) - share) for share, end, cost in parts)
+        return done / sum(cost * (end - share) for share, end, cost in parts)
+
 
 class DistillSettings(Settings, frozen=True, kw_only=True):
     """Learning from a teacher on the same augmented view (Hinton et al. 2015, §2).
