@@ -154,8 +154,8 @@ def _labels(axes: _Axes, points: Sequence[Point]) -> list[str]:
         y_lines=[list(ys) for _, ys in obstacles],
         textsize=_FONT_SIZE * 72 / _DPI,
         fontweight=["bold" if point.look == "ours" else "normal" for point in points],
-        min_distance=0.014,
-        max_distance=0.15,
+        min_distance=0.02,
+        max_distance=0.25,
         margin=0.002,
         draw_lines=True,  # on this canvas; its other options for lines need it
         avoid_label_lines_overlap=True,
