@@ -4,7 +4,8 @@
     python -m quicknet.study.record latency NAME MODEL...     measured now, in turn
     python -m quicknet.study.record frames NAME MODEL...      the smallest share of a core for 60 frames/s, JPEG 640x480
     python -m quicknet.study.record photos NAME RUN MANIFEST  weights to start from, and the photographs they have seen
-    python -m quicknet.study.record compressed NAME FILE --command "quicknet compress …"    a compressed .qnz, kept too
+    python -m quicknet.study.record compressed NAME FILE [RUN] --command "quicknet compress …"  a compressed .qnz and its
+                                                              pruned network (`compress --keep`), both kept too
     python -m quicknet.study.record demo                      what `make demo` left in demo/
 
 Accuracy is not measured here: each finished run's card holds what it reached on `test`, by whom
@@ -154,7 +155,8 @@ def keep(kept: Path, run: Path) -> None:
     The card's figures stay those of the run, under its digest, which the lineage names.
     """
     kept.mkdir(exist_ok=True)
-    write_atomically(kept / "log.jsonl", (run / "log.jsonl").read_bytes())
+    if (run / "log.jsonl").exists():  # a pruned network has none
+        write_atomically(kept / "log.jsonl", (run / "log.jsonl").read_bytes())
     tensors, card = read_tensors(run / "model.safetensors"), read_card(run / "card.json")
     halved = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
     step = Fp16Step(parent_weights_sha256=card.weights_sha256)
@@ -246,6 +248,8 @@ def main() -> None:
             keep(record / f"seed{seed}", run)
     if options.kind == "compressed":
         write_atomically(record / f"{fields['network']}.qnz", options.models[0].read_bytes())
+        for pruned in options.models[1:]:
+            keep(record / "pruned", pruned)
 
 
 if __name__ == "__main__":
