@@ -4,8 +4,8 @@
     python -m quicknet.study.record latency NAME MODEL...     measured now, in turn
     python -m quicknet.study.record frames NAME MODEL...      the smallest share of a core for 60 frames/s, JPEG 640x480
     python -m quicknet.study.record photos NAME RUN MANIFEST  weights to start from, and the photographs they have seen
-    python -m quicknet.study.record compressed NAME FILE [RUN] --command "quicknet compress …"  a compressed .qnz and its
-                                                              pruned network (`compress --keep`), both kept too
+    python -m quicknet.study.record compressed NAME FILE [RUN] --command "quicknet compress …"
+                                                              a compressed .qnz and its pruned run, both kept too
     python -m quicknet.study.record demo                      what `make demo` left in demo/
 
 Accuracy is not measured here: each finished run's card holds what it reached on `test`, by whom
