@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from quicknet.core.card import read_card
 from quicknet.core.errors import ToolError
 from quicknet.inference.shipped import locate
 from quicknet.models.config import QuickNetConfig, plan
@@ -12,6 +13,7 @@ from quicknet.models.registry import base_config
 from quicknet.qnz.file import read_qnz
 from quicknet.study.record import compressed
 from quicknet.study.records import read_records
+from quicknet.training.checkpoint import read_tensors
 
 RESULTS = Path(__file__).resolve().parents[2] / "results"
 
@@ -30,6 +32,19 @@ def test_every_kept_file_is_that_of_its_record() -> None:
         whole = sum(layer.in_channels * layer.out_channels for layer in plan(config)[1:])  # before channels were cut
         share = sum(int((weight != 0).sum()) for weight in weights) / whole
         assert share <= record["density"] + 0.01, "single weights of a kept block may be zero, no others there"
+
+
+def test_a_kept_pruned_network_is_the_one_that_its_file_was_made_of() -> None:
+    folders = sorted(RESULTS.glob("*/pruned"))
+    assert folders
+    for folder in folders:
+        (path,) = folder.parent.glob("*.qnz")
+        file = read_qnz(path)
+        assert read_card(folder / "card.json").lineage[:-1] == file.card.lineage[:-1], "but for export and rounding"
+        tensors = read_tensors(folder / "model.safetensors")
+        for index, block in enumerate(file.network.blocks):
+            weight = tensors[f"blocks.{index}.pointwise.weight"].numpy()[:, :, 0, 0]
+            assert not block.weight[weight == 0].any(), "the file has no weights that were pruned"
 
 
 def test_a_file_that_was_not_compressed_is_refused() -> None:
