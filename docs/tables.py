@@ -125,12 +125,26 @@ def summary(records: Records) -> str:
         _note("Accuracy", [note for _, note in accuracies]),
         _note("File", [note for _, note in files]),
         _note("Time", [note for _, note in latencies]),
-        "Compressed: by `quicknet compress`, the same test images, answers of the file ([more](docs/compress.md)).",
+        "Compressed: by `quicknet compress`, the same test images, answers of the file ([more](docs/compress.md))"
+        + "".join(_earlier(records, name) for name in _NETWORKS)
+        + ".",
         "The paper: accuracy on 6,000 of all 60,000 images pooled, which also decided when to stop; weights of "
         "32 bits; 15 frames/s on a low-power CPU; the compressed size is its estimate, nothing was compressed.",
     ]
     below = "\n".join(f"- {note}" for note in notes if note)
     return f"\n{markdown(heads, rows, right_from=1)}\n{below}\n\n"
+
+
+def _earlier(records: Records, network: str) -> str:
+    """Return what is to be known of a compressed file that was made of other weights than those shown.
+
+    The same weights in fp16 may differ by a picture.
+    """
+    found, shown = records.compressed(network), records.best_accuracy(network)
+    parent = found[1].get("parent_top1") if found else None
+    if parent is None or shown is None or abs(parent - statistics.mean(shown["top1"])) < 5e-4:
+        return ""
+    return f"; that of `{network}` was made of earlier weights, of {100 * parent:.2f}%"
 
 
 def _note(what: str, notes: Sequence[str]) -> str:
