@@ -126,6 +126,9 @@ def test_whole_networks_of_the_family(bits: str, stem: int, widths: tuple[int, .
         Shape(side=131, channels=4, stem=33, kernel=11, stride=2, sums=2, blocks=(Block(5, pool=True),)),
         Shape(side=1024, channels=3, stem=1, kernel=1, stride=8, classes=3, blocks=()),
         Shape(side=16, channels=2, stem=8192, kernel=1, stride=8, classes=1, blocks=(Block(1), Block(96))),
+        # tiles of 100 pixels, of 115 and 69: 13, 15 and 9 half vectors of a sparse row
+        Shape(side=16, stem=32, kernel=7, stride=1, blocks=(Block(64), Block(48))),
+        Shape(side=24, stem=48, kernel=2, stride=1, blocks=(Block(64), Block(33))),
         Shape(side=20, stem=3, classes=5000, blocks=(Block(2, pool=True), Block(3, pool=True), Block(4, pool=True))),
     ],
     ids=lambda shape: f"{shape.side}x{shape.channels}-{shape.stem}",
