@@ -1,6 +1,7 @@
 """`quicknet.study.ablate`: what a change gives, over seeds, from runs that are not repeated."""
 
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from helpers import TINY
 from quicknet.core.card import read_card
+from quicknet.training.checkpoint import RunFolder, read_tensors
 
 
 def ablate(data: Path, runs: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -48,3 +50,18 @@ def test_differences_are_taken_seed_by_seed_and_finished_runs_are_kept(tiny_cifa
     other = ablate(tiny_cifar, tmp_path, "--variant", "prelu", "optim.lr=0.01")
     assert other.returncode == 2
     assert "other settings" in other.stderr
+
+
+@pytest.mark.timeout(300)
+def test_seeds_with_different_teachers_of_one_name_are_not_averaged(tiny_cifar, trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("QUICKNET_CACHE", str(tmp_path / "cache"))
+    teacher = shutil.copytree(trained, tmp_path / "teacher")
+    variant = ["--variant", "taught", f"distill.teacher={json.dumps(str(teacher))}"]
+    first = ablate(tiny_cifar, tmp_path, *variant, "--seeds", "0")
+    assert list(json.loads(first.stdout)["teacher_sha256"]) == ["taught"]
+    card = read_card(teacher / "card.json")
+    tensors = read_tensors(teacher / "model.safetensors")
+    tensors["classifier.weight"] *= 0.5
+    RunFolder(teacher).save_model(tensors, card)
+    both = ablate(tiny_cifar, tmp_path, *variant)
+    assert both.returncode == 2 and "different teachers of one name" in both.stderr

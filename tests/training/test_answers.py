@@ -20,11 +20,14 @@ from quicknet.cli.live import Rate
 from quicknet.cli.main import run as command
 from quicknet.cli.train import _asking_line
 from quicknet.core.errors import CheckpointError
+from quicknet.models import fused
 from quicknet.training.answers import AnswerFile
 from quicknet.training.ask import ask_ahead
+from quicknet.training.kept import answers_in_bf16
 from quicknet.training.teacher import RunTeacher
 
 CPU = torch.device("cpu")
+OTHERS = 'distill.teacher="quicknet_xs.cifar10"'  # a file that has learned from other images
 MIXED = ("augment.mixup=0.3", "augment.cutmix=1.0", "augment.trivial=true")
 
 
@@ -60,7 +63,7 @@ def test_kept_answers_are_those_that_the_teacher_gives(student):
     fit(run)
     for view in (0, 1):
         batch = run.augmenter.batch(torch.arange(180), view)
-        with torch.no_grad(), run.autocast():
+        with torch.no_grad(), run.autocast(answers_in_bf16(run.recipe.train, CPU)):
             now = run.teacher(batch.images).float()
         kept = torch.from_numpy(run.kept.file.epoch(view).astype(np.float32))
         torch.testing.assert_close(kept, now, rtol=2**-10, atol=1e-4)
@@ -68,7 +71,8 @@ def test_kept_answers_are_those_that_the_teacher_gives(student):
 
 def test_a_student_learns_as_from_the_teacher_itself(student):
     """In the first epochs, whose views are the same; later ones show them again."""
-    kept, live = (fit(student(name, f"distill.kept={n}")) for name, n in (("kept", 2), ("live", 0)))
+    fp32 = "train.precision=fp32"  # alone, the teacher would compute as the student's batches have it
+    kept, live = (fit(student(name, f"distill.kept={n}", fp32)) for name, n in (("kept", 2), ("live", 0)))
     for a, b in zip(kept[:2], live[:2], strict=True):
         assert a.train_loss == pytest.approx(b.train_loss, rel=2e-3)
 
@@ -147,17 +151,29 @@ def test_students_of_two_seeds_see_the_same_views_and_nothing_else_alike(student
         "train.seed=4",
         "augment.cutout=2",
         "distill.mirror=true",
-        "data.split_seed=1",
         "train.precision=bf16",
     ],
 )
 def test_other_views_or_answers_lie_in_another_file(student, change):
-    assert student("one").kept.file.path != student("other", change).kept.file.path
+    fp32 = "train.precision=fp32"
+    assert student("one", fp32).kept.file.path != student("other", fp32, change).kept.file.path
+
+
+def test_other_images_to_learn_from_have_other_answers(student):
+    """The content of the data is the same, and its split is not."""
+    paths = {student(f"seed{n}", f"data.split_seed={n}", OTHERS).kept.file.path for n in (0, 1)}
+    assert len(paths) == 2
+
+
+def test_students_of_small_and_large_batches_share_answers(student, monkeypatch):
+    """Whether a student gains by bfloat16 depends on its batches; the teacher's are its own."""
+    monkeypatch.setattr(fused, "prefers_bf16", lambda: True)
+    batches = ("train.batch_size=64", "train.batch_size=128", "train.accumulate=2")
+    assert len({student(change, change).kept.file.path for change in batches}) == 1
 
 
 def test_an_exported_file_answers_alike_whatever_the_student_computes_in(student):
-    file = 'distill.teacher="quicknet_xs.cifar10"'
-    paths = [student(kind, file, f"train.precision={kind}").kept.file.path for kind in ("bf16", "fp32")]
+    paths = [student(kind, OTHERS, f"train.precision={kind}").kept.file.path for kind in ("bf16", "fp32")]
     assert paths[0] == paths[1]
 
 

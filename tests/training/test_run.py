@@ -20,7 +20,7 @@ from quicknet.deploy.export import export
 from quicknet.models import fused
 from quicknet.models.costs import count_costs
 from quicknet.models.registry import model_from_record
-from quicknet.training import loop, setup
+from quicknet.training import loop, notes
 from quicknet.training.checkpoint import TorchClassifier, load_model
 from quicknet.training.run import resident
 from quicknet.training.state import Validation
@@ -121,13 +121,13 @@ def test_another_number_of_threads_is_said(tiny_cifar, tmp_path):
     threads = torch.get_num_threads()
     interrupted(tiny_cifar, tmp_path / "run", 1)
 
-    def notes():
-        return [line for line in setup.describe(training.resume(tmp_path / "run", CPU)) if "threads and now" in line]
+    def said():
+        return [line for line in notes.describe(training.resume(tmp_path / "run", CPU)) if "threads and now" in line]
 
-    assert notes() == []
+    assert said() == []
     torch.set_num_threads(threads + 1)
     try:
-        (note,) = notes()
+        (note,) = said()
     finally:
         torch.set_num_threads(threads)
     assert f"had {threads} CPU threads and now has {threads + 1}" in note and f"--threads {threads} " in note
@@ -137,7 +137,7 @@ def test_another_number_of_threads_is_said(tiny_cifar, tmp_path):
 def test_training_takes_bfloat16_by_itself_where_it_is_faster(tiny_cifar, tmp_path, monkeypatch, has, batch, fast):
     run = training.start(recipe(tiny_cifar, f"train.batch_size={batch}"), tmp_path / "run", CPU)
     monkeypatch.setattr(fused, "prefers_bf16", lambda: has)
-    (line,) = [line for line in setup.describe(run) if line.startswith("device")]
+    (line,) = [line for line in notes.describe(run) if line.startswith("device")]
     assert ("bfloat16" if fast else "float32") in line
     with run.autocast():
         assert torch.is_autocast_enabled("cpu") == fast

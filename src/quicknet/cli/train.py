@@ -64,7 +64,7 @@ stops at once.
     "--resume",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Continue this run; give DATA only if it has moved.",
+    help="Continue this run; give DATA or --teacher only if they have moved.",
 )
 @click.option(
     "--from",
@@ -115,12 +115,13 @@ def train(
         torch.set_num_threads(threads)
     chosen = training.choose_device(device)
     if resume is not None:
+        teacher = shortcuts.pop("teacher")
         if model or recipe or run_name or changes or any(v is not None for v in shortcuts.values()):
             raise ConfigError("--resume takes every setting from the run; to change some, start a new run with --from")
         run_folder = training.RunFolder(resume)
         run_folder.require_saved()  # before the lock would make the folder
         with run_folder.lock():
-            return _carry_out(training.resume(resume, chosen, data), as_json, quiet)
+            return _carry_out(training.resume(resume, chosen, data, teacher), as_json, quiet)
     settings = _settings(data, model, recipe, changes, shortcuts)
     # what must be fetched is fetched now
     if settings.model.start_from is not None:

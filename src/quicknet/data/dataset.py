@@ -42,7 +42,7 @@ class Dataset:
 
     `notes` are sentences that a user should read (what was skipped, what is small);
     `sha256` is over the content that was used; `protocol` names how it was split; `drawn` are the
-    splits that were chosen here and not given as folders; `unread` counts the images that could not
+    splits that were chosen here and not given as such; `unread` counts the images that could not
     be read this time, for a reason that may pass (memory, disk, rights).
     """
 

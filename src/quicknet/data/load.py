@@ -118,6 +118,7 @@ def _load_cifar(kind: Cifar, folder: Path, request: DataRequest) -> Dataset:
         protocol=request.protocol,
         sha256=sha256,
         notes=arrays.notes,
+        drawn=("train", "val", "test") if request.protocol == "paper" else ("train", "val"),
     )
     data = _resized(data, spec)
     return data if request.spec is not None else _measured(data)

@@ -30,7 +30,6 @@ from quicknet.core.files import read_json, write_atomically
 from quicknet.core.lineage import CompressStep, ExportStep, Fp16Step
 from quicknet.deploy.compress.speed import Speedometer
 from quicknet.inference.artifact import open_artifact
-from quicknet.inference.shipped import locate
 from quicknet.measure.benchmark import BenchmarkSettings, benchmark
 from quicknet.measure.realtime import FrameSettings, smallest_shares
 from quicknet.models.config import QuickNetConfig
@@ -38,7 +37,7 @@ from quicknet.models.costs import count_costs
 from quicknet.models.registry import base_config, create_model
 from quicknet.qnz.file import read_qnz
 from quicknet.qnz.format import Bits
-from quicknet.study.records import ROOT, write_record
+from quicknet.study.records import ROOT, teacher_sha256, write_record
 from quicknet.training.checkpoint import RunFolder, read_tensors
 from quicknet.training.recipe import load_recipe
 
@@ -85,7 +84,7 @@ def accuracy(folders: list[Path]) -> dict[str, Any]:
         "file": "model.safetensors",
         "file_bytes": (folders[0] / "model.safetensors").stat().st_size,
         "weights_sha256": [card.weights_sha256 for card, _ in runs],
-        "teacher_sha256": teacher_sha256(recipes[0].distill.teacher),
+        "teacher_sha256": _one_teacher([card for card, _ in runs]),
     }
 
 
@@ -106,7 +105,7 @@ def photos(run: Path, manifest: Path) -> dict[str, Any]:
         "training_seconds": round(sum(epoch["seconds"] for epoch in log), 1),
         "log": log,
         "weights_sha256": card.weights_sha256,
-        "teacher_sha256": teacher_sha256(recipe.distill.teacher),
+        "teacher_sha256": teacher_sha256(card),
         "manifest": read_json(manifest, "the manifest"),
     }
 
@@ -142,11 +141,12 @@ def compressed(path: Path) -> dict[str, Any]:
     }
 
 
-def teacher_sha256(teacher: str | None) -> str | None:
-    """Return the digest of a teacher's weights, None without one: names of weights may come to mean others."""
-    if teacher is None:
-        return None
-    return open_artifact(locate(teacher, "any")).card.weights_sha256
+def _one_teacher(cards: list[Card]) -> str | None:
+    """Return the digest of the teacher of all runs. Raises ToolError where they had several."""
+    teachers = {teacher_sha256(card) for card in cards}
+    if len(teachers) > 1:
+        raise ToolError("the runs learned from different teachers of one name; record them apart")
+    return teachers.pop()
 
 
 def keep(kept: Path, run: Path) -> None:

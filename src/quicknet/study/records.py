@@ -8,8 +8,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from quicknet.core.card import Card
 from quicknet.core.errors import ConfigError
 from quicknet.core.files import read_json, write_atomically
+from quicknet.core.lineage import DistillStep, FineTuneStep
 from quicknet.core.machine import machine_card, versions
 
 ROOT = Path(__file__).resolve().parents[3]  # of the checkout that holds results/
@@ -27,6 +29,15 @@ def git_state(folder: Path) -> dict[str, Any]:
 
     status = git("status", "--porcelain")
     return {"commit": git("rev-parse", "HEAD"), "clean": None if status is None else status == ""}
+
+
+def teacher_sha256(card: Card) -> str | None:
+    """Return the digest of the weights that taught a network, None without a teacher.
+
+    It is the one of the training: the teacher's name may have come to mean others since.
+    """
+    steps = [step for step in card.lineage if isinstance(step, DistillStep | FineTuneStep)]
+    return steps[-1].weights_sha256 if steps and isinstance(steps[-1], DistillStep) else None
 
 
 def write_record(results: Path, name: str, command: str, fields: dict[str, Any]) -> Path:

@@ -13,9 +13,10 @@ from quicknet.training.checkpoint import EpochRecord, RunFolder
 from quicknet.training.distributed import leave
 from quicknet.training.finish import finish
 from quicknet.training.loop import Interrupted, fit
+from quicknet.training.notes import describe
 from quicknet.training.recipe import Recipe, default_recipe, list_recipes, load_recipe
 from quicknet.training.run import Run
-from quicknet.training.setup import choose_device, describe, require_outside, resume, start
+from quicknet.training.setup import choose_device, require_outside, resume, start
 
 __all__ = [
     "EpochRecord",

@@ -24,7 +24,7 @@ from quicknet.core.places import locked
 
 _FORMAT = 1
 _PART_IMAGES = 2048
-_BATCH_IMAGES = 256  # of a question; fixed, since sums may round otherwise in another batch
+ASKED_IMAGES = 256  # of a question; fixed, since sums may round otherwise in another batch
 _TYPE = np.dtype("<f2")
 _LIMIT_BYTES = 1 << 28  # of the record: 67 bytes a part
 
@@ -86,7 +86,7 @@ class AnswerFile:
                     yield len(rows)
                     continue
                 answers: list[NDArray[np.float32]] = []
-                for chunk in np.split(rows, range(_BATCH_IMAGES, len(rows), _BATCH_IMAGES)):
+                for chunk in np.split(rows, range(ASKED_IMAGES, len(rows), ASKED_IMAGES)):
                     answers.append(ask(chunk, part // self.parts))
                     yield len(chunk)
                 self._write(part, self._rounded(np.concatenate(answers)))
@@ -98,14 +98,16 @@ class AnswerFile:
         process by a bus error. Raises CheckpointError where they are not whole.
         """
         digests = self._readable_digests()
-        parts = [self._read(part, digests) for part in range(view * self.parts, (view + 1) * self.parts)]
-        whole = [np.frombuffer(part, _TYPE) for part in parts if part is not None]
-        if len(whole) < len(parts):
-            raise CheckpointError(
-                f"the teacher's answers are damaged or gone since the run began ({self.path}); "
-                "go on with --resume, which asks again"
-            )
-        return np.concatenate(whole).reshape(self.images, self.classes).astype(np.float16, copy=False)
+        whole = np.empty((self.images, self.classes), np.float16)
+        for part in range(view * self.parts, (view + 1) * self.parts):
+            blob, rows = self._read(part, digests), self.rows(part)
+            if blob is None:
+                raise CheckpointError(
+                    f"the teacher's answers are damaged or gone since the run began ({self.path}); "
+                    "go on with --resume, which asks again"
+                )
+            whole[rows.start : rows.stop] = np.frombuffer(blob, _TYPE).reshape(len(rows), self.classes)
+        return whole
 
     # --- parts ----------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from quicknet.data.augment import Batch
+from quicknet.training.kept import answers_in_bf16
 from quicknet.training.run import Run
 from quicknet.training.state import Asked
 
@@ -43,6 +44,6 @@ def _ask(run: Run, indices: NDArray[np.int64], view: int) -> NDArray[np.float32]
     """Return the teacher's logits (B, classes) for the views of images in an epoch, at the data's size."""
     assert run.teacher is not None
     batch = run.augmenter.batch(torch.from_numpy(indices), view).to(run.device)
-    with torch.no_grad(), run.autocast():
+    with torch.no_grad(), run.autocast(answers_in_bf16(run.recipe.train, run.device)):
         logits: NDArray[np.float32] = run.teacher(batch.images).float().cpu().numpy()
     return logits

@@ -21,7 +21,7 @@ from quicknet.core.places import user_cache
 from quicknet.data import augment
 from quicknet.data.dataset import Dataset
 from quicknet.models import fused
-from quicknet.training.answers import AnswerFile
+from quicknet.training.answers import ASKED_IMAGES, AnswerFile
 from quicknet.training.recipe import Recipe
 from quicknet.training.settings import TrainSettings
 from quicknet.training.teacher import Teacher
@@ -49,6 +49,7 @@ class KeptAnswers:
         """Return the teacher's logits, or features, (B, classes) float32 for images of an epoch."""
         view = self.view(epoch)
         if self._loaded is None or self._loaded[0] != view:
+            self._loaded = None  # its memory first: features of a large set are a gigabyte
             self._loaded = (view, torch.from_numpy(self.file.epoch(view)).to(self.device))
         return self._loaded[1][indices].float()
 
@@ -66,6 +67,11 @@ def uses_bf16(settings: TrainSettings, device: torch.device) -> bool:
     return settings.precision == "bf16"
 
 
+def answers_in_bf16(settings: TrainSettings, device: torch.device) -> bool:
+    """Return whether a teacher whose answers are kept computes in bfloat16: its batches are its own, whoever learns."""
+    return uses_bf16(settings.replace(batch_size=ASKED_IMAGES, accumulate=1), device)
+
+
 def keep_answers(recipe: Recipe, data: Dataset, teacher: Teacher | None, device: torch.device) -> KeptAnswers | None:
     """Return where the teacher's answers are kept, in the user's cache; None where it is asked in every step.
 
@@ -79,7 +85,7 @@ def keep_answers(recipe: Recipe, data: Dataset, teacher: Teacher | None, device:
     key = {
         "teacher": teacher.sha256,
         "mirror": recipe.distill.mirror,
-        "precision": "bf16" if teacher.autocasts and uses_bf16(recipe.train, device) else "fp32",
+        "precision": "bf16" if teacher.autocasts and answers_in_bf16(recipe.train, device) else "fp32",
         "pixels": _pixels_sha256(train.images),
         "mean": spec.mean,
         "std": spec.std,

@@ -204,9 +204,9 @@ class Run:
         if self.match is not None:
             yield from self.match.layer.parameters()
 
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """bfloat16 where the recipe or the device asks for it."""
-        bf16 = uses_bf16(self.recipe.train, self.device)
+    def autocast(self, bf16: bool | None = None) -> contextlib.AbstractContextManager[Any]:
+        """bfloat16, by default where the recipe or the device asks for it."""
+        bf16 = uses_bf16(self.recipe.train, self.device) if bf16 is None else bf16
         return torch.autocast(self.device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()
 
     # --- validation -----------------------------------------------------------------------

@@ -16,16 +16,15 @@ from quicknet.data.cifar import CIFARS
 from quicknet.data.dataset import Dataset
 from quicknet.data.load import require_models_source
 from quicknet.inference.shipped import locate
-from quicknet.models import fused
 from quicknet.models.network import Network
 from quicknet.models.registry import base_config, create_model, model_from_record
-from quicknet.training.checkpoint import RunFolder, load_model, load_weights, require_fit
+from quicknet.training.checkpoint import Counters, RunFolder, load_model, load_weights, require_fit
 from quicknet.training.distributed import join
-from quicknet.training.kept import uses_bf16
 from quicknet.training.recipe import Recipe
 from quicknet.training.run import Parts, Run
 from quicknet.training.saving import restore
-from quicknet.training.teacher import JUDGE, TEACHER, MirroredTeacher, Teacher, open_teacher
+from quicknet.training.seen import require_unseen
+from quicknet.training.teacher import JUDGE, PARENT, TEACHER, MirroredTeacher, Teacher, open_teacher
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -67,7 +66,11 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     model = _fresh_model(recipe, data) if parent is None else _inherited_model(parent, recipe, data)
     for _, size in recipe.train.sizes:
         _config_at(model.config, size)
+    if parent is not None:
+        require_unseen(parent[1], str(recipe.model.start_from), data, recipe.data.to_dict(), PARENT)
     teacher = _teacher(recipe, data, device)
+    if teacher is not None:
+        require_unseen(teacher.card, str(recipe.distill.teacher), data, recipe.data.to_dict(), TEACHER)
     lineage: tuple[Step, ...] = () if parent is None else (*parent[1].lineage, FineTuneStep(**origin(parent[1])))
     if teacher is not None:
         lineage = (*lineage, DistillStep(**origin(teacher.card)))
@@ -81,14 +84,16 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     return run
 
 
-def resume(folder: Path, device: torch.device, source: str | None = None) -> Run:
-    """Return a saved run as it was, on its data, which may lie elsewhere (`source`) now.
+def resume(folder: Path, device: torch.device, source: str | None = None, teacher: str | None = None) -> Run:
+    """Return a saved run as it was; its data (`source`) and its `teacher` may lie elsewhere now.
 
-    Raises CheckpointError where the folder is damaged or the data is not the same.
+    Raises CheckpointError where the folder is damaged, or data or teacher are not the same.
     """
     run_folder = RunFolder(folder)
     saved = run_folder.load_counters()
     recipe = run_folder.read_recipe()
+    if teacher is not None:
+        recipe = _taught_from(recipe, teacher, folder)
     _require_other_folder(recipe, folder)
     if source is not None:
         recipe = recipe.replace(data={**recipe.data.to_dict(), "source": source})
@@ -99,10 +104,10 @@ def resume(folder: Path, device: torch.device, source: str | None = None) -> Run
     request = recipe.data.request().replace(spec=saved.preprocess.to_dict(), classes=saved.classes)
     data = load_data(recipe.data.source, request)
     lineage = tuple(step_from_dict(step) for step in saved.lineage)
-    teacher = _teacher(recipe, data, device)
-    _require_same_teacher(teacher, lineage, recipe, folder)
+    teaching = _teacher(recipe, data, device)
+    _require_same_teacher(teaching, saved, lineage, recipe, folder)
     judge = _judge(recipe, data, device)
-    run = Run(Parts(recipe, run_folder, data, model, teacher, judge, device, join(device), lineage))
+    run = Run(Parts(recipe, run_folder, data, model, teaching, judge, device, join(device), lineage))
     restore(run)
     return run
 
@@ -244,89 +249,25 @@ def _lies_in(path: str, folder: Path) -> bool:
     return own in (found, *found.parents)
 
 
-def _require_same_teacher(teacher: Teacher | None, lineage: tuple[Step, ...], recipe: Recipe, folder: Path) -> None:
+def _taught_from(recipe: Recipe, teacher: str, folder: Path) -> Recipe:
+    """Return the recipe with another place of its teacher. Raises ConfigError where it has none."""
+    if recipe.distill.teacher is None:
+        raise ConfigError(f"{folder} began without a teacher; leave --teacher out, or start a new run with --from")
+    return recipe.replace(distill={**recipe.distill.to_dict(), "teacher": teacher})
+
+
+def _require_same_teacher(
+    teacher: Teacher | None, saved: Counters, lineage: tuple[Step, ...], recipe: Recipe, folder: Path
+) -> None:
     """Raise CheckpointError where the teacher is no longer the one that the run has learned from."""
     began = lineage[-1] if lineage else None
     if teacher is None or not isinstance(began, DistillStep):
         return
-    if began.weights_sha256 != teacher.card.weights_sha256:
+    same = began.weights_sha256 == teacher.card.weights_sha256
+    if saved.teacher_sha256 is not None:  # older versions saved its weights' digest alone
+        same = saved.teacher_sha256 == teacher.sha256
+    if not same:
         raise CheckpointError(
-            f"the teacher {recipe.distill.teacher} has other weights than when {folder} began (its sha256 differs); "
-            "put the old ones back, or start a new run with --from"
+            f"the teacher {recipe.distill.teacher} is another than when {folder} began (its sha256 differs); "
+            "put the old one back, name where it lies now with --teacher, or start a new run with --from"
         )
-
-
-def _imbalance(run: Run) -> list[str]:
-    """Return what to say of classes that differ by 5 to 1 or more."""
-    if not run.unbalanced("train"):
-        return []
-    counts = run.class_counts("train")
-    most, least = int(counts.argmax()), int(counts.argmin())
-    return [
-        f"of {run.train_size:,} images to train on {counts[most]:,} are {run.data.classes[most]!r}, "
-        f"{counts[least]:,} {run.data.classes[least]!r}: compare the accuracy with "
-        f"{100 * counts[most] / run.train_size:.2f}%, which always answering {run.data.classes[most]!r} would score"
-    ]
-
-
-def _start(run: Run) -> str:
-    """Return what the weights start from, where it is not random numbers."""
-    start_from = run.recipe.model.start_from
-    return f", from {start_from} (--from none starts from nothing)" if start_from else ""
-
-
-def _kept_answers(run: Run) -> list[str]:
-    """Return what to say of the teacher's kept answers."""
-    if run.kept is None or run.teacher is None:
-        return []
-    file, views = run.kept.file, run.kept.views(run.state.epoch, run.recipe.train.epochs)
-    missing, note = file.missing(views)
-    there = 100 - 100 * sum(len(file.rows(part)) for part in missing) / max(1, len(views) * file.images)
-    lines = [
-        f"teacher  {run.recipe.distill.teacher}: its answers to {len(views)} epochs of views are kept "
-        f"({file.path}, {file.size_bytes(len(views)) / 1e6:,.1f} MB), {there:.0f}% are there"
-    ]
-    return lines if note is None else [*lines, f"note     {note}"]
-
-
-def _kept_epoch(run: Run) -> list[str]:
-    """Say where no epoch is chosen by `val`, since it has too few images."""
-    if not run.keeps_last or run.recipe.train.keep == "last":
-        return []
-    images = len(run.data.split("val"))
-    return [f"val has {images:,} images, too few to choose the best epoch by: the last epoch's weights are kept"]
-
-
-def _other_threads(run: Run) -> list[str]:
-    """Say where a resumed run adds up in another order than before."""
-    before, now = run.saved_threads, torch.get_num_threads()
-    if before in (None, now) or run.device.type != "cpu":
-        return []
-    return [
-        f"this run had {before} CPU threads and now has {now}, so its weights will not be bit for bit those of an "
-        f"uninterrupted run; --threads {before} keeps them so"
-    ]
-
-
-def describe(run: Run) -> list[str]:
-    """Return what a user should know before the first epoch, a line each."""
-    data, recipe = run.data, run.recipe
-    counts = ", ".join(f"{name} {len(split):,}" for name, split in data.splits.items())
-    size = sum(p.numel() for p in run.model.parameters())
-    lines = [
-        f"data     {data.name}: {len(data.classes)} classes, {counts}, "
-        f"{data.spec.size}x{data.spec.size} {data.spec.mode}, protocol {data.protocol}",
-        *(f"note     {note}" for note in (*data.notes, *_imbalance(run), *_kept_epoch(run), *_other_threads(run))),
-        f"model    {recipe.model.name}: {size:,} parameters{_start(run)}",
-        f"recipe   {recipe.name}: {recipe.train.epochs} epochs of {run.steps_per_epoch} steps, "
-        f"{recipe.optim.name} {recipe.optim.lr:g}, {recipe.schedule.name}, seed {recipe.train.seed}",
-    ]
-    lines += _kept_answers(run)
-    if run.device.type == "cpu":
-        precision = "bfloat16" if uses_bf16(recipe.train, run.device) else "float32"
-        lines.append(f"device   cpu, threads: {torch.get_num_threads()}, {precision}; {fused.status()}")
-    else:
-        lines.append(f"device   {torch.cuda.get_device_name(run.device)}")
-    if run.world.size > 1:
-        lines.append(f"world    {run.world.size} processes")
-    return lines

@@ -105,6 +105,7 @@ class Role(NamedTuple):
     option: str
 
 
+PARENT = Role("the parent", "--from")
 TEACHER = Role("the teacher", "--teacher")
 JUDGE = Role("the network that finds images hard,", "--set hardest.by")
 

@@ -37,7 +37,8 @@ from quicknet.training.channels import narrowed, quicknet_config
 from quicknet.training.checkpoint import RunFolder, TorchClassifier
 from quicknet.training.prune import BLOCKS
 from quicknet.training.recipe import Recipe, load_recipe
-from quicknet.training.teacher import Teacher, open_teacher
+from quicknet.training.seen import require_unseen
+from quicknet.training.teacher import TEACHER, Teacher, open_teacher
 
 _TEMPERATURE = 4.0
 
@@ -63,7 +64,7 @@ def compress(
     if out.is_dir():
         raise ToolError(f"{out} is a folder; name a file with --out")
     parent = TorchClassifier(run)
-    teacher = _teacher(settings, data)
+    teacher = _teacher(settings, data, run)
     require_in_format(parent.model.plan)
     require_expressible(fold(parent.model, parent.card.preprocess), parent.card.preprocess.size)
     plan_of(parent.model)
@@ -84,11 +85,13 @@ def compress(
     return compressed
 
 
-def _teacher(settings: CompressSettings, data: Dataset) -> Teacher | None:
+def _teacher(settings: CompressSettings, data: Dataset, run: Path) -> Teacher | None:
     """Return what teaches instead of the run. Raises ConfigError where it does not fit the data."""
     if settings.teacher is None:
         return None
-    return open_teacher(locate(settings.teacher, "any"), data, torch.device("cpu"))
+    teacher = open_teacher(locate(settings.teacher, "any"), data, torch.device("cpu"))
+    require_unseen(teacher.card, settings.teacher, data, split_settings_of(run), TEACHER)
+    return teacher
 
 
 def _asked(
