@@ -18,10 +18,13 @@ from quicknet.core.errors import CheckFailed, CheckpointError, ConfigError, Tool
 from quicknet.core.lineage import CompressStep, DistillStep
 from quicknet.data import DataRequest, Dataset
 from quicknet.deploy.compress import integers, sensitivity
+from quicknet.deploy.compress import path as trainings
 from quicknet.deploy.compress.listener import Listener
+from quicknet.deploy.compress.prepare import network_densities
 from quicknet.deploy.compress.run import compress
 from quicknet.deploy.compress.settings import CompressSettings, Plan
 from quicknet.deploy.compress.size import blocks_kept
+from quicknet.deploy.compress.speed import Speedometer
 from quicknet.deploy.compress.work import work_folder
 from quicknet.deploy.quantize import Lesson, Quantized, fine_tune
 from quicknet.inference.verify import verify
@@ -201,15 +204,34 @@ def test_what_was_refused_leaves_room_for_another_try(
     out, size = tmp_path / "m.qnz", QUICK.replace(density=None, target_size=900, qat_epochs=0)
     with pytest.raises(ConfigError, match="900 bytes is out of reach"):
         compress(run_dir, data, out, size, pictures)
+    assert not work_folder(out).exists()
+    size = size.replace(target_size=19_000)
     monkeypatch.setattr(integers, "_RECEIPT_BYTES", 1 << 20)  # no file is small enough
-    with pytest.raises(CheckFailed, match=r"the file would be [\d,]+ bytes, over --target-size 9,000; allow \d+KB"):
-        compress(run_dir, data, out, size.replace(target_size=9_000), pictures)
-    monkeypatch.undo()
-    with monkeypatch.context() as patch:
-        patch.setattr(sensitivity, "measure", None)  # it is not called: what was trained is used
-        written = compress(run_dir, data, out, size.replace(target_size=20_000), pictures)
+    larger = size.replace(target_size=19_500)
+    for tried in (size, larger, larger.replace(qat_epochs=1.0, keep=str(tmp_path / "kept"))):
+        with pytest.raises(
+            CheckFailed, match=r"the file would be [\d,]+ bytes, over --target-size 19,\d00; allow \d+KB"
+        ):
+            compress(run_dir, data, out, tried, pictures)
+        monkeypatch.setattr(sensitivity, "measure", None)  # it is not called again: what was trained is used
+        monkeypatch.setattr(trainings, "start", None)
+    monkeypatch.setattr(integers, "_RECEIPT_BYTES", 400)
+    written = compress(run_dir, data, out, size.replace(target_size=20_000), pictures)
     assert written.size_bytes <= 20_000
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_much_larger_size_is_planned_anew(
+    run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the weights that were kept for a size that was missed, the file would be no larger than that."""
+    out, size = tmp_path / "m.qnz", QUICK.replace(density=None, target_size=3_800, qat_epochs=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(integers, "_RECEIPT_BYTES", 1 << 20)
+        with pytest.raises(CheckFailed):
+            compress(run_dir, data, out, size, pictures)
+    sparse = json.loads((work_folder(out) / "prepared.json").read_text())["density"]
+    assert compress(run_dir, data, out, size.replace(target_size=5_000), pictures).density > 1.1 * sparse
 
 
 def test_a_failed_compression_gives_way_to_another(
@@ -242,10 +264,56 @@ def test_a_loss_is_searched_for_along_the_path(run_dir: Path, pictures: Path, da
     written = compress(run_dir, data, tmp_path / "m.qnz", settings, pictures)
     assert written.density < 0.2
     assert written.compared[0].lost_points <= 90
+    epochs = [point.epoch for point in written.points]
+    assert epochs == list(range(1, len(epochs) + 1))
+    densities = [point.density for point in written.points]
+    assert densities == sorted(densities, reverse=True)
     without = dataclasses.replace(data, splits={**data.splits})
     never = settings.replace(max_loss=0.0, epochs=2)
     with pytest.raises(CheckFailed, match=r"the nearest keeps|over --max-loss"):
         compress(run_dir, without, tmp_path / "n.qnz", never, pictures)
+
+
+def test_where_integers_lose_too_much_a_denser_network_is_tried(
+    run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its own state, so that after a kill only what was not finished is done again."""
+    import quicknet.deploy.compress.run as module
+
+    real, densities, places = integers.pruned_integers, list[float](), list[Path]()
+
+    def integers_of(parent: Any, trained: Any, *others: Any) -> Any:
+        densities.append(trained.density)
+        places.append(others[3][0])
+        if len(densities) < 2:
+            raise CheckFailed("w5a8 loses 99 points")
+        return real(parent, trained, *others)
+
+    monkeypatch.setattr(module, "pruned_integers", integers_of)
+    settings = QUICK.replace(density=None, max_loss=90.0, epochs=4)
+    written = compress(run_dir, data, tmp_path / "m.qnz", settings, pictures)
+    assert len(set(places)) == len(densities) == 2
+    assert written.density == densities[1] > densities[0]
+    monkeypatch.setattr(module, "pruned_integers", lambda *_: fail("w5a8 loses 99 points"))
+    with pytest.raises(CheckFailed, match="loses 99 points"):
+        compress(run_dir, data, tmp_path / "n.qnz", settings, pictures)
+
+
+def fail(text: str) -> Any:
+    raise CheckFailed(text)
+
+
+def test_a_speed_is_that_of_the_shape_that_was_planned(
+    run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    """Training changes which blocks matter, but not how many each layer keeps."""
+    monkeypatch.setattr(Speedometer, "of", lambda self, shape: 2.0 - shape.densities[0])
+    monkeypatch.setattr(Speedometer, "of_file", lambda self, blob: 1.5)
+    out, keep = tmp_path / "m.qnz", tmp_path / "kept"
+    words = ["compress", str(run_dir), str(pictures), "--out", str(out), "--keep", str(keep), "--target-speed", "1.6x"]
+    assert command([*words, "--epochs", "2", "--qat", "0", "--threads", "1"]) == 0
+    assert network_densities(TorchClassifier(keep).model)[0] == pytest.approx(0.4, abs=0.03)
+    assert "the file is 1.50 times as fast as dense, not 1.6; measure it again" in capfd.readouterr().err
 
 
 def test_the_command(run_dir: Path, pictures: Path, tmp_path: Path, capfd: Captured) -> None:
@@ -320,6 +388,7 @@ def test_the_papers_three_steps(run_dir: Path, pictures: Path, data: Dataset, tm
         (["--target-size", "500"], "--target-size 500 bytes is out of reach"),
         (["--target-speed", "50x"], "--target-speed 50x is out of reach"),
         (["--density", "0.5", "--epochs", "0"], "--density needs training"),
+        (["--target-speed", "2x", "--pattern", "element"], "single weights that are absent save no time"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -113,6 +113,22 @@ def test_the_density_for_a_size() -> None:
         predict.density_for(lambda d: size(d) <= 9, "--target-size 9", lambda d: f"{size(d):,} bytes")
 
 
+def test_a_step_fills_the_size_that_a_speed_leaves_over() -> None:
+    shape = predict.Shape(plan(QuickNetConfig(stem_width=16, widths=(32, 64, 128, 256))), (0.2,) * 12, 4)
+    usual = predict.size_at(shape, 10, 0.6)
+    finer = predict.step_for(shape, 10, 0.6, round(1.2 * usual))
+    assert finer < 0.6
+    assert 1.15 * usual < predict.size_at(shape, 10, finer) <= 1.2 * usual
+    assert predict.step_for(shape, 10, 0.6, usual) == 0.6
+
+
+def test_a_card_of_many_classes_counts() -> None:
+    """CARZ of 10 classes takes 2.6 KB, of 100 9.1 KB: a file that is planned without would come out too large."""
+    shape = predict.Shape(plan(QuickNetConfig(stem_width=16, widths=(32, 64, 128, 256))), (0.2,) * 12, 4)
+    many, few = (predict.size_at(shape, classes, 0.6) for classes in (100, 10))
+    assert many - few == pytest.approx(6_500 + 90 * (256 + 4), rel=0.1)  # their card, and their rows of the classifier
+
+
 needs_engine = pytest.mark.skipif(not quicknet.engine.available(), reason="no engine: no C compiler")
 
 

@@ -25,6 +25,7 @@ from quicknet.models import fused
 from quicknet.models.network import Network
 from quicknet.qnz import reference
 from quicknet.qnz.bounds import check_network
+from quicknet.qnz.encoding import encode_network
 from quicknet.training.checkpoint import TorchClassifier
 
 
@@ -305,3 +306,18 @@ def test_fine_tuning_that_was_killed_goes_on_to_the_same_integers(
     (tmp_path / "tuning.json").write_text((tmp_path / "tuning.json").read_text().replace('"step": 12', '"step": -1'))
     with pytest.raises(CheckpointError, match="remove it to fine-tune anew"):
         fine_tune(start, lesson, settings, silent, tmp_path)
+
+
+def test_what_was_saved_of_another_network_does_not_go_on(task: tuple[Network, Dataset], tmp_path: Path) -> None:
+    """A network of one and the shifts of another would answer like neither."""
+    parent, data = task
+    images, lesson = np.array(data.split("train").images), Lesson(parent, data, AugmentSettings())
+    one = quantize(fold(parent, data.spec), images, "w5a8")
+    two = quantize(fold(parent, data.spec), images, "w5a8", coarse=[1.0] * len(one.network.blocks))
+    settings = QatSettings(epochs=1, batch_size=10, checks=1, rate=0.1)
+    expected, tuned = fine_tune(two, lesson, settings, silent)
+    fine_tune(one, lesson, settings, silent, tmp_path)
+    actual, _ = fine_tune(two, lesson, settings, silent, tmp_path)
+    assert encode_network(actual.network) == encode_network(expected.network)
+    _, longer = fine_tune(two, lesson, settings.replace(epochs=2), silent, tmp_path)
+    assert longer.steps == 2 * tuned.steps

@@ -126,3 +126,24 @@ def test_a_run_that_is_pruned_goes_on_bitwise_after_an_interruption(tiny_cifar, 
     saved, _ = load_model(tmp_path / "whole")
     absent = sum(int((layer.pointwise.weight == 0).sum()) for layer in separable_layers(saved))
     assert absent / sum(layer.pointwise.weight.numel() for layer in separable_layers(saved)) > 0.65
+
+
+def test_layers_keep_the_shares_that_are_asked_for_whatever_they_weigh() -> None:
+    model = network()
+    shares = (0.1, 0.5, 0.9, 0.3, 0.05)
+    counts = [layer.pointwise.weight.numel() for layer in separable_layers(model)]
+    density = sum(share * count for share, count in zip(shares, counts, strict=True)) / sum(counts)
+    pruner = Pruner((model,), PruneSettings(density=density, ramp=0.5, least=0.01, shares=shares))
+    kept: list[list[float]] = []
+    for step in range(40):
+        with torch.no_grad():  # one layer comes to weigh more than all others
+            separable_layers(model)[0].pointwise.weight *= 1.2
+        pruner.after_step(step, step / 40)
+        kept.append([float(mask.mean()) for mask in pruner.masks])
+    assert shares[0] + 0.1 < kept[8][0] < 0.9
+    assert kept[-1] == pytest.approx(shares, abs=0.04)
+    assert pruner.density() == pytest.approx(density, abs=0.01)
+    with pytest.raises(ConfigError, match=r"prune.shares has 2 numbers for 5 pointwise layers"):
+        Pruner((model,), PruneSettings(density=0.5, shares=(0.5, 0.5)))
+    with pytest.raises(ConfigError, match=r"prune.shares must lie in"):
+        PruneSettings(density=0.5, shares=(0.0, 0.5))

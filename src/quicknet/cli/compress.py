@@ -35,6 +35,7 @@ target was not reached it stays, so that a larger --target-size or --max-loss ne
 """
 _UNITS = {"": 1, "b": 1, "kb": 1000, "kib": 1024, "mb": 1_000_000, "mib": 1 << 20}
 _MUCH = 3.0  # points of accuracy
+_SPEED_SHARE = 0.97
 # option → field of CompressSettings
 _FIELDS = {"qat": "qat_epochs"}
 
@@ -154,6 +155,7 @@ def compress(
         click.echo("stopped  saved; the same command goes on", err=True)
         return 130
     _note_loss(compressed, quiet)
+    _note_speed(compressed, settings.target_speed, quiet)
     if html is not None:
         write_path(html, compressed.to_dict())
     if as_json:
@@ -173,6 +175,17 @@ def _note_loss(compressed: Compressed, quiet: bool) -> None:
         click.echo(
             f"quicknet: note: {row.lost_points:.1f} points of accuracy on {row.split} are lost; {mend}", err=True
         )
+
+
+def _note_speed(compressed: Compressed, times: float | None, quiet: bool) -> None:
+    """Say so where the file is slower than what was asked for: measured times differ by a few percent."""
+    if times is None or compressed.speed is None or compressed.speed >= _SPEED_SHARE * times or quiet:
+        return
+    click.echo(
+        f"quicknet: note: the file is {compressed.speed:.2f} times as fast as dense, not {times:g}; measure it again "
+        "on a quiet machine (quicknet benchmark), or ask for a higher --target-speed",
+        err=True,
+    )
 
 
 def _fields(options: dict[str, Any]) -> dict[str, Any]:

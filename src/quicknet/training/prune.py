@@ -45,6 +45,16 @@ def density_at(settings: PruneSettings, progress: float) -> float:
     return settings.density + (settings.start - settings.density) * left**3
 
 
+def shares_at(settings: PruneSettings, density: float) -> tuple[float, ...]:
+    """Return the share that each layer keeps on the way, where all together keep `density`.
+
+    >>> shares_at(PruneSettings(density=0.2, shares=(0.1, 0.5)), 0.6)
+    (0.55, 0.75)
+    """
+    way = (settings.start - density) / (settings.start - settings.density) if settings.start > settings.density else 1.0
+    return tuple(round(1 - (1 - share) * way, 9) for share in settings.shares)
+
+
 def block_sums(values: Tensor, size: int) -> Tensor:
     """Return the sums of neighbouring columns, `size` at a time: (O, K) → (O, blocks)."""
     padded = F.pad(values, (0, -values.shape[1] % size))
@@ -83,8 +93,9 @@ def _with_least(score: Tensor, least: float) -> Tensor:
 def require_importance(settings: PruneSettings, layers: int) -> tuple[float, ...]:
     """Return how so many layers count against each other. Raises ConfigError for another number of layers."""
     importance = settings.importance or (1.0,) * layers
-    if len(importance) != layers:
-        raise ConfigError(f"prune.importance has {len(importance)} numbers for {layers} pointwise layers")
+    for name, numbers in (("importance", importance), ("shares", settings.shares or importance)):
+        if len(numbers) != layers:
+            raise ConfigError(f"prune.{name} has {len(numbers)} numbers for {layers} pointwise layers")
     return importance
 
 
@@ -137,7 +148,12 @@ class Pruner:
         found = [scores(layer, self.size) for layer in self._layers]
         weighed = [score * factor for score, factor in zip(found, self._importance, strict=True)]
         # a block that is absent has the score 0 and never comes back
-        chosen = choose_masks(weighed, density, self.settings.least)
+        if self.settings.shares:
+            shares = shares_at(self.settings, density)
+            pairs = zip(weighed, shares, strict=True)
+            chosen = [choose_masks([score], share, self.settings.least)[0] for score, share in pairs]
+        else:
+            chosen = choose_masks(weighed, density, self.settings.least)
         self.masks = [
             self._filters(kept, layer) * mask
             for kept, layer, mask in zip(chosen, self._layers, self.masks, strict=True)

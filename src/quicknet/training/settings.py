@@ -225,7 +225,8 @@ class PruneSettings(Settings, frozen=True, kw_only=True):
     done (Zhu & Gupta 2017). `pattern`: what is kept or absent together, four neighbouring input
     channels of one output channel, single weights, or whole output channels, equally many in each
     layer of a stage; `importance` weighs the layers against each other, first to last; every layer
-    keeps `least` at least.
+    keeps `least` at least. With `shares` each layer keeps that share in the end, which together are
+    `density`, whatever the layers weigh then.
     """
 
     density: float = 1.0
@@ -234,6 +235,7 @@ class PruneSettings(Settings, frozen=True, kw_only=True):
     pattern: Literal["block", "element", "channel"] = "block"
     importance: tuple[float, ...] = ()
     least: float = 0.02
+    shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse shares outside 0..1, and a density that would rise."""
@@ -243,6 +245,8 @@ class PruneSettings(Settings, frozen=True, kw_only=True):
             raise ConfigError("prune.ramp must lie in 0..1, prune.least in 0..density")
         if not all(value > 0 for value in self.importance):
             raise ConfigError("prune.importance must be positive, a number for each pointwise layer")
+        if not all(0 < share <= 1 for share in self.shares) or (self.shares and self.pattern == "channel"):
+            raise ConfigError("prune.shares must lie in 0 < x <= 1, a number for each pointwise layer, not of channels")
 
 
 class ShareSettings(Settings, frozen=True, kw_only=True):

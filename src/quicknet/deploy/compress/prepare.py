@@ -14,7 +14,7 @@ from quicknet.core.settings import Settings
 from quicknet.data import Dataset
 from quicknet.deploy.compress import sensitivity
 from quicknet.deploy.compress.permute import choose_orders, permuted
-from quicknet.deploy.compress.predict import Shape, density_for, density_of, size_at
+from quicknet.deploy.compress.predict import Shape, density_for, density_of, size_at, step_for
 from quicknet.deploy.compress.sensitivity import LayerSensitivity
 from quicknet.deploy.compress.settings import CompressSettings, Pattern
 from quicknet.deploy.compress.speed import Speedometer
@@ -40,11 +40,15 @@ _PERMUTE_AT = 0.3  # where the density is not known yet
 
 
 class Prepared(Settings, frozen=True, kw_only=True):
-    """What is known before training. `density` is None where only training tells it (`max_loss`)."""
+    """What is known before training. `density` is None where only training tells it (`max_loss`).
+
+    `step` of the integers is None, the usual one, but where a speed leaves bytes of a size over.
+    """
 
     importance: tuple[float, ...]
     density: float | None
     sensitivity: tuple[LayerSensitivity, ...]
+    step: float | None = None
 
 
 def prepare(parent: TorchClassifier, data: Dataset, settings: CompressSettings, work: Path, show: Show) -> Prepared:
@@ -67,7 +71,8 @@ def prepare(parent: TorchClassifier, data: Dataset, settings: CompressSettings, 
     if settings.pattern == "block" and settings.epochs:
         network = permuted(network, choose_orders(network, importance, density or _PERMUTE_AT))
     RunFolder(work / "parent").save_model(dict(network.state_dict()), parent.card)
-    prepared = Prepared(importance=importance, density=density, sensitivity=tuple(rows))
+    step = _finer_step(network, importance, density, settings)
+    prepared = Prepared(importance=importance, density=density, sensitivity=tuple(rows), step=step)
     write_atomically(path, msgspec.json.encode(prepared))
     return prepared
 
@@ -100,6 +105,16 @@ def plan_pruning(
         if speed.of(shape_at(network, weighed, density, settings.pattern)) >= settings.target_speed:
             return weighed, density
     return weighed, target_density(network, weighed, settings.replace(target_size=None))
+
+
+def _finer_step(
+    network: Network, importance: Sequence[float], density: float | None, settings: CompressSettings
+) -> float | None:
+    """Return the step of the integers that fills the size, where a speed needs a lower density than the size does."""
+    if density is None or settings.target_size is None or settings.target_speed is None or settings.step is not None:
+        return None
+    shape = shape_at(network, importance, density, settings.pattern)
+    return step_for(shape, network.config.num_classes, settings.grid, settings.target_size)
 
 
 def _weighed(importance: Sequence[float], network: Network, share: float) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ State lies in OUT.work beside the file until that is written: whoever is interru
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import torch
 
 from quicknet import engine
 from quicknet.core.card import require_run_folder
-from quicknet.core.errors import ToolError
+from quicknet.core.errors import CheckFailed, ToolError
 from quicknet.data import Dataset
 from quicknet.deploy.compress.integers import CODING, Integers, attempts, kept_card, pruned_integers
 from quicknet.deploy.compress.listener import NOBODY, Listener
@@ -74,10 +75,10 @@ def compress(
         raise ToolError(f"{settings.keep} is there already; name a new folder with --keep")
     with working(work, _asked(parent, data, settings, teacher)):
         prepared = prepare(parent, data, settings, work, listener.show)
+        settings = settings.replace(step=settings.step if prepared.step is None else prepared.step)
         job = _Job(parent, data, settings, out, listener)
-        trained = _pruned(job, prepared, str(source), work) if settings.epochs else _untrained(job, prepared)
-        integers = pruned_integers(parent, trained, data, settings, prepared, (work, listener.show), teacher)
-        compressed = _written(job, integers, trained, prepared)
+        some = _pruned(job, prepared, str(source), work) if settings.epochs else iter([_untrained(job, prepared)])
+        compressed, trained = _first_to_hold(job, prepared, some, work, teacher)
         if settings.keep is not None:
             RunFolder(Path(settings.keep)).save_model(
                 dict(trained.network.state_dict()), kept_card(parent.card, trained, settings, teacher)
@@ -145,21 +146,40 @@ class _Job(NamedTuple):
     listener: Listener
 
 
-def _pruned(job: _Job, prepared: Prepared, source: str, work: Path) -> Trained:
-    """Return the pruned network: of the density that is known, or the sparsest that loses little enough."""
+def _first_to_hold(
+    job: _Job, prepared: Prepared, some: Iterator[Trained], work: Path, teacher: Teacher | None
+) -> tuple[Compressed, Trained]:
+    """Write the first network whose integers do what was asked for. Raises the last CheckFailed where none does."""
+    failed: CheckFailed | None = None
+    for trained in some:
+        place = work if trained.folder is None else trained.folder  # where its fine-tuning goes on from
+        try:
+            integers = pruned_integers(
+                job.parent, trained, job.data, job.settings, prepared, (place, job.listener.show), teacher
+            )
+            return _written(job, integers, trained, prepared), trained
+        except CheckFailed as error:
+            failed = error
+    assert failed is not None  # there is one at least
+    raise failed
+
+
+def _pruned(job: _Job, prepared: Prepared, source: str, work: Path) -> Iterator[Trained]:
+    """Yield the pruned network of the density that is known, or those that lose little enough, the sparsest first."""
     settings, watch, density = job.settings, job.listener.watch, prepared.density
     recipe = make_recipe(job.parent, settings, source, work)
     if density is None:
-        trained = search_loss(prepared, _usual(job), recipe, settings, work, watch)
+        some = search_loss(prepared, _usual(job), recipe, settings, work, watch)
     else:
         job.listener.plan(plan_for(prepared, density, len(job.data.classes), settings, work))
-        trained = train_to(prepared, density, recipe, settings, work, watch)
-    if settings.mode == "paper":
-        shared = share(trained, recipe, work, watch)
-        trained = trained._replace(network=shared, paper=paper_sizes(shared))
-    if settings.pattern == "channel":
-        trained = trained._replace(network=narrowed(trained.network))
-    return trained
+        some = iter([train_to(prepared, density, recipe, settings, work, watch)])
+    for trained in some:
+        if settings.mode == "paper":
+            shared = share(trained, recipe, watch)
+            trained = trained._replace(network=shared, paper=paper_sizes(shared))
+        if settings.pattern == "channel":
+            trained = trained._replace(network=narrowed(trained.network))
+        yield trained
 
 
 def _untrained(job: _Job, prepared: Prepared) -> Trained:

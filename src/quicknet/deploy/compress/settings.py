@@ -75,6 +75,8 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
         self._check_targets()
         if self.epochs == 0:
             self._check_untrained()
+        if self.target_speed is not None and self.pattern == "element":
+            raise ConfigError("single weights that are absent save no time; use --pattern block with --target-speed")
         if self.mode == "paper" and self.pattern == "channel":
             raise ConfigError("--mode paper prunes weights, not channels; use --pattern element or block with it")
         if not 0 <= self.grid <= 4 or not 0 <= self.rate <= 100 or not 0 < self.lr <= 10:

@@ -23,6 +23,7 @@ from quicknet.qnz.network import IntegerNetwork, IntegerSeparable, IntegerStem, 
 
 _ROUNDS = 25
 _BURST_S = 0.01
+_IMAGES = 16  # of a call, whose own 3 us are 4% of an image of `quicknet_s`
 _SHIFT, _MULTIPLIER = 4, 1 << 14
 
 
@@ -52,12 +53,12 @@ class Speedometer:
 
 
 def _images(config: QuickNetConfig) -> NDArray[np.uint8]:
-    size = (1, config.image_size, config.image_size, config.in_channels)
+    size = (_IMAGES, config.image_size, config.image_size, config.in_channels)
     return np.random.default_rng(0).integers(0, 256, size, np.uint8)
 
 
 def _seconds(engine: Engine, images: NDArray[np.uint8]) -> float:
-    """Return the processor time of an image, over about _BURST_S."""
+    """Return the processor time of a call, over about _BURST_S."""
     start, calls = time.thread_time(), 0
     while (spent := time.thread_time() - start) < _BURST_S or not calls:
         engine.run(images)

@@ -9,14 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from quicknet.core.errors import CheckFailed, CheckpointError
+from quicknet.core.errors import CheckFailed, CheckpointError, ConfigError
 from quicknet.core.files import folder_lock, read_json, write_atomically
 
 PREPARED = "prepared.json"  # what was measured first
 _BEGUN = "settings.json"  # what is done there
 _FAILED = "failed"  # it ended, but its target was not reached
-# Another --target-size or --max-loss, where the first was not reached, trains nothing that is there again.
-_GOES_ON = ("target_size", "max_loss")
+# What may differ from a compression that missed its target, so that nothing that was trained is trained again:
+# what only the integers depend on, and a target that allows more.
+_INTEGERS = ("qat_epochs", "bits", "rate", "keep")
+_SIZE_ALLOWED = 1.1  # times the size that was missed; with more, more of the weights could be kept
 
 
 def work_folder(out: Path) -> Path:
@@ -46,6 +48,10 @@ def working(work: Path, asked: dict[str, Any]) -> Iterator[None]:
         except CheckFailed:
             write_atomically(work / _FAILED, "")
             raise
+        except ConfigError:  # a target out of reach: nothing was trained
+            if not (work / PREPARED).is_file():
+                _remove(work)
+            raise
         _remove(work)
 
 
@@ -55,21 +61,29 @@ def _claim(work: Path, asked: dict[str, Any]) -> None:
     begun = begun if isinstance(begun, dict) else {}
     differ = [key for key in asked if begun.get(key) != asked[key]]
     if differ and (work / PREPARED).is_file():
-        untrained = begun.get("epochs") == 0
-        if not (work / _FAILED).is_file() and not (untrained and begun.get("qat_epochs") == 0):
+        if not (work / _FAILED).is_file() and not (begun.get("epochs") == 0 and begun.get("qat_epochs") == 0):
             raise CheckpointError(
                 f"{work} holds another compression (its {differ[0]} differs); give the same options to go on with it, "
                 "name another --out, or remove that folder"
             )
-        # without training the target decides what is fine-tuned
-        if untrained or differ[1:] or differ[0] not in _GOES_ON or not _allows_more(begun[differ[0]], asked[differ[0]]):
+        if not all(_goes_on(key, begun, asked) for key in differ):
             _empty(work)
     write_atomically(work / _BEGUN, json.dumps(asked, indent=1))
     (work / _FAILED).unlink(missing_ok=True)
 
 
-def _allows_more(before: float | None, now: float | None) -> bool:
-    return before is not None and now is not None and now > before
+def _goes_on(key: str, begun: dict[str, Any], asked: dict[str, Any]) -> bool:
+    """Return whether what was trained for one setting is what would be trained for another."""
+    before, now = begun.get(key), asked[key]
+    if begun.get("epochs") == 0:  # the target decides what is fine-tuned
+        return False
+    if key in _INTEGERS:
+        return key != "bits" or asked["target_speed"] is None  # the speed is that of a width class
+    if before is None or now is None:
+        return False
+    if key == "target_size":
+        return bool(before < now <= _SIZE_ALLOWED * before)
+    return bool(key == "max_loss" and now > before)
 
 
 def _empty(work: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,12 +16,14 @@ from torch.nn import functional as F
 
 from quicknet.core.card import PreprocessSpec
 from quicknet.core.errors import ConfigError, TrainingError
+from quicknet.core.files import sha256_bytes
 from quicknet.core.settings import Settings
 from quicknet.data import Dataset
 from quicknet.data.augment import Augmenter, AugmentSettings
 from quicknet.deploy.quantize.build import Quantized
 from quicknet.deploy.quantize.resume import Progress, Saver, Tuning
 from quicknet.deploy.quantize.student import Student
+from quicknet.qnz.encoding import encode_network
 from quicknet.training.optim import factor
 from quicknet.training.settings import ScheduleSettings
 
@@ -100,13 +103,13 @@ def fine_tune(
     steps = max(1, round(settings.epochs * len(data.split("train")) / settings.batch_size))
     optimizer = torch.optim.AdamW(student.parameters(), lr=settings.lr, weight_decay=0.0, eps=1e-12)
     saver = Saver(folder)
-    tuning = Tuning(student, optimizer, Progress(before=-1.0, kept=-1.0))
+    tuning = Tuning(student, optimizer, Progress(start_sha256=_start_sha256(start, settings), before=-1.0, kept=-1.0))
     saver.restore(tuning)
     if tuning.progress.before < 0:
         before = lesson.accuracy(start)
-        tuning.progress = Progress(before=before, kept=before)
-    with show("fine-tune", steps * settings.batch_size, "images") as advance:
-        advance(tuning.progress.step * settings.batch_size)
+        tuning.progress = tuning.progress.replace(before=before, kept=before)
+    left = steps - tuning.progress.step
+    with show("fine-tune", left * settings.batch_size, "images") as advance:
         for images in _batches(lesson, settings, range(tuning.progress.step, steps)):
             _step(tuning, lesson, images, settings, steps)
             advance(len(images))
@@ -117,6 +120,12 @@ def fine_tune(
         student.load_state_dict(tuning.best)
     best = start if tuning.best is None else student.quantized()
     return best, Tuned(steps=steps, before=progress.before, checks=progress.checks, kept=progress.kept)
+
+
+def _start_sha256(start: Quantized, settings: QatSettings) -> str:
+    """Return a digest over the network and the settings: what was saved of others must not go on as these."""
+    netw, tens = encode_network(start.network)
+    return sha256_bytes(netw + tens + json.dumps((start.logit_scale, settings.to_dict())).encode())
 
 
 def _step(tuning: Tuning, lesson: Lesson, images: Tensor, settings: QatSettings, steps: int) -> None:

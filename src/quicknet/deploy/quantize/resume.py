@@ -24,8 +24,12 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Progress(Settings, frozen=True, kw_only=True):
-    """How far a fine-tuning is: steps done, `val` top-1 before and at each check, which step's network is best."""
+    """How far a fine-tuning is: steps done, `val` top-1 before and at each check, which step's network is best.
 
+    `start_sha256` is over what it began from, and how.
+    """
+
+    start_sha256: str = ""
     step: _Count = 0
     before: float
     checks: tuple[float, ...] = ()
@@ -73,13 +77,18 @@ class Saver:
         self._folder, self._clock, self._at = folder, clock, clock()
 
     def restore(self, tuning: Tuning) -> None:
-        """Bring a fresh tuning to where it was saved, if it was. Raises CheckpointError for damaged files."""
+        """Bring a fresh tuning to where it was saved, if it was, and began from the same.
+
+        Raises CheckpointError for damaged files.
+        """
         if self._folder is None or not (self._folder / "tuning.json").is_file():
             return
         fields, blob = read_pair(*self._paths(), "sha256", _LIMIT_BYTES)
         fields.pop("sha256")
         try:
-            tuning.load(safetensors.torch.load(blob), msgspec.convert(fields, Progress))
+            progress = msgspec.convert(fields, Progress)
+            if progress.start_sha256 == tuning.progress.start_sha256:
+                tuning.load(safetensors.torch.load(blob), progress)
         except (msgspec.ValidationError, KeyError, RuntimeError) as error:
             raise CheckpointError(
                 f"{self._folder / 'tuning.json'} is of another network or damaged ({type(error).__name__}); "
