@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,21 @@ def test_killed_at_any_stage_it_goes_on_to_the_same_bytes(
         assert not (tmp_path / "m.qnz").exists()
     monkeypatch.setattr(sensitivity, "measure", dying)  # that was done, and is kept
     assert again().sha256 == compressed.sha256
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_between_trainings_leave_what_is_done(
+    name: str, run_dir: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Captured
+) -> None:
+    import quicknet.deploy.compress.run as module
+
+    monkeypatch.setattr(module, "prepare", lambda *_: signal.raise_signal(getattr(signal, name)))
+    before = signal.getsignal(getattr(signal, name))
+    words = ["compress", str(run_dir), str(pictures), "--out", str(tmp_path / "m.qnz"), "--density", "0.5"]
+    assert command(words) == 130
+    assert signal.getsignal(getattr(signal, name)) == before
+    assert capfd.readouterr().err.splitlines()[-1] == "stopped  saved; the same command goes on"
+    assert work_folder(tmp_path / "m.qnz").is_dir()
 
 
 def test_another_compression_in_the_same_place_is_refused(run_dir: Path, data: Dataset, tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import contextlib
 import functools
 import json
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -150,8 +152,9 @@ def compress(
         tried=functools.partial(_say_tried, quiet=quiet),
     )
     try:
-        compressed = write(run, dataset, out, settings, source, listener)
-    except Interrupted:
+        with _interruptible():
+            compressed = write(run, dataset, out, settings, source, listener)
+    except (Interrupted, KeyboardInterrupt):
         click.echo("stopped  saved; the same command goes on", err=True)
         return 130
     _note_loss(compressed, quiet)
@@ -235,6 +238,25 @@ def _say_tried(point: Point, quiet: bool) -> None:
 
 
 @contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP interrupt whatever is no training as Ctrl-C does: trainings save first (`stopping`)."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    numbers = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # nohup: the terminal may close
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def _watched(run: Run, quiet: bool) -> Iterator[Callable[[EpochRecord], None]]:
     """Show a training as `quicknet train` does, and let signals save it."""
     from quicknet.cli.train import epoch_line, live_line, stopping
@@ -269,7 +291,6 @@ def _print(compressed: Compressed) -> None:
         )
     names = ["weights", "kept", "bits", "coded", "index", "coded", "size", "time"]  # 80 columns hold them
     table = make_table("layers", ["layer"], names)
-    total = sum(layer.bytes_coded for layer in compressed.layers)
     for layer in compressed.layers:
         table.add_row(
             layer.name,
@@ -279,10 +300,14 @@ def _print(compressed: Compressed) -> None:
             f"{layer.coded_bits:.2f}",
             f"{layer.index_bits:.2f}",
             f"{layer.coded_index_bits:.2f}",
-            f"{100 * layer.bytes_coded / total:.1f}%",
+            f"{100 * layer.bytes_coded / compressed.size_bytes:.1f}%",
             "" if layer.time_share is None else f"{100 * layer.time_share:.1f}%",
         )
     Console().print(table)
+    click.echo(
+        f"all numbers: {compressed.contexts_bytes:,} bytes by contexts, {compressed.huffman_bytes:,} by Huffman; "
+        f"entropy {compressed.entropy_bytes:,}"
+    )
     if compressed.paper is not None:
         sizes = compressed.paper
         steps = {"pruned": sizes.bytes_pruned, "quantized": sizes.bytes_quantized, "Huffman-coded": sizes.bytes_coded}

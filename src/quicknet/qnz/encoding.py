@@ -36,7 +36,7 @@ from quicknet.qnz.network import (
 )
 
 if TYPE_CHECKING:
-    from quicknet.qnz.coding.decode import Parts
+    from quicknet.qnz.coding.model import Parts
 
 _ADVICE = "export the model again"
 

@@ -22,7 +22,7 @@ def write_path(path: Path, compressed: Mapping[str, Any]) -> None:
 def render_path(compressed: Mapping[str, Any]) -> str:
     """Return the whole page; the same data gives the same text."""
     title = f"{Path(compressed['path']).name}, compressed"
-    return page(title, [_head(title, compressed), _charts(compressed["points"]), _layers(compressed["layers"])])
+    return page(title, [_head(title, compressed), _charts(compressed["points"]), _layers(compressed)])
 
 
 def _head(title: str, compressed: Mapping[str, Any]) -> str:
@@ -62,11 +62,15 @@ def _charts(points: Sequence[Mapping[str, Any]]) -> str:
     return f"<section><h2>On the way</h2>{''.join(charts)}</section>"
 
 
-def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
-    total = sum(layer["bytes_coded"] for layer in layers)
+def _layers(compressed: Mapping[str, Any]) -> str:
+    layers, total = compressed["layers"], compressed["size_bytes"]
     head = "".join(f"<th>{name}</th>" for name in _LAYER_COLUMNS)
     rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in _cells(layer, total))}</tr>" for layer in layers)
-    return f"<section><h2>Layers</h2><table><tr>{head}</tr>{rows}</table></section>"
+    coded = (
+        f"All numbers: {compressed['contexts_bytes']:,} bytes by contexts, {compressed['huffman_bytes']:,} by Huffman; "
+        f"their entropy of order 0, layer by layer, is {compressed['entropy_bytes']:,} bytes."
+    )
+    return f"<section><h2>Layers</h2><table><tr>{head}</tr>{rows}</table><p>{coded}</p></section>"
 
 
 def _cells(layer: Mapping[str, Any], total: int) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from quicknet.deploy.compress.paper import paper_sizes
 from quicknet.deploy.compress.path import Trained, plan_for, search_loss, share, train_to
 from quicknet.deploy.compress.prepare import Prepared, kept_share, plan_of, prepare
 from quicknet.deploy.compress.settings import Compressed, CompressSettings, Point
-from quicknet.deploy.compress.size import layer_sizes, layer_weights
+from quicknet.deploy.compress.size import code_sizes, layer_sizes, layer_weights
 from quicknet.deploy.compress.speed import Speedometer, time_shares
 from quicknet.deploy.compress.steps import Tried, for_loss, for_size
 from quicknet.deploy.compress.work import is_begun, work_folder, working
@@ -232,7 +232,8 @@ def _written(job: _Job, integers: Integers, trained: Trained, prepared: Prepared
         dense_bytes=4 * weights,
         speed=speed.of_file(blob) if engine.available() else None,
         compared=verified.receipt.compared,
-        layers=layer_sizes(network, size, layer_weights(parent.model), time_shares(blob)),
+        layers=layer_sizes(network, size, layer_weights(parent.model), time_shares(blob), CODING),
+        **code_sizes(verified.file)._asdict(),
         sensitivity=prepared.sensitivity,
         points=trained.points,
         paper=trained.paper,

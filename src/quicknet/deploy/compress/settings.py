@@ -165,6 +165,7 @@ class Compressed(Settings, frozen=True, kw_only=True):
 
     `dense_bytes` is the size of all weights in fp32. `speed` is the file's as a multiple of the dense
     network's, one image at a time on one thread, measured here; None without an engine.
+    `contexts_bytes`, `huffman_bytes` and `entropy_bytes` are `size.CodeSizes`.
     """
 
     path: str
@@ -178,6 +179,9 @@ class Compressed(Settings, frozen=True, kw_only=True):
     weights_sha256: str
     size_bytes: int
     dense_bytes: int
+    contexts_bytes: int
+    huffman_bytes: int
+    entropy_bytes: int
     speed: float | None
     runtimes: tuple[str, ...]
     compared: tuple[Compared, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from quicknet.qnz.coding.model import (
     SAME_TABLE,
     VALUES,
     Kind,
+    Parts,
     below,
 )
 from quicknet.qnz.coding.prefix import PrefixCode, prefix_code
@@ -43,15 +44,6 @@ from quicknet.qnz.network import NetworkShape
 
 _DAMAGED = "it is damaged or was not written by QuickNet: export it again"
 Array = NDArray[Any]
-
-
-class Parts(NamedTuple):
-    """What the bits of CODE are for."""
-
-    tables: int
-    places: int
-    values: int
-    others: int
 
 
 def decode_arrays(code: memoryview, shape: NetworkShape, where: str) -> tuple[list[Array], Parts]:

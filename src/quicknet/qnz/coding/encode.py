@@ -19,6 +19,7 @@ from quicknet.qnz.coding.model import (
     SAME_TABLE,
     VALUES,
     Kind,
+    Parts,
     below,
 )
 from quicknet.qnz.coding.prefix import code_lengths, prefix_code
@@ -63,11 +64,30 @@ def encode_numbers(network: IntegerNetwork, coding: int, size_bytes: int) -> byt
     return code
 
 
+def layer_bits(network: IntegerNetwork, coding: int) -> tuple[Parts, ...]:
+    """Return what the bits of each layer in CODE are for, rounded to whole ones.
+
+    The layers are the stem, depthwise and pointwise of each block, and the classifier; `values` are a layer's weights,
+    `others` its biases and multipliers. The tables of the kinds of numbers are the stem's. All add up to the section
+    without its header and the coder's state, but for what the coder's rounding takes.
+    """
+    writer = _Writer(network, coding)
+    writer.write(network)
+    bits = writer.sink.bits([end for end, _, _ in writer.ends])
+    layers = [dict.fromkeys(Parts._fields, 0.0) for _ in range(writer.layer + 1)]
+    for (_, layer, part), count in zip(writer.ends, np.diff(bits, prepend=0.0).tolist(), strict=True):
+        layers[layer][part] += count
+    return tuple(Parts(**{part: round(count) for part, count in layer.items()}) for layer in layers)
+
+
 class _Writer:
     def __init__(self, network: IntegerNetwork, coding: int) -> None:
         self.coding = coding
         self.sink: Sink = AdaptiveSink() if coding == CONTEXTS else PlainSink()
+        self.layer = 0
+        self.ends: list[tuple[int, int, str]] = []  # decisions so far; layer and part of those since the last end
         self.paths = [self._table(_counts(_numbers(network, kind), BITS[kind])) for kind in Kind]
+        self._count("tables")
         self.values: dict[int, Path] = {}  # of the last layer's table
         self.largest = 0
 
@@ -78,14 +98,23 @@ class _Writer:
             self._numbers(Kind.STEM, weights)
             self._output(stem, row)
         for block in network.blocks:
+            self.layer += 1
             taps = block.depthwise.reshape(-1, block.depthwise.shape[2]).T
             for weights, multiplier in zip(taps, block.multiplier, strict=True):
                 self._numbers(Kind.DEPTHWISE, weights)
                 self._number(Kind.MULTIPLIER, int(multiplier))
+                self._count("others")
+            self.layer += 1
             self._pointwise(block)
+        self.layer += 1
         for weights, bias in zip(network.weight, network.bias, strict=True):
             self._numbers(Kind.CLASSIFIER, weights)
             self._number(Kind.CLASSIFIER_BIAS, int(bias))
+            self._count("others")
+
+    def _count(self, part: str) -> None:
+        """Note that the decisions since the last call are for a part of the layer."""
+        self.ends.append((self.sink.taken, self.layer, part))
 
     # --- numbers -----------------------------------------------------------------------------
 
@@ -117,11 +146,13 @@ class _Writer:
     def _numbers(self, kind: Kind, numbers: Array) -> None:
         for number in numbers.tolist():
             self._number(kind, number)
+        self._count("values")
 
     def _output(self, layer: IntegerStem | IntegerSeparable, row: int) -> None:
         self._number(Kind.BIAS, int(layer.bias[row]))
         self._number(Kind.POSITIVE, int(layer.output.positive[row]))
         self._number(Kind.NEGATIVE, int(layer.output.negative[row]))
+        self._count("others")
 
     # --- pointwise weights -------------------------------------------------------------------
 
@@ -134,11 +165,13 @@ class _Writer:
         values, times = np.unique(weight[whole], return_counts=True)
         counts[values.astype(np.int64) + MAX_WEIGHT] = times
         self._values_table(counts)
+        self._count("tables")
         gaps = list(_gaps(kept)) if self.coding == HUFFMAN else []
         gap_paths: dict[int, Path] = {}
         if self.coding == HUFFMAN:
             self.sink.plain(int(kept.sum()), COUNT_BITS)
             gap_paths = self._table(np.bincount([gap for row in gaps for gap in row], minlength=GAP + 1).tolist())
+        self._count("places")
         columns = np.zeros(kept.shape[1], np.int64)
         averages = [self.largest << MAGNITUDE_SHIFT - 2] * inputs
         for row in range(rows):
@@ -149,7 +182,9 @@ class _Writer:
             else:
                 self._mask(kept[row], columns, row)
                 columns += kept[row]
+            self._count("places")
             self._row_values(weight[row], np.flatnonzero(kept[row]).tolist(), averages)
+            self._count("values")
 
     def _values_table(self, counts: Array) -> None:
         """Write the table of a layer's values, or that it is the last layer's, whichever takes fewer bits."""

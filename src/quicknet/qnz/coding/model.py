@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import NamedTuple
 
 from quicknet.qnz.format import (
     CHANCE_BITS,
@@ -27,6 +28,15 @@ class Kind(enum.IntEnum):
     NEGATIVE = 5
     CLASSIFIER = 6
     CLASSIFIER_BIAS = 7
+
+
+class Parts(NamedTuple):
+    """What the bits of CODE, or of a layer in it, are for."""
+
+    tables: int
+    places: int
+    values: int
+    others: int
 
 
 BITS = (8, 8, 16, 32, 16, 16, 16, 32)  # of each kind of number

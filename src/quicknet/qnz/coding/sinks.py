@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quicknet.qnz.coding.model import CHANCES, FIRST, HALF, RATES
 from quicknet.qnz.format import CHANCE_BITS, CODED_CHANCE_BITS, LAST_COUNT, STATE_LOW
@@ -14,6 +16,7 @@ _DROP = CHANCE_BITS - CODED_CHANCE_BITS
 _ONE = 1 << CODED_CHANCE_BITS
 _MOST = (1 << CHANCE_BITS) - 1
 
+Array = NDArray[Any]
 Path = list[tuple[int, int]]  # (node, bit) from a code's root to a symbol
 
 
@@ -35,6 +38,15 @@ class Sink(abc.ABC):
     @abc.abstractmethod
     def finish(self) -> bytes:
         """Return what the section holds behind its header."""
+
+    @property
+    @abc.abstractmethod
+    def taken(self) -> int:
+        """The decisions that were taken."""
+
+    @abc.abstractmethod
+    def bits(self, ends: Sequence[int]) -> Array:
+        """Return, for each of `ends`, how many bits so many of the first decisions become: (n,) float64."""
 
     def symbol(self, path: Path, chances: int) -> None:
         """Take a symbol of a prefix code; `chances` is where the chances of its nodes begin."""
@@ -62,6 +74,15 @@ class PlainSink(Sink):
     def finish(self) -> bytes:
         """Return the bits, filled up with zeros to a whole byte."""
         return np.packbits(np.frombuffer(bytes(self._bits), np.uint8)).tobytes()
+
+    @property
+    def taken(self) -> int:
+        """The decisions, which are the bits."""
+        return len(self._bits)
+
+    def bits(self, ends: Sequence[int]) -> Array:
+        """Return as many bits as decisions."""
+        return np.array(ends, np.float64)
 
 
 class AdaptiveSink(Sink):
@@ -104,3 +125,14 @@ class AdaptiveSink(Sink):
             whole, part = divmod(state, share)
             state = (whole << CODED_CHANCE_BITS) + part + (chance if bit else 0)
         return state.to_bytes(4, "little") + np.array(words[::-1], "<u2").tobytes()
+
+    @property
+    def taken(self) -> int:
+        """The decisions that are kept."""
+        return len(self._decisions)
+
+    def bits(self, ends: Sequence[int]) -> Array:
+        """Return sums of −log2 of the decisions' chances: with the state, 5 bytes from the section of results/0042."""
+        decisions = np.array(self._decisions, np.int64)
+        chances = np.where(decisions & 1, _ONE - (decisions >> 1), decisions >> 1)
+        return np.append(0.0, np.cumsum(CODED_CHANCE_BITS - np.log2(chances)))[np.array(ends, np.int64)]
