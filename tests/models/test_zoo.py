@@ -222,3 +222,14 @@ def test_fractional_pools_take_images_of_a_size_nearby() -> None:
         assert model.train()(torch.randn(2, 3, size, size)).shape == (2, 10)
     with pytest.raises(ConfigError, match="cannot become"):
         model(torch.randn(2, 3, 96, 96))
+
+
+def test_lenets_units_are_squashed_up_to_f6() -> None:
+    """LeCun et al. 1998, §II.B: convolutions, too, not the averages behind them alone."""
+    model, seen = create_model("lenet_5").eval(), list[float]()
+    for layer in (model.s2, model.s4, model.c5, model.f6):
+        layer.register_forward_hook(lambda _, inputs, __: seen.append(float(inputs[0].abs().max())))
+    with torch.no_grad():
+        model(100 * torch.randn(2, 1, 32, 32))
+    assert len(seen) == 4
+    assert max(seen) <= 1

@@ -5,10 +5,11 @@ import torch
 from click.testing import CliRunner
 
 from quicknet.core.card import read_card
+from quicknet.core.errors import ToolError
 from quicknet.inference.shipped import locate
-from quicknet.models.registry import create_model
+from quicknet.models.registry import create_model, model_record
 from quicknet.study.widen import main, widen, widened
-from quicknet.training.checkpoint import load_model
+from quicknet.training.checkpoint import RunFolder, load_model
 
 
 def test_the_paper_s_network_starts_with_the_answers_of_the_one_of_half_its_width(tmp_path):
@@ -55,3 +56,14 @@ def test_a_folder_that_is_there_stays_as_it_is(tmp_path):
     result = CliRunner().invoke(main, ["quicknet_s.photos", "quicknet", str(tmp_path)])
     assert result.exit_code == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_options_that_read_channels_in_another_order_are_refused(tmp_path):
+    """With dense connections a layer reads the channels of two others: its shares would go to the wrong ones."""
+    _, card = load_model(locate("quicknet_xs.cifar10", "run"))
+    model = create_model("quicknet_xs", options={"groups": 2})
+    card = card.replace(model=model_record("quicknet_xs", model), costs=None, vectors=None)
+    RunFolder(tmp_path / "run").save_model(model.state_dict(), card)
+    with pytest.raises(ToolError, match="has the option groups"):
+        widen(tmp_path / "run", "quicknet_s", tmp_path / "wide")
+    assert not (tmp_path / "wide").exists()

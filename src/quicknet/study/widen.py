@@ -21,6 +21,7 @@ from quicknet.core.lineage import WidenStep
 from quicknet.inference.shipped import locate
 from quicknet.models.costs import count_costs
 from quicknet.models.network import Network
+from quicknet.models.predicates import options_of
 from quicknet.models.registry import base_config, model_from_record
 from quicknet.training.checkpoint import RunFolder, load_model
 
@@ -64,6 +65,8 @@ def widen(run: Path, name: str, out: Path, seed: int = 0) -> float:
     target = base_config(name)
     if type(target) is not type(narrow.config):
         raise ToolError(f"{name} is of another family than {card.model.name}; name one of the same, twice as wide")
+    if options := sorted(options_of(narrow.plan)):
+        raise ToolError(f"{run} has the option {options[0]}, which reads channels in another order; widen it without")
     widths = target.to_dict()
     config = card.model.config | {key: widths[key] for key in ("stem_width", "widths") if key in widths}
     record = ModelRecord(family=card.model.family, name=name, config=config)

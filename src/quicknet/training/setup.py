@@ -15,6 +15,7 @@ from quicknet.data import DataRequest, load_data
 from quicknet.data.cifar import CIFARS
 from quicknet.data.dataset import Dataset
 from quicknet.data.load import require_models_source
+from quicknet.data.request import FOLDER_SIZE
 from quicknet.inference.shipped import locate
 from quicknet.models.network import Network
 from quicknet.models.registry import base_config, create_model, model_from_record
@@ -25,6 +26,8 @@ from quicknet.training.run import Parts, Run
 from quicknet.training.saving import restore
 from quicknet.training.seen import require_unseen
 from quicknet.training.teacher import JUDGE, PARENT, TEACHER, MirroredTeacher, Teacher, open_teacher
+
+_USUAL_SIZES = (32, FOLDER_SIZE, MAX_IMAGE_SIZE)  # some networks cannot be small, others not large
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -163,14 +166,21 @@ def _check_overrides(recipe: Recipe) -> None:
 
 
 def _check_model(recipe: Recipe) -> None:
-    """Raise ConfigError for an impossible network now, before the images are decoded."""
+    """Raise ConfigError for a network that is impossible at every usual size now, before the images are decoded."""
     if recipe.optim.freeze:
         raise ConfigError(
             f"optim.freeze {recipe.optim.freeze} would keep random weights, since there is no parent; "
             "name one with --from, or set it to 0"
         )
-    size = recipe.data.size or MAX_IMAGE_SIZE  # the size of the data is not known yet
-    base_config(recipe.model.name).replace(**{**recipe.model.overrides, "image_size": size})
+    sizes = (recipe.data.size,) if recipe.data.size else _USUAL_SIZES  # that of the data is not known yet
+    config, errors = base_config(recipe.model.name), list[ConfigError]()
+    for size in sizes:
+        try:
+            config.replace(**{**recipe.model.overrides, "image_size": size})
+        except ConfigError as error:
+            errors.append(error)
+    if len(errors) == len(sizes):
+        raise errors[-1]
 
 
 def _config_at(config: Any, size: int) -> Any:

@@ -1,10 +1,11 @@
 """LeNet-5, with its table of connections.
 
 Source: LeCun et al. 1998, Gradient-based learning applied to document recognition, §II.B: on 32x32 grey pixels C1, 6
-maps of 5x5; S2, 2x2 averages, each map times a coefficient plus a bias, squashed; C3, 16 maps of 5x5 that each see
-some of the 6 (Table I); S4 like S2; C5, 120 of 5x5; F6, 84. Published: 60,000 trainable parameters, and by layer C1
-156, S2 12, C3 1,516, S4 32, C5 48,120, F6 10,164. A linear classifier stands in the place of the ten radial basis
-functions, whose 84 centres each were fixed, so 850 parameters more; and tanh(x) in the place of 1.7159 tanh(2x/3).
+maps of 5x5; S2, 2x2 averages, each map times a coefficient plus a bias; C3, 16 maps of 5x5 that each see some of the
+6 (Table I); S4 like S2; C5, 120 of 5x5; F6, 84; all units up to F6 are squashed. Published: 60,000 trainable
+parameters, and by layer C1 156, S2 12, C3 1,516, S4 32, C5 48,120, F6 10,164. A linear classifier stands in the place
+of the ten radial basis functions, whose 84 centres each were fixed, so 850 parameters more; and tanh(x) in the place
+of 1.7159 tanh(2x/3).
 The counts in the tests are counted here; layer by layer they are the published ones.
 """
 
@@ -68,7 +69,8 @@ class LeNet(Network):
 
     def __init__(self, config: LeNetConfig) -> None:
         super().__init__(config)
-        self.c1, self.s2, self.c3, self.s4 = nn.Conv2d(config.in_channels, 6, 5), Subsample(6), C3(), Subsample(16)
+        self.c1, self.act1, self.s2 = nn.Conv2d(config.in_channels, 6, 5), nn.Tanh(), Subsample(6)
+        self.c3, self.act3, self.s4 = C3(), nn.Tanh(), Subsample(16)
         self.c5, self.act5 = nn.Conv2d(16, config.wide(120), 5), nn.Tanh()
         self.f6, self.act6 = nn.Conv2d(config.wide(120), config.wide(84), 1), nn.Tanh()
         self.add_head(config.wide(84))
@@ -76,7 +78,7 @@ class LeNet(Network):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last feature map (N, features, h, w), activated."""
-        x = self.s4(self.c3(self.s2(self.c1(x))))
+        x = self.s4(self.act3(self.c3(self.s2(self.act1(self.c1(x))))))
         features: Tensor = self.act6(self.f6(self.act5(self.c5(x))))
         return features
 
