@@ -19,10 +19,10 @@ from quicknet import training
 from quicknet.cli.live import Rate
 from quicknet.cli.main import run as command
 from quicknet.cli.train import _asking_line
-from quicknet.core.errors import CheckpointError
+from quicknet.core.errors import CheckpointError, ConfigError
 from quicknet.models import fused
 from quicknet.training.answers import AnswerFile
-from quicknet.training.ask import ask_ahead
+from quicknet.training.ask import ask_ahead, teacher_logits
 from quicknet.training.kept import answers_in_bf16
 from quicknet.training.teacher import RunTeacher
 
@@ -64,8 +64,8 @@ def test_kept_answers_are_those_that_the_teacher_gives(student):
     for view in (0, 1):
         batch = run.augmenter.batch(torch.arange(180), view)
         with torch.no_grad(), run.autocast(answers_in_bf16(run.recipe.train, CPU)):
-            now = run.teacher(batch.images).float()
-        kept = torch.from_numpy(run.kept.file.epoch(view).astype(np.float32))
+            now = run.teachers[0](batch.images).float()
+        kept = torch.from_numpy(run.kept.files[0].epoch(view).astype(np.float32))
         torch.testing.assert_close(kept, now, rtol=2**-10, atol=1e-4)
 
 
@@ -156,12 +156,12 @@ def test_students_of_two_seeds_see_the_same_views_and_nothing_else_alike(student
 )
 def test_other_views_or_answers_lie_in_another_file(student, change):
     fp32 = "train.precision=fp32"
-    assert student("one", fp32).kept.file.path != student("other", fp32, change).kept.file.path
+    assert student("one", fp32).kept.files[0].path != student("other", fp32, change).kept.files[0].path
 
 
 def test_other_images_to_learn_from_have_other_answers(student):
     """The content of the data is the same, and its split is not."""
-    paths = {student(f"seed{n}", f"data.split_seed={n}", OTHERS).kept.file.path for n in (0, 1)}
+    paths = {student(f"seed{n}", f"data.split_seed={n}", OTHERS).kept.files[0].path for n in (0, 1)}
     assert len(paths) == 2
 
 
@@ -169,11 +169,11 @@ def test_students_of_small_and_large_batches_share_answers(student, monkeypatch)
     """Whether a student gains by bfloat16 depends on its batches; the teacher's are its own."""
     monkeypatch.setattr(fused, "prefers_bf16", lambda: True)
     batches = ("train.batch_size=64", "train.batch_size=128", "train.accumulate=2")
-    assert len({student(change, change).kept.file.path for change in batches}) == 1
+    assert len({student(change, change).kept.files[0].path for change in batches}) == 1
 
 
 def test_an_exported_file_answers_alike_whatever_the_student_computes_in(student):
-    paths = [student(kind, OTHERS, f"train.precision={kind}").kept.file.path for kind in ("bf16", "fp32")]
+    paths = [student(kind, OTHERS, f"train.precision={kind}").kept.files[0].path for kind in ("bf16", "fp32")]
     assert paths[0] == paths[1]
 
 
@@ -190,11 +190,11 @@ def test_another_teacher_has_another_file(student, teacher, tmp_path):
     card = json.loads((other / "card.json").read_text())
     card["weights_sha256"] = sha256_file(other / "model.safetensors")
     (other / "card.json").write_text(json.dumps(card))
-    one = student("one").kept.file.path
-    assert student("two", f"distill.teacher={json.dumps(str(other))}").kept.file.path != one
+    one = student("one").kept.files[0].path
+    assert student("two", f"distill.teacher={json.dumps(str(other))}").kept.files[0].path != one
     card["preprocess"]["mean"] = [0.1, 0.2, 0.3]
     (other / "card.json").write_text(json.dumps(card))
-    assert student("three", f"distill.teacher={json.dumps(str(other))}").kept.file.path != one
+    assert student("three", f"distill.teacher={json.dumps(str(other))}").kept.files[0].path != one
 
 
 def test_more_epochs_are_added_to_those_that_are_there(student, monkeypatch, cache):
@@ -350,3 +350,70 @@ def test_two_processes_read_what_they_have_asked_for_in_turns(tiny_cifar, teache
     assert file.read_bytes() == before
     log = [json.loads(line) for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
     assert [entry["train_loss"] for entry in log] == pytest.approx([record.train_loss for record in single], rel=1e-3)
+
+
+# --- several teachers -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def second(tiny_cifar: Path, tmp_path: Path) -> Path:
+    """Another teacher, of another seed and less trained."""
+    changes = [*TINY, f"data.source={json.dumps(str(tiny_cifar))}", "train.epochs=1", "train.seed=3"]
+    fit(training.start(training.load_recipe("fast", changes), tmp_path / "second", CPU))
+    return tmp_path / "second"
+
+
+def test_several_teachers_teach_by_their_mean(student, teacher, second):
+    both = f"distill.teacher={json.dumps([str(teacher), str(second)])}"
+    run = student("run", both)
+    list(ask_ahead(run))
+    indices = torch.arange(20)
+    batch = run.augmenter.batch(indices, 1)
+    with torch.no_grad(), run.autocast(answers_in_bf16(run.recipe.train, CPU)):
+        answers = [one(batch.images).float() for one in run.teachers]
+    assert not torch.allclose(answers[0], answers[1], atol=0.1)
+    torch.testing.assert_close(run.kept.logits(1, indices), sum(answers) / 2, rtol=2**-9, atol=1e-3)
+    assert [step.weights_sha256 for step in run.lineage] == [one.card.weights_sha256 for one in run.teachers]
+    live = student("live", both, "distill.kept=0")
+    with torch.no_grad():
+        torch.testing.assert_close(teacher_logits(live, batch), sum(answers) / 2, rtol=0.05, atol=0.1)
+
+
+def test_each_teachers_answers_are_kept_for_itself(student, teacher, second, monkeypatch, cache, tmp_path):
+    """Whoever adds a teacher asks the new one alone."""
+    fit(student("first"))
+    real, asked = RunTeacher.__call__, []
+
+    def counted(self, images):
+        asked.append(self.sha256)
+        return real(self, images)
+
+    monkeypatch.setattr(RunTeacher, "__call__", counted)
+    changes = (f"distill.teacher={json.dumps([str(teacher), str(second)])}", "train.epochs=4")
+    run = student("whole", *changes)
+    fit(run)
+    assert set(asked) == {run.teachers[1].sha256}
+    assert len(list(cache.glob("*.f16"))) == 2
+    interrupt(student("cut", *changes), 5)
+    fit(training.resume(tmp_path / "cut", CPU))
+    for name in ("last.safetensors", "model.safetensors"):
+        assert same_tensors(tmp_path / "whole" / name, tmp_path / "cut" / name), name
+
+
+def test_teachers_that_mean_nothing_together_are_refused(student, teacher, second, tmp_path):
+    with pytest.raises(ConfigError, match="names a teacher twice"):
+        student("run", f"distill.teacher={json.dumps([str(teacher)] * 2)}")
+    with pytest.raises(ConfigError, match="learns from one teacher"):
+        student("run", f"distill.teacher={json.dumps([str(teacher), str(second)])}", "distill.on=features")
+    interrupt(student("run"))
+    with pytest.raises(ConfigError, match="are 1; name as many"):
+        training.resume(tmp_path / "run", CPU, teachers=[str(teacher), str(second)])
+
+
+def test_the_command_takes_several_teachers(tiny_cifar, teacher, second, tmp_path, capfd):
+    words = [word for change in (*TINY, "distill.kept=1", "train.epochs=1") for word in ("--set", change)]
+    words += ["--teacher", str(teacher), "--teacher", str(second), "--run", str(tmp_path / "run")]
+    assert command(["train", str(tiny_cifar), "--recipe", "fast", *words]) == 0
+    assert capfd.readouterr().err.count("teacher  ") == 2
+    recipe = training.load_recipe(str(tmp_path / "run" / "recipe.toml"))
+    assert recipe.distill.teachers == (str(teacher), str(second))

@@ -76,7 +76,7 @@ def test_a_student_learns_what_the_teacher_knows(student):
     run = student("run", "distill.weight=1.0", "train.epochs=25")
     fit(run)
     assert explained(run) > 0.5
-    assert run.lineage[-1] == DistillStep(source="colours", weights_sha256=run.teacher.card.weights_sha256)
+    assert run.lineage[-1] == DistillStep(source="colours", weights_sha256=run.teachers[0].card.weights_sha256)
 
 
 def test_the_layer_is_dropped_in_the_end(student, tmp_path):
@@ -102,7 +102,7 @@ def test_it_goes_on_without_the_kept_answers_of_the_first_epoch(student, tmp_pat
     fit(whole)
     run = student("cut", *changes)
     interrupt(run, 3 * run.steps_per_epoch + 1)
-    run.kept.file.path.unlink()
+    run.kept.files[0].path.unlink()
     fit(training.resume(tmp_path / "cut", CPU))
     assert same_tensors(tmp_path / "whole" / "last.safetensors", tmp_path / "cut" / "last.safetensors")
 

@@ -374,7 +374,7 @@ def test_an_exported_teacher_answers_as_its_run_does(finished, tiny_cifar, tmp_p
         for i, teacher in enumerate((finished, file))
     ]
     images = runs[0].augmenter.batch(torch.arange(16), 0).images
-    teachers: list[Any] = [run.teacher for run in runs]
+    teachers: list[Any] = [run.teachers[0] for run in runs]
     with torch.no_grad():
         of_run, of_file = (teacher(images) for teacher in teachers)
     torch.testing.assert_close(of_file, of_run, rtol=0, atol=1e-3)
@@ -384,7 +384,7 @@ def test_a_mirrored_teacher_answers_a_view_and_its_mirror_image_alike(finished, 
     changes = (f"distill.teacher={finished}", "distill.mirror=true")
     run = training.start(recipe(tiny_cifar, *changes), tmp_path / "run", CPU)
     images = torch.randn(4, 3, 32, 32)
-    teacher: Any = run.teacher
+    teacher: Any = run.teachers[0]
     single = teacher.teacher
     torch.testing.assert_close(teacher(images), teacher(images.flip(3)))
     torch.testing.assert_close(teacher(images), (single(images) + single(images.flip(3))) / 2)

@@ -114,4 +114,4 @@ def test_another_teacher_does_not_go_on(start, trained, tmp_path):
         training.resume(tmp_path / "cut", CPU)
     interrupt(start("alone"))
     with pytest.raises(ConfigError, match="began without a teacher"):
-        training.resume(tmp_path / "alone", CPU, teacher=str(trained))
+        training.resume(tmp_path / "alone", CPU, teachers=[str(trained)])

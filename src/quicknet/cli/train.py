@@ -75,8 +75,10 @@ stops at once.
 )
 @click.option(
     "--teacher",
+    multiple=True,
     metavar="MODEL",
-    help="Learn from the answers of this run folder, exported file or name (distillation).",
+    help="Learn from the answers of this run folder, exported file or name (distillation); given several times, from "
+    "their mean.",
 )
 @click.option("--epochs", type=int, metavar="N", help="Train for N epochs; short for --set train.epochs=N.")
 @click.option("--batch-size", type=int, metavar="N", help="Use N images per step; short for --set train.batch_size=N.")
@@ -115,19 +117,19 @@ def train(
         torch.set_num_threads(threads)
     chosen = training.choose_device(device)
     if resume is not None:
-        teacher = shortcuts.pop("teacher")
+        teachers = shortcuts.pop("teacher")
         if model or recipe or run_name or changes or any(v is not None for v in shortcuts.values()):
             raise ConfigError("--resume takes every setting from the run; to change some, start a new run with --from")
         run_folder = training.RunFolder(resume)
         run_folder.require_saved()  # before the lock would make the folder
         with run_folder.lock():
-            return _carry_out(training.resume(resume, chosen, data, teacher), as_json, quiet)
+            return _carry_out(training.resume(resume, chosen, data, teachers), as_json, quiet)
     settings = _settings(data, model, recipe, changes, shortcuts)
     # what must be fetched is fetched now
     if settings.model.start_from is not None:
         locate(settings.model.start_from, "run", quiet)
-    if settings.distill.teacher is not None:
-        locate(settings.distill.teacher, "any", quiet)
+    for name in settings.distill.teachers:
+        locate(name, "any", quiet)
     folder = Path(run_name) if run_name else _free_folder(settings)
     training.require_outside(settings.data.source, folder)  # before the lock makes it
     with training.RunFolder(folder).lock():
@@ -143,6 +145,7 @@ def _settings(
 ) -> Recipe:
     """Return the recipe that the command line describes."""
     from quicknet.training.recipe import NO_PARENT, default_recipe, load_recipe
+    from quicknet.training.taught import one_or_several
 
     keys = {
         "start_from": "model.start_from",
@@ -156,6 +159,7 @@ def _settings(
         raise ConfigError("--from brings its own network with it; leave --model out")
     keys |= {"model": "model.name", "data": "data.source", "balance": "train.balance"}
     given = {**shortcuts, "model": model, "data": data}
+    given["teacher"] = one_or_several(given["teacher"]) if given["teacher"] else None
     if given["balance"] is not None:
         given["balance"] = "on" if given["balance"] else "off"
     values = {keys[name]: value for name, value in given.items() if value is not None}

@@ -32,12 +32,17 @@ def git_state(folder: Path) -> dict[str, Any]:
 
 
 def teacher_sha256(card: Card) -> str | None:
-    """Return the digest of the weights that taught a network, None without a teacher.
+    """Return the digest of the weights that taught a network, of several with commas, None without a teacher.
 
     It is the one of the training: the teacher's name may have come to mean others since.
     """
-    steps = [step for step in card.lineage if isinstance(step, DistillStep | FineTuneStep)]
-    return steps[-1].weights_sha256 if steps and isinstance(steps[-1], DistillStep) else None
+    taught = list[str]()
+    for step in card.lineage:
+        if isinstance(step, FineTuneStep):
+            taught = []
+        elif isinstance(step, DistillStep):
+            taught.append(step.weights_sha256)
+    return ",".join(taught) or None
 
 
 def write_record(results: Path, name: str, command: str, fields: dict[str, Any]) -> Path:

@@ -93,7 +93,7 @@ class Counters(Settings, frozen=True, kw_only=True):
     best_epoch: _Count
     history: tuple[EpochRecord, ...]
     head: HeadFit | None = None
-    teacher_sha256: str | None = None  # over all that its answers depend on
+    teachers_sha256: tuple[str, ...] = ()  # of each, over all that its answers depend on
     judge_sha256: str | None = None  # of the network that finds images hard
 
 

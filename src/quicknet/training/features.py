@@ -36,7 +36,7 @@ class FeatureMatch:
     def error(self, features: Tensor, answers: Tensor, kept: KeptAnswers) -> Tensor:
         """Return each image's mean squared error (B,), 1 for a student that knows the mean alone."""
         if self._scale is None:
-            mean, std = _moments(kept.file.epoch(0))
+            mean, std = _moments(kept.files[0].epoch(0))
             self._scale = (mean.to(answers.device), std.to(answers.device))
         mean, std = self._scale
         difference: Tensor = self.layer(features).float() - (answers - mean) / std

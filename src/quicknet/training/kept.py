@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +32,10 @@ _LARGE_BATCH = 128
 
 
 class KeptAnswers:
-    """The answers to the views of `epochs` epochs, which the later ones show again."""
+    """The answers to the views of `epochs` epochs, which the later ones show again; a file for each teacher."""
 
-    def __init__(self, file: AnswerFile, epochs: int, device: torch.device) -> None:
-        self.file, self.epochs, self.device = file, epochs, device
+    def __init__(self, files: Sequence[AnswerFile], epochs: int, device: torch.device) -> None:
+        self.files, self.epochs, self.device = tuple(files), epochs, device
         self._loaded: tuple[int, Tensor] | None = None
 
     def view(self, epoch: int) -> int:
@@ -46,11 +47,13 @@ class KeptAnswers:
         return {self.view(number) for number in range(epoch, min(epochs, epoch + self.epochs))}
 
     def logits(self, epoch: int, indices: Tensor) -> Tensor:
-        """Return the teacher's logits, or features, (B, classes) float32 for images of an epoch."""
+        """Return the mean of the teachers' logits, or one's features, (B, classes) float32 for images of an epoch."""
         view = self.view(epoch)
         if self._loaded is None or self._loaded[0] != view:
             self._loaded = None  # its memory first: features of a large set are a gigabyte
-            self._loaded = (view, torch.from_numpy(self.file.epoch(view)).to(self.device))
+            answers = [torch.from_numpy(file.epoch(view)).to(self.device) for file in self.files]
+            mean = answers[0] if len(answers) == 1 else torch.stack([answer.float() for answer in answers]).mean(0)
+            self._loaded = (view, mean)
         return self._loaded[1][indices].float()
 
 
@@ -72,20 +75,19 @@ def answers_in_bf16(settings: TrainSettings, device: torch.device) -> bool:
     return uses_bf16(settings.replace(batch_size=ASKED_IMAGES, accumulate=1), device)
 
 
-def keep_answers(recipe: Recipe, data: Dataset, teacher: Teacher | None, device: torch.device) -> KeptAnswers | None:
-    """Return where the teacher's answers are kept, in the user's cache; None where it is asked in every step.
+def keep_answers(
+    recipe: Recipe, data: Dataset, teachers: Sequence[Teacher], device: torch.device
+) -> KeptAnswers | None:
+    """Return where the teachers' answers are kept, in the user's cache; None where they are asked in every step.
 
-    Every run whose teacher would give the same answers to the same views has the same file. `train.sizes`
-    does not count: the teacher answers for the view at the data's size, of which the student may see a
-    smaller copy.
+    Every run one of whose teachers would give the same answers to the same views has the same file for it.
+    `train.sizes` does not count: a teacher answers for the view at the data's size, of which the student may
+    see a smaller copy.
     """
-    if teacher is None or not recipe.distill.kept:
+    if not teachers or not recipe.distill.kept:
         return None
     train, spec = data.split("train"), data.spec
-    key = {
-        "teacher": teacher.sha256,
-        "mirror": recipe.distill.mirror,
-        "precision": "bf16" if teacher.autocasts and answers_in_bf16(recipe.train, device) else "fp32",
+    views = {
         "pixels": _pixels_sha256(train.images),
         "mean": spec.mean,
         "std": spec.std,
@@ -93,8 +95,18 @@ def keep_answers(recipe: Recipe, data: Dataset, teacher: Teacher | None, device:
         "augment": recipe.augment.to_dict(),
         "augmentation_code": _code_sha256(),
     }
-    file = AnswerFile(user_cache() / "answers", key, len(train), len(teacher.card.classes))
-    return KeptAnswers(file, recipe.distill.kept, device)
+    bf16 = answers_in_bf16(recipe.train, device)
+
+    def file(teacher: Teacher) -> AnswerFile:
+        key = {
+            "teacher": teacher.sha256,
+            "mirror": recipe.distill.mirror,
+            "precision": "bf16" if teacher.autocasts and bf16 else "fp32",
+            **views,
+        }
+        return AnswerFile(user_cache() / "answers", key, len(train), len(teacher.card.classes))
+
+    return KeptAnswers([file(teacher) for teacher in teachers], recipe.distill.kept, device)
 
 
 def _pixels_sha256(images: NDArray[np.uint8]) -> str:

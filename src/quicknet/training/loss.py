@@ -15,7 +15,7 @@ def loss_of(run: Run, logits: Tensor, batch: Batch, features: Tensor | None = No
     """Return the loss of each image (B,): cross-entropy, mixed labels, distillation."""
     logits = logits.float()
     losses = label_losses(run, logits, batch)
-    if run.teacher is None:
+    if not run.teachers:
         return losses
     settings = run.recipe.distill
     if run.match is not None and run.kept is not None and features is not None:

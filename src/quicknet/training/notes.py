@@ -55,30 +55,33 @@ def _start(run: Run) -> str:
 
 
 def _unfinished_teacher(run: Run) -> list[str]:
-    """Say where the teacher is a run that has not come to its end: a crash looks like a finished one otherwise."""
-    name = run.recipe.distill.teacher
-    folder = None if name is None else RunFolder(locate(name, "any"))
-    if folder is None or not folder.is_saved():
-        return []
-    done, settings = folder.load_counters().epoch, folder.read_recipe().train
-    if done >= settings.epochs or settings.patience is not None:  # patience may have ended it
-        return []
-    return [f"the teacher {name} has trained {done} of its {settings.epochs} epochs; the best weights of these answer"]
+    """Say where a teacher is a run that has not come to its end: a crash looks like a finished one otherwise."""
+    notes = []
+    for name in run.recipe.distill.teachers:
+        folder = RunFolder(locate(name, "any"))
+        if not folder.is_saved():
+            continue
+        done, settings = folder.load_counters().epoch, folder.read_recipe().train
+        if done < settings.epochs and settings.patience is None:  # patience may have ended it
+            best = "the best weights of these answer"
+            notes.append(f"the teacher {name} has trained {done} of its {settings.epochs} epochs; {best}")
+    return notes
 
 
 def _kept_answers(run: Run) -> list[str]:
-    """Return what to say of the teacher's kept answers."""
-    if run.kept is None or run.teacher is None:
+    """Return what to say of the teachers' kept answers."""
+    if run.kept is None:
         return []
-    file, views = run.kept.file, run.kept.views(run.state.epoch, run.recipe.train.epochs)
-    missing, note = file.missing(views)
-    there = 100 - 100 * sum(len(file.rows(part)) for part in missing) / max(1, len(views) * file.images)
-    lines = [
-        f"teacher  {run.recipe.distill.teacher}: its answers to {len(views)} epochs of views are kept "
-        f"({file.path}, {file.size_bytes(len(views)) / 1e6:,.1f} MB), {there:.0f}% are there"
-    ]
-    notes = [] if note is None else [note]
-    kept = run.recipe.distill.kept
+    lines, notes, kept = list[str](), list[str](), run.recipe.distill.kept
+    views = run.kept.views(run.state.epoch, run.recipe.train.epochs)
+    for name, file in zip(run.recipe.distill.teachers, run.kept.files, strict=True):
+        missing, note = file.missing(views)
+        there = 100 - 100 * sum(len(file.rows(part)) for part in missing) / max(1, len(views) * file.images)
+        lines.append(
+            f"teacher  {name}: its answers to {len(views)} epochs of views are kept "
+            f"({file.path}, {file.size_bytes(len(views)) / 1e6:,.1f} MB), {there:.0f}% are there"
+        )
+        notes += [] if note is None else [note]
     if run.recipe.augment.flip == "alternating" and kept % 2 and kept < run.recipe.train.epochs:
         notes.append(
             f"distill.kept={kept} is odd: an image that is shown again is not flipped then; {kept + 1} flips it"

@@ -73,7 +73,7 @@ class Parts:
     folder: RunFolder
     data: Dataset
     model: Network
-    teacher: Teacher | None
+    teachers: tuple[Teacher, ...]
     judge: Teacher | None  # of which images are hard (see `hardest.py`)
     device: torch.device
     world: World
@@ -112,11 +112,11 @@ class Run:
         sharer = Sharer(self.model, self.recipe.share.bits) if self.recipe.share.bits else None
         self.ema = Ema(self.model, self.recipe.train.ema_decay) if self.recipe.train.ema_decay else None
         self.constraint: Pruner | ChannelPruner | Sharer | None = sharer or self._pruner()
-        self.teacher, self.judge = parts.teacher, parts.judge
-        self.kept = keep_answers(self.recipe, self.data, self.teacher, self.device)
+        self.teachers, self.judge = parts.teachers, parts.judge
+        self.kept = keep_answers(self.recipe, self.data, self.teachers, self.device)
         self.match: FeatureMatch | None = None
         if self.kept is not None and self.recipe.distill.on == "features":
-            self.match = FeatureMatch(self.model.num_features, self.kept.file.classes, self.device)
+            self.match = FeatureMatch(self.model.num_features, self.kept.files[0].classes, self.device)
         self.fits_head_first = parts.fresh_classifier and self.recipe.train.head_first
         self.head: HeadFit | None = None
         self.saved_threads: int | None = None  # of the process that `restore` goes on from

@@ -124,7 +124,7 @@ def _save(run: Run) -> None:
         "classes": run.data.classes,
         "preprocess": run.data.spec.to_dict(),
         "lineage": [step.to_dict() for step in run.lineage],
-        "teacher_sha256": None if run.teacher is None else run.teacher.sha256,
+        "teachers_sha256": [teacher.sha256 for teacher in run.teachers],
         "judge_sha256": None if run.judge is None else run.judge.sha256,
     }
     run.folder.save_last(tensors, counters)

@@ -168,6 +168,7 @@ class TrainSettings(Settings, frozen=True, kw_only=True):
 class DistillSettings(Settings, frozen=True, kw_only=True):
     """Learning from a teacher on the same augmented view (Hinton et al. 2015, §2).
 
+    `teacher`: a run folder, an exported file or shipped weights, or a list of them, whose mean of logits counts.
     `mirror`: the teacher answers with the mean of its logits for the view and its mirror image.
     `kept`: the teacher answers for so many epochs' views once, and the later epochs show them again;
     0 asks it in every step.
@@ -178,7 +179,7 @@ class DistillSettings(Settings, frozen=True, kw_only=True):
     is needed. The loss is (1 - weight) of the labels' and weight of the teacher's.
     """
 
-    teacher: str | None = None
+    teacher: str | tuple[str, ...] | None = None
     on: Literal["logits", "features"] = "logits"
     mirror: bool = False
     kept: int = 0
@@ -194,10 +195,21 @@ class DistillSettings(Settings, frozen=True, kw_only=True):
             raise ConfigError(f"distill.kept {self.kept} must lie in 0..{_MAX_EPOCHS:,}")
         if self.seed is not None and not 0 <= self.seed < 1 << 63:
             raise ConfigError(f"distill.seed {self.seed} must lie in 0..2^63-1")
-        if self.kept and self.teacher is None:
+        if self.kept and not self.teachers:
             raise ConfigError(f"distill.kept {self.kept} needs a teacher that answers; name one with --teacher")
         if self.on == "features" and not self.kept:
             raise ConfigError("distill.on=features needs kept answers, which say how each varies; set distill.kept=1")
+        if self.on == "features" and len(self.teachers) > 1:
+            raise ConfigError("distill.on=features learns from one teacher: features of several mean different things")
+        if len(set(self.teachers)) < len(self.teachers):
+            raise ConfigError("distill.teacher names a teacher twice; name each once")
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The names of the teachers, in the recipe's order."""
+        if self.teacher is None:
+            return ()
+        return (self.teacher,) if isinstance(self.teacher, str) else self.teacher
 
 
 class HardestSettings(Settings, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from quicknet.core.card import Card
 from quicknet.core.errors import CheckpointError, ConfigError, ToolError
 from quicknet.core.limits import MAX_IMAGE_SIZE
-from quicknet.core.lineage import DistillStep, FineTuneStep, Step, step_from_dict
+from quicknet.core.lineage import FineTuneStep, Step, step_from_dict
 from quicknet.data import DataRequest, load_data
 from quicknet.data.cifar import CIFARS
 from quicknet.data.dataset import Dataset
@@ -19,13 +20,24 @@ from quicknet.data.request import FOLDER_SIZE
 from quicknet.inference.shipped import locate
 from quicknet.models.network import Network
 from quicknet.models.registry import base_config, create_model, model_from_record
-from quicknet.training.checkpoint import Counters, RunFolder, load_model, load_weights, require_fit
+from quicknet.training.checkpoint import RunFolder, load_model, load_weights, require_fit
 from quicknet.training.distributed import join
 from quicknet.training.recipe import Recipe
 from quicknet.training.run import Parts, Run
 from quicknet.training.saving import restore
 from quicknet.training.seen import require_unseen
-from quicknet.training.teacher import JUDGE, PARENT, TEACHER, MirroredTeacher, Teacher, open_teacher
+from quicknet.training.taught import (
+    distilled,
+    lies_in,
+    open_judge,
+    open_teachers,
+    origin,
+    require_other_folder,
+    require_same_teachers,
+    require_unseen_by,
+    with_teachers,
+)
+from quicknet.training.teacher import PARENT
 
 _USUAL_SIZES = (32, FOLDER_SIZE, MAX_IMAGE_SIZE)  # some networks cannot be small, others not large
 
@@ -50,7 +62,7 @@ def choose_device(name: str = "auto") -> torch.device:
 def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     """Return a fresh run. Raises QuickNetError for data, model or folder that cannot be used."""
     run_folder = RunFolder(folder)
-    _require_other_folder(recipe, folder)
+    require_other_folder(recipe, folder)
     if run_folder.exists():
         raise CheckpointError(
             f"{folder} holds a run already; go on with --resume {folder}, or name another folder with --run"
@@ -71,15 +83,13 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
         _config_at(model.config, size)
     if parent is not None:
         require_unseen(parent[1], str(recipe.model.start_from), data, recipe.data.to_dict(), PARENT)
-    teacher = _teacher(recipe, data, device)
-    if teacher is not None:
-        require_unseen(teacher.card, str(recipe.distill.teacher), data, recipe.data.to_dict(), TEACHER)
+    teachers = open_teachers(recipe, data, device)
+    require_unseen_by(teachers, recipe, data)
     lineage: tuple[Step, ...] = () if parent is None else (*parent[1].lineage, FineTuneStep(**origin(parent[1])))
-    if teacher is not None:
-        lineage = (*lineage, DistillStep(**origin(teacher.card)))
+    lineage = (*lineage, *distilled(teachers))
     fresh = parent is not None and data.classes != parent[1].classes
-    judge = _judge(recipe, data, device)
-    run = Run(Parts(recipe, run_folder, data, model, teacher, judge, device, world, lineage, fresh))
+    judge = open_judge(recipe, data, device)
+    run = Run(Parts(recipe, run_folder, data, model, teachers, judge, device, world, lineage, fresh))
     if world.main:
         run_folder.write_recipe(recipe)
         run_folder.write_split(data)
@@ -87,17 +97,17 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     return run
 
 
-def resume(folder: Path, device: torch.device, source: str | None = None, teacher: str | None = None) -> Run:
-    """Return a saved run as it was; its data (`source`) and its `teacher` may lie elsewhere now.
+def resume(folder: Path, device: torch.device, source: str | None = None, teachers: Sequence[str] = ()) -> Run:
+    """Return a saved run as it was; its data (`source`) and its `teachers` may lie elsewhere now.
 
-    Raises CheckpointError where the folder is damaged, or data or teacher are not the same.
+    Raises CheckpointError where the folder is damaged, or data or teachers are not the same.
     """
     run_folder = RunFolder(folder)
     saved = run_folder.load_counters()
     recipe = run_folder.read_recipe()
-    if teacher is not None:
-        recipe = _taught_from(recipe, teacher, folder)
-    _require_other_folder(recipe, folder)
+    if teachers:
+        recipe = with_teachers(recipe, teachers, folder)
+    require_other_folder(recipe, folder)
     if source is not None:
         recipe = recipe.replace(data={**recipe.data.to_dict(), "source": source})
     else:
@@ -107,9 +117,9 @@ def resume(folder: Path, device: torch.device, source: str | None = None, teache
     request = recipe.data.request().replace(spec=saved.preprocess.to_dict(), classes=saved.classes)
     data = load_data(recipe.data.source, request)
     lineage = tuple(step_from_dict(step) for step in saved.lineage)
-    teaching = _teacher(recipe, data, device)
-    _require_same_teacher(teaching, saved, lineage, recipe, folder)
-    judge = _judge(recipe, data, device)
+    teaching = open_teachers(recipe, data, device)
+    require_same_teachers(teaching, saved, lineage, recipe, folder)
+    judge = open_judge(recipe, data, device)
     run = Run(Parts(recipe, run_folder, data, model, teaching, judge, device, join(device), lineage))
     restore(run)
     return run
@@ -122,11 +132,6 @@ def with_epochs(recipe: Recipe, images: int) -> Recipe:
         return recipe
     epochs = min(train.epochs, max(1, round(train.views / images)))
     return recipe.replace(train={**train.to_dict(), "epochs": epochs, "views": None})
-
-
-def origin(card: Card) -> dict[str, Any]:
-    """Return how a step of lineage names the network that was learned from."""
-    return {"source": card.model.name, "weights_sha256": card.weights_sha256}
 
 
 def _request(recipe: Recipe, parent: tuple[Network, Card] | None) -> DataRequest:
@@ -217,67 +222,10 @@ def _inherited_model(parent: tuple[Network, Card], recipe: Recipe, data: Dataset
     return resized
 
 
-def _teacher(recipe: Recipe, data: Dataset, device: torch.device) -> Teacher | None:
-    """Return the recipe's teacher, if it names one. Raises ConfigError where it does not fit the data."""
-    settings = recipe.distill
-    if settings.teacher is None:
-        return None
-    teacher = open_teacher(locate(settings.teacher, "any"), data, device, settings.on == "logits")
-    return MirroredTeacher(teacher) if settings.mirror else teacher
-
-
-def _judge(recipe: Recipe, data: Dataset, device: torch.device) -> Teacher | None:
-    """Return the network that finds images hard, if the recipe names one. Raises ConfigError where it does not fit."""
-    by = recipe.hardest.by
-    return None if by is None else open_teacher(locate(by, "any"), data, device, role=JUDGE)
-
-
-def _require_other_folder(recipe: Recipe, folder: Path) -> None:
-    """Raise ConfigError where the teacher, or the judge of hard images, lies in the folder of the run itself."""
-    for role, path in ((TEACHER, recipe.distill.teacher), (JUDGE, recipe.hardest.by)):
-        if path is not None and _lies_in(path, folder):
-            raise ConfigError(
-                f"{role.what} {path} lies in the folder that this run writes ({folder}); "
-                f"name another with {role.option}, or another folder with --run"
-            )
-
-
 def require_outside(source: str, folder: Path) -> None:
     """Raise ConfigError where a run's folder lies in its data: it would be taken for a class."""
-    if source not in CIFARS and _lies_in(str(folder), Path(source)):
+    if source not in CIFARS and lies_in(str(folder), Path(source)):
         raise ConfigError(
             f"the run folder {folder} would lie in the data ({source}); name one outside of it with --run, "
             "or train from another folder"
-        )
-
-
-def _lies_in(path: str, folder: Path) -> bool:
-    try:
-        found, own = Path(path).resolve(), folder.resolve()
-    except (OSError, RuntimeError, ValueError):  # a circle of links, a NUL: whoever opens it says so
-        return False
-    return own in (found, *found.parents)
-
-
-def _taught_from(recipe: Recipe, teacher: str, folder: Path) -> Recipe:
-    """Return the recipe with another place of its teacher. Raises ConfigError where it has none."""
-    if recipe.distill.teacher is None:
-        raise ConfigError(f"{folder} began without a teacher; leave --teacher out, or start a new run with --from")
-    return recipe.replace(distill={**recipe.distill.to_dict(), "teacher": teacher})
-
-
-def _require_same_teacher(
-    teacher: Teacher | None, saved: Counters, lineage: tuple[Step, ...], recipe: Recipe, folder: Path
-) -> None:
-    """Raise CheckpointError where the teacher is no longer the one that the run has learned from."""
-    began = lineage[-1] if lineage else None
-    if teacher is None or not isinstance(began, DistillStep):
-        return
-    same = began.weights_sha256 == teacher.card.weights_sha256
-    if saved.teacher_sha256 is not None:  # older versions saved its weights' digest alone
-        same = saved.teacher_sha256 == teacher.sha256
-    if not same:
-        raise CheckpointError(
-            f"the teacher {recipe.distill.teacher} is another than when {folder} began (its sha256 differs); "
-            "put the old one back, name where it lies now with --teacher, or start a new run with --from"
         )

@@ -27,7 +27,7 @@ from quicknet.models.costs import count_costs
 from quicknet.models.registry import model_from_record, model_record
 from quicknet.qnz.file import Coding, assemble_qnz
 from quicknet.training.checkpoint import TorchClassifier
-from quicknet.training.setup import origin
+from quicknet.training.taught import origin
 from quicknet.training.teacher import Teacher
 
 CODING: Coding = "contexts"
