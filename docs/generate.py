@@ -31,6 +31,7 @@ import tables
 
 from quicknet.core.card import Card, PreprocessSpec
 from quicknet.core.files import write_atomically
+from quicknet.core.flow import chain
 from quicknet.core.settings import Settings
 from quicknet.models.config import QuickNetConfig
 from quicknet.models.options.settings import Options
@@ -61,7 +62,7 @@ def generated(root: Path) -> Iterator[tuple[Path, str]]:
     claim = (known["paper"]["converged_epochs"], known["paper"]["converged_accuracy"])
     yield root / "docs" / "training-curves.svg", figure.training_curves(tables.curves(root / "results"), claim)
     layers = tables.counted("quicknet_s").layers
-    yield root / "docs" / "quicknet_s.svg", draw_network(Drawing("quicknet_s", 3, 32, layers))
+    yield root / "docs" / "quicknet_s.svg", draw_network(Drawing("quicknet_s", 3, 32, chain(layers)))
 
 
 def outdated(root: Path) -> list[Path]:

@@ -37,6 +37,7 @@ def test_tables_say_what_they_assume(capfd: pytest.CaptureFixture[str]) -> None:
     assert "resnet_20 3x32x32 269,722 40,551,040 1,079* 270*" in out
     assert "arXiv:1506.02626" in out and "from DRAM 640" in out
     assert "no int8 file: made up (resnet_20)" in out
+    assert "int8 multiply 0.2, int32 add 0.1" in out
     assert "arxiv.org/abs/1512.03385 91.25" in out
     assert "the paper's table" not in out
 

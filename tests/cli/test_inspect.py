@@ -307,13 +307,35 @@ def test_the_picture_has_every_layer_with_its_shapes_and_shares(
     assert out.read_bytes() == first
 
 
-def test_a_card_without_layers_is_counted_for_the_picture_and_branches_are_marked(tmp_path: Path) -> None:
+def test_branches_are_drawn_from_the_network_whatever_the_card_counted(tmp_path: Path) -> None:
     path = write_run(tmp_path / "shuffled", "shufflenet_v2_x05", num_classes=4)
     assert run(["inspect", str(path), "--svg", str(tmp_path / "a.svg")]) == 0
-    costs = count_costs(lambda: model_from_record(read_card(path / "card.json").model))
+    card = read_card(path / "card.json")
+    costs = count_costs(lambda: model_from_record(card.model))
     texts, boxes = drawn(tmp_path / "a.svg")
     assert boxes == len(costs.layers) + 1
-    assert any(text.startswith("Arrow from the right") for text in texts)
+    assert texts.count("concat") == 16 and "24 of 48" in texts
+    (path / "card.json").write_text(card.replace(costs=costs).to_json())
+    assert run(["inspect", str(path), "--svg", str(tmp_path / "b.svg")]) == 0
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "told"), [("resnet_20", False), ("quicknet_xs", True)])
+def test_without_torch_only_a_plain_quicknet_has_arrows(name: str, told: bool, tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", name, num_classes=4)
+    card = read_card(path / "card.json")
+    (path / "card.json").write_text(card.replace(costs=count_costs(lambda: model_from_record(card.model))).to_json())
+    code = (
+        "import sys; sys.modules['torch'] = None; from quicknet.cli.main import run;"
+        "assert run(['inspect', sys.argv[1], '--svg', sys.argv[2]]) == 0"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(tmp_path / "a.svg")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    texts, _ = drawn(tmp_path / "a.svg")
+    assert any("is not drawn" in text for text in texts) is not told
+    assert ('class="arrow"' in (tmp_path / "a.svg").read_text()) is told
 
 
 def test_the_picture_of_a_qnz_has_the_time_of_each_layer(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -343,8 +365,9 @@ def test_names_from_outside_are_text_in_the_picture(run_dir: Path, tmp_path: Pat
     [
         (["--svg", "{tmp}"], "is a folder; name a file with --svg"),
         (["--svg", "{run}/card.json/a.svg"], "cannot write"),
-        (["--svg", "{run}/model.safetensors"], "is a file of the model itself; name another file"),
-        (["--svg", "{run}/card.json"], "is a file of the model itself; name another file"),
+        (["--svg", "{run}/model.safetensors"], "does not end in .svg, and an SVG picture is written; name another"),
+        (["--svg", "{run}/card.json"], "does not end in .svg, and an SVG picture is written; name another"),
+        (["--svg", "{run}/notes"], "is a file of the model itself; name another file"),
         (["--time"], "name its file with --svg"),
         (["--time", "--svg", "{tmp}/a.svg"], "--time measures a .qnz"),
     ],
@@ -352,6 +375,7 @@ def test_names_from_outside_are_text_in_the_picture(run_dir: Path, tmp_path: Pat
 def test_a_picture_that_cannot_be_is_one_line(
     options: list[str], words: str, run_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    (run_dir / "notes").write_text("kept with the run")
     before = sorted((path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file())
     assert run(["inspect", str(run_dir), *(option.format(tmp=tmp_path, run=run_dir) for option in options)]) == 2
     captured = capfd.readouterr()
@@ -380,6 +404,10 @@ def test_the_picture_of_a_network_that_is_not_trained(tmp_path: Path, capfd: pyt
     assert run(["inspect", "quicknet_xs", "--svg", str(tmp_path / "xs.svg")]) == 0
     assert f"picture: {tmp_path / 'xs.svg'}" in capfd.readouterr().out
     assert "236,538 parameters · 9,478,720 multiply-adds" in (tmp_path / "xs.svg").read_text()
+    changes = ["--size", "64", "--set", "in_channels=1", "--set", "depths=[1, 1, 1]"]
+    assert run(["inspect", "resnet_20", *changes, "--svg", str(tmp_path / "small.SVG")]) == 0
+    texts, boxes = drawn(tmp_path / "small.SVG")
+    assert "1×64×64" in texts and texts.count("sum") == 3 and boxes == 1 + 8
 
 
 def test_weights_that_only_start_a_training_are_shown_by_their_name(capfd: pytest.CaptureFixture[str]) -> None:
@@ -395,6 +423,7 @@ def test_weights_that_only_start_a_training_are_shown_by_their_name(capfd: pytes
         (["quicknet_s", "--set", "widht=3"], "did you mean 'widths'?"),
         (["quicknet_s", "--set", "widths"], "is not KEY=VALUE"),
         (["quicknet_s", "--size", "3"], "must lie in"),
+        (["resnet_20", "--svg", "card.json"], "--svg card.json does not end in .svg"),
         (["quicknet_s", "--time", "--svg", "a.svg"], "is a network that is not trained; leave it out"),
         (["quicknet_s.cifar10", "--size", "64"], "--size and --set change a network that is not trained yet"),
     ],

@@ -8,7 +8,7 @@ from quicknet.models.registry import MODELS
 from quicknet.study.references import paper_table, read_references
 
 KNOWN: dict[str, Any] = read_references()
-KEYS = {"name", "network", "accuracy", "spread", "parameters", "macs", "picture", "note", "source"}
+KEYS = {"name", "network", "accuracy", "spread", "parameters", "macs", "picture", "passes", "note", "source"}
 
 
 @pytest.mark.parametrize("entry", KNOWN["network"], ids=lambda entry: entry["name"])

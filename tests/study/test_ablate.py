@@ -61,6 +61,37 @@ def test_a_record_has_the_splits_that_were_measured(done: argparse.Namespace, tm
     assert read_records(tmp_path)
 
 
+def test_a_record_of_trainings_alike_is_named_by_amount_and_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    def name(*words: str) -> str:
+        monkeypatch.setattr("sys.argv", ["alike", *words])
+        return str(alike.parse().name)
+
+    assert name("--minutes", "6") == "alike-6-minutes"
+    assert name("--epochs", "8", "--recipe", "fast") == "alike-8-epochs"
+    assert name("--minutes", "6", "--recipe", "teacher") == "alike-6-minutes-teacher"
+    assert name("--minutes", "6", "--recipe", "runs/My run/recipe.toml") == "alike-6-minutes-runs-my-run-recipe-toml"
+
+
+@pytest.mark.parametrize("change", ["model.overrides.options.residual=true", "data.size=64"])
+def test_trainings_alike_are_of_the_plain_networks(
+    change: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["alike", "--epochs", "1", "--set", change])
+    with pytest.raises(SystemExit):
+        alike.parse()
+    assert f"--set {change} makes other networks" in capsys.readouterr().err
+
+
+def test_a_record_of_another_training_alike_is_not_replaced(tmp_path: Path) -> None:
+    options = argparse.Namespace(name="alike-6-minutes", data="cifar10", recipe="fast", set=["augment.cutout=0"])
+    alike.require_same(tmp_path, options)  # nothing is there
+    write_record(tmp_path, options.name, "-", {"data": "cifar10", "recipe": "fast", "changes": options.set})
+    alike.require_same(tmp_path, options)
+    options.set = []
+    with pytest.raises(ToolError, match="alike-6-minutes has other data, another recipe or other changes of it; give"):
+        alike.require_same(tmp_path, options)
+
+
 def test_rates_are_kept_for_the_same_recipe_and_data_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

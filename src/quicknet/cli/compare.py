@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 _NOTES = """
 Every network is counted (parameters, multiply-adds, memory, an estimate of energy), exported with
 random weights, and measured: one image at a time on one core, as float32 in ONNX Runtime and, for
-the QuickNets that ship as .qnz, as int8 in the engine. All take turns with the base network, so
-that ratios are fair on a machine whose speed drifts. Nothing is trained.
+networks that a .qnz can hold, as int8 in the engine. All take turns with the base network, so that
+ratios are fair on a machine whose speed drifts. Compare networks by these: milliseconds of two
+networks may be from different minutes. Nothing is trained.
 
 Accuracies that were measured here and those that others published stand in columns of their own:
 protocols, recipes and training times differ.
@@ -49,7 +50,7 @@ _BUSY = 0.1
 @click.option("--paper", is_flag=True, help="Compare the networks of the paper's own table, and print it.")
 @click.option("--base", default="quicknet_s", show_default=True, metavar="NAME", help="Give ratios over this network.")
 @click.option("--size", type=int, metavar="N", help="Use images of N pixels.  [default: each network's own]")
-@click.option("--rounds", type=int, default=8, show_default=True, metavar="N", help="Measure each network N times.")
+@click.option("--rounds", type=int, default=10, show_default=True, metavar="N", help="Measure each network N times.")
 @json_options("Print one JSON object.")
 @click.option("--html", "html_path", type=click.Path(path_type=Path), help="Write a page with pictures into this file.")
 @click.option(
@@ -116,7 +117,7 @@ def _notes(result: Comparison, state: Path | None, html_path: Path | None) -> No
     share = busy(result)
     notes = [f"{result.kept} of {len(result.networks)} networks were measured before ({state})"] if result.kept else []
     if share > _BUSY:
-        notes.append(f"other processes used up to {100 * share:.0f}% of the core; compare CPU ms and x")
+        notes.append(f"other processes used up to {100 * share:.0f}% of the core; compare x")
     if html_path is not None:
         notes.append(f"the page is in {html_path}")
     for note in notes:

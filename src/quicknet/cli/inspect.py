@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quicknet.cli.lineage import lineage_lines
-from quicknet.cli.text import make_table, shown
+from quicknet.cli.picture import draw_artifact, draw_untrained
+from quicknet.cli.text import make_table, require_ending, shown
 from quicknet.cli.verb import BAD_INPUT, Argument, Verb, json_options
-from quicknet.core.errors import ConfigError, ToolError
+from quicknet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from quicknet.core.card import Card, LayerCosts, Metric
-    from quicknet.inference.artifact import Artifact
     from quicknet.measure.facts import CodingFacts, ModelFacts, SectionFacts
     from quicknet.measure.layers import IntegerLayerFacts
-    from quicknet.report.network import Drawing
 
 _NOTES = """
 Nothing is run, so this does not prove that the weights are what the card says: quicknet evaluate
@@ -74,6 +73,8 @@ def inspect(
 
     if timed and svg is None:
         raise ConfigError("--time is drawn into a picture; name its file with --svg")
+    if svg is not None:
+        require_ending(svg, "--svg", (".svg",), "an SVG picture")
     path = locate(model, "any")
     if not path.exists() and _is_network(model):
         return _inspect_network(model, size, changes, svg, timed, as_json)
@@ -84,7 +85,7 @@ def inspect(
     facts, layers, files = model_facts(model, artifact), model_layers(artifact), model_files(artifact.path)
     sections, coding, receipt = model_sections(artifact), model_coding(artifact), _receipt(card)
     if svg is not None:
-        _draw(svg, artifact, [artifact.path, *(artifact.path / name for name in files)], layers, timed)
+        draw_artifact(svg, artifact, [artifact.path, *(artifact.path / name for name in files)], layers, timed)
     if as_json:
         fields = {"format": 1, **facts.to_dict(), "layers": [layer.to_dict() for layer in layers]}
         fields |= {"sections": [section.to_dict() for section in sections], "receipt": receipt}
@@ -123,7 +124,6 @@ def _inspect_network(
     from rich.console import Console
 
     from quicknet.models.costs import describe_network
-    from quicknet.report.network import Drawing
 
     if timed:
         raise ConfigError(f"--time measures a .qnz, and {name} is a network that is not trained; leave it out")
@@ -132,7 +132,7 @@ def _inspect_network(
     channels, side = record.config["in_channels"], record.config["image_size"]
     shape = f"{channels}x{side}x{side}"
     if svg is not None:
-        _write_picture(svg, Drawing(name, channels, side, costs.layers))
+        draw_untrained(svg, record)
     if as_json:
         fields = {"format": 1, "model": name, "family": record.family, "input": shape, "config": record.config}
         click.echo(json.dumps({**fields, **costs.to_dict()}))
@@ -150,58 +150,6 @@ def _inspect_network(
     if svg is not None:
         click.echo(f"picture: {shown(str(svg))}")
     return 0
-
-
-def _write_picture(path: Path, drawing: Drawing) -> None:
-    """Write a network's picture. Raises ToolError where it cannot be written."""
-    from quicknet.core.files import write_atomically
-    from quicknet.report.network import draw_network
-
-    if path.is_dir():
-        raise ToolError(f"{path} is a folder; name a file with --svg")
-    write_atomically(path, draw_network(drawing))
-
-
-def _draw(path: Path, artifact: Artifact, kept: Sequence[Path], layers: Sequence[LayerCosts], timed: bool) -> None:
-    """Write the picture. Raises ToolError where it cannot be written, ConfigError for what cannot be drawn."""
-    from quicknet.report.network import Drawing
-
-    overwritten = path.exists() and any(file.exists() and path.samefile(file) for file in kept)
-    if overwritten and path.suffix != ".svg":
-        raise ConfigError(f"--svg {path} is a file of the model itself; name another file")
-    card = artifact.card
-    times = _time_shares(artifact) if timed else ()
-    spec, drawn = card.preprocess, layers or _counted(card)
-    _write_picture(path, Drawing(card.model.name, spec.channels, spec.size, drawn, times))
-
-
-def _counted(card: Card) -> Sequence[LayerCosts]:
-    """Count the layers of a network whose card, an older one, does not tell them. Raises ToolError without torch."""
-    from quicknet.core.errors import missing_extra
-
-    try:
-        from quicknet.models.costs import count_costs
-        from quicknet.models.registry import model_from_record
-    except ModuleNotFoundError as error:
-        missing = missing_extra(error, "a card without layers")
-        raise missing or error from error
-    return count_costs(lambda: model_from_record(card.model)).layers
-
-
-def _time_shares(artifact: Artifact) -> Sequence[float]:
-    """Measure the share of the time of each layer of a `.qnz`: of a separable one, of both its parts."""
-    from quicknet.deploy.compress.speed import time_shares
-    from quicknet.inference.artifact import QnzArtifact
-
-    if not isinstance(artifact, QnzArtifact):
-        raise ConfigError(f"--time measures a .qnz, and {artifact.path} is not one; leave it out")
-    stem, *parts, classifier = time_shares(artifact.file.blob) or (0.0, 0.0)
-    if not stem:
-        from quicknet.engine import status
-
-        raise ToolError(f"--time needs the engine, which cannot run here ({status()}); leave it out")
-    pairs = zip(parts[::2], parts[1::2], strict=True)
-    return (stem, *(depthwise + pointwise for depthwise, pointwise in pairs), classifier)
 
 
 def _receipt(card: Card) -> dict[str, Any] | None:

@@ -18,7 +18,9 @@ from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import flop_registry
 
 from quicknet.core.card import Costs, LayerCosts, ModelRecord
+from quicknet.core.flow import Flow
 from quicknet.core.settings import parse_change, put_settings
+from quicknet.models.flow import FlowRecorder
 from quicknet.models.network import Network
 from quicknet.models.registry import base_config, create_model, model_from_record, model_record
 
@@ -36,13 +38,7 @@ def count_costs(make: Callable[[], Network]) -> Costs:
     >>> count_costs(lambda: create_model("quicknet")).macs
     127863040
     """
-    with torch.device("meta"):
-        model = make().eval()
-        config = model.config
-        image = torch.empty(1, config.in_channels, config.image_size, config.image_size)
-    counter = _Counter(image, model)
-    with counter, torch.no_grad():
-        model(image)
+    model, counter, _ = _pass(make)
     return Costs(
         parameters=sum(p.numel() for p in model.parameters()),
         macs=sum(layer.flops for layer in counter.layers) // 2,
@@ -50,6 +46,32 @@ def count_costs(make: Callable[[], Network]) -> Costs:
         peak_activation_bytes=_FLOAT_BYTES * counter.peak(),
         layers=tuple(layer.costs(model) for layer in counter.layers),
     )
+
+
+def trace_flow(make: Callable[[], Network]) -> Flow:
+    """Return the layers that `count_costs` counts, with the layers, or joins of their maps, that each one takes.
+
+    Raises what `make` raises.
+
+    >>> from quicknet.models.registry import create_model
+    >>> flow = trace_flow(lambda: create_model("resnet_20"))
+    >>> flow[2].what.name, flow[2].inputs, flow[3].what, flow[3].inputs
+    ('block0.conv2', (1,), Join(kind='sum', channels=16, side=32), (2, 0))
+    """
+    model, counter, logits = _pass(make)
+    return counter.flow.flow([layer.costs(model) for layer in counter.layers], logits)
+
+
+def _pass(make: Callable[[], Network]) -> tuple[Network, _Counter, Tensor]:
+    """Return a network, what was counted while an image passed it on the meta device, and its logits."""
+    with torch.device("meta"):
+        model = make().eval()
+        config = model.config
+        image = torch.empty(1, config.in_channels, config.image_size, config.image_size)
+    counter = _Counter(image, model)
+    with counter, torch.no_grad():
+        logits = model(image)
+    return model, counter, logits
 
 
 class NetworkFacts(NamedTuple):
@@ -127,6 +149,7 @@ class _Counter(dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._bare: dict[int, int] = {}  # convolution's own output → its map
         self._alive: list[Any] = [image]  # so that no id is used twice
         self.layers: list[_Layer] = []
+        self.flow = FlowRecorder(image)
         self._of: dict[int, _Layer] = {}  # tensor → the layer that it leaves, with what worked on it since
         self._behind: dict[int, _Layer] = {}  # map → its layer
         self._counted: set[str] = set()  # a parameter that is used twice is there once
@@ -145,6 +168,7 @@ class _Counter(dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
         taken = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         given = [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)]
         self._alive += given
+        before = len(self.layers)
         if func is _CONVOLUTION:
             self._convolved(args[0], args[1], out)
         else:
@@ -152,6 +176,7 @@ class _Counter(dispatch.TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._use(held)
             self._held.update({id(tensor): self._covering(held, tensor.numel()) for tensor in given})
         self._assign(taken, given, flops)
+        self.flow.follow(func, taken, given, before if len(self.layers) > before else None)
         return out
 
     def _convolved(self, image: Tensor, weight: Tensor, out: Tensor) -> None:

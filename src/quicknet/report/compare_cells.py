@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from quicknet.report.comparison import ComparedNetwork, Comparison, Ours, Speed
+from quicknet.report.comparison import ComparedNetwork, Comparison, Ours, Published, Speed
 
 _NONE = "–"
 _FAMILY = "quicknet"
@@ -25,13 +25,15 @@ class Table(NamedTuple):
 def tables(comparison: Comparison) -> tuple[Table, ...]:
     """Return what was counted, measured, reached or published, and the paper's table where it was asked for."""
     paper = (_paper(comparison),) if comparison.paper else ()
-    alike = (_alike(comparison, same) for same in trained_alike(comparison))
+    alike = (_alike(comparison, *same) for same in trained_alike(comparison).items())
     return (*paper, _counted(comparison), _measured(comparison), *alike, *_accuracies(comparison))
 
 
-def trained_alike(comparison: Comparison) -> tuple[str, ...]:
-    """Return what networks were given the same of: "30 minutes", "8 epochs"."""
-    return tuple(dict.fromkeys(ours.alike for row in comparison.networks for ours in row.ours if ours.alike))
+def trained_alike(comparison: Comparison) -> dict[str, str]:
+    """Return the records of trainings alike, and what networks were given the same of: "about 30 minutes"."""
+    rows = comparison.networks
+    trained = {ours.source: ours.alike for row in rows for ours in row.ours if ours.alike}
+    return trained | {left_out.source: left_out.alike for row in rows for left_out in row.untrained}
 
 
 def busy(comparison: Comparison) -> float:
@@ -56,7 +58,13 @@ def _counted(comparison: Comparison) -> Table:
         )
         for row in comparison.networks
     )
-    return Table("counted: size, memory and energy of one image", 2, heads, rows, comparison.assumptions[:2])
+    folded = tuple(
+        f"{row.name} is counted as {row.counted_as}, the form in which it is exported and measured."
+        for row in comparison.networks
+        if row.counted_as != row.name
+    )
+    under = (*folded, *comparison.assumptions[:2])
+    return Table("counted: size, memory and energy of one image", 2, heads, rows, under)
 
 
 def _size(size_bytes: int, measured: bool) -> str:
@@ -93,36 +101,52 @@ def _absent(comparison: Comparison) -> Iterator[str]:
         yield f"{_NONE} {reason} ({', '.join(names)})"
 
 
-def _alike(comparison: Comparison, same: str) -> Table:
+def _alike(comparison: Comparison, source: str, same: str) -> Table:
     """Return what networks reach by the same training, and for each the QuickNet that is at most as slow."""
-    found = [(row, ours) for row in comparison.networks for ours in row.ours if ours.alike == same]
+    found = [(row, ours) for row in comparison.networks for ours in row.ours if ours.alike and ours.source == source]
     found.sort(key=lambda pair: -pair[1].top1)
     quicknets = [(row, ours) for row, ours in found if row.name.startswith(_FAMILY)]
-    rows = tuple(
+    rows = [
         (
             row.name,
             _rival(row, ours, quicknets),
             percent(ours),
             str(ours.epochs),
-            _NONE if row.float32 is None else f"{row.float32.cpu_ms:.2f}",
+            _NONE if ours.minutes is None else f"{ours.minutes:.1f}",
+            _ratio(row.float32),
         )
         for row, ours in found
-    )
-    heads = ("network", "best QuickNet at most as slow, points", "ours %", "epochs", "fp32 CPU ms")
-    how_all = f"One recipe for all, {same} each: {how(found[0][1])}."
-    return Table(f"trained alike: {same} each", 2, heads, rows, (how_all,))
+    ]
+    rows += [
+        (row.name, f"not trained here: {left_out.why}", _NONE, _NONE, _NONE, _ratio(row.float32))
+        for row in comparison.networks
+        for left_out in row.untrained
+        if left_out.source == source
+    ]
+    heads = ("network", "best QuickNet at most as slow, points", "ours %", "epochs", "minutes", "fp32 x")
+    under = f"One recipe for all, whole epochs, one at least: {how(found[0][1]) if found else source}."
+    slow = f"At most as slow: x, over {comparison.base}, is at least as large."
+    return Table(f"trained alike: each for {same}", 2, heads, tuple(rows), (under, slow))
 
 
 def _rival(row: ComparedNetwork, ours: Ours, quicknets: Sequence[tuple[ComparedNetwork, Ours]]) -> str:
-    """Return the most accurate QuickNet that takes at most a network's time, and by how many points it is ahead."""
-    if row.float32 is None or row.name.startswith(_FAMILY):
+    """Return the most accurate QuickNet that takes at most a network's time, and by how many points it is ahead.
+
+    By the ratios, since milliseconds of two networks may be of different minutes.
+    """
+    if row.name.startswith(_FAMILY):
         return ""
-    limit = row.float32.cpu_ms
-    as_fast = [(other.top1, its.name) for its, other in quicknets if its.float32 and its.float32.cpu_ms <= limit]
+    if row.float32 is None or row.float32.ratio is None:
+        return _NONE
+    as_fast = [(other.top1, its.name) for its, other in quicknets if _is_as_fast(its, row.float32.ratio)]
     if not as_fast:
         return "none is as fast"
     top1, name = max(as_fast)
     return f"{name} {100 * (top1 - ours.top1):+.2f}"
+
+
+def _is_as_fast(row: ComparedNetwork, ratio: float) -> bool:
+    return row.float32 is not None and row.float32.ratio is not None and row.float32.ratio >= ratio
 
 
 def _accuracies(comparison: Comparison) -> Iterator[Table]:
@@ -133,16 +157,19 @@ def _accuracies(comparison: Comparison) -> Iterator[Table]:
 
 
 def _accuracy(row: ComparedNetwork) -> Iterator[Cells]:
-    name = row.name
-    for ours in row.ours:
-        if ours.alike:
-            continue
-        yield name, how(ours), "", percent(ours), ""
-        name = ""
+    own = [ours for ours in row.ours if not ours.alike]
+    cells = [(how(ours), "", percent(ours), "") for ours in own]
+    if not own and (row.ours or row.untrained or row.published):
+        cells.append((_without_own(row), "", _NONE, ""))
     for other in row.published:
         where = f"{other.source.removeprefix('https://')}{f' ({other.note})' if other.note else ''}"
-        yield name, "", where, "", f"{100 * other.top1:.2f}"
-        name = ""
+        cells.append(("", where, "", f"{100 * other.top1:.2f}"))
+    for index, rest in enumerate(cells):
+        yield (row.name if not index else "", *rest)
+
+
+def _without_own(row: ComparedNetwork) -> str:
+    return "trained alike only" if row.ours else "not trained here"
 
 
 def percent(ours: Ours) -> str:
@@ -151,26 +178,32 @@ def percent(ours: Ours) -> str:
 
 
 def how(ours: Ours) -> str:
-    """Return what an accuracy of ours was measured on, by which protocol, and with which seeds."""
+    """Return what an accuracy of ours was measured on, by which protocol, with which seeds, and who taught it."""
     seeds = f", seed{'s' if len(ours.seeds) > 1 else ''} {', '.join(map(str, ours.seeds))}" if ours.seeds else ""
-    return f"{ours.numbers}, {ours.protocol}, {ours.split}, n = {ours.n:,}{seeds}: {ours.source}"
+    teacher = ", with a teacher" if ours.teacher else ""
+    return f"{ours.numbers}, {ours.protocol}, {ours.split}, n = {ours.n:,}{seeds}{teacher}: {ours.source}"
 
 
 def _paper(comparison: Comparison) -> Table:
-    """Return the paper's table with what is known of it here; each row's trap is a footnote."""
+    """Return the paper's table with what is known of it here; footnotes have each row's trap, and how ours was made."""
     by_name = {row.name: row for row in comparison.networks}
     rows, under = [], []
     for number, paper in enumerate(comparison.paper, 1):
         row = by_name[paper.network]
-        ours = next((percent(o) for o in row.ours if o.numbers == "float32" and not o.alike), _NONE)
+        ours = next((o for o in row.ours if o.numbers == "float32" and not o.alike), None)
         said = _NONE if paper.top1 is None else f"{100 * paper.top1:.2f}"
         counts = (f"{row.parameters:,}", f"{row.macs / 1e6:,.0f} M", _ratio(row.float32))
-        rows.append((f"{paper.name} [{number}]", paper.network, said, _best(row), ours, *counts))
-        under.append(f"[{number}] {paper.trap}")
+        reached = _without_own(row) if ours is None else f"{percent(ours)} [{number}]"
+        rows.append((f"{paper.name} [{number}]", paper.network, said, _best(row), reached, *counts))
+        under.append(f"[{number}] {paper.trap}{'' if ours is None else f'. Ours: {how(ours)}'}")
     heads = ("the paper's row", "here", "the paper, %", "published, %", "ours, %", "parameters", "multiply-adds", "x")
-    more = f"x: times as fast as {comparison.base}, fp32, measured here. {_NONE}: not known, or not trained here."
+    more = f"x: times as fast as {comparison.base}, fp32, measured here. {_NONE}: not known."
     return Table("the paper's table (Ghosh 2017) on CIFAR-10", 2, heads, tuple(rows), (*under, more))
 
 
 def _best(row: ComparedNetwork) -> str:
-    return " / ".join(f"{100 * other.top1:.2f}" for other in row.published) or _NONE
+    return " / ".join(f"{100 * other.top1:.2f}{_passes(other)}" for other in row.published) or _NONE
+
+
+def _passes(other: Published) -> str:
+    return f" ({other.passes} passes)" if other.passes > 1 else ""

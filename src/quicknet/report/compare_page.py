@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 
 from quicknet.report import compare_cells
 from quicknet.report.compare_cells import Table
-from quicknet.report.comparison import ComparedNetwork, Comparison
+from quicknet.report.comparison import ComparedNetwork, Comparison, Ours, Published
 from quicknet.report.html import escaped, page
 from quicknet.report.scatter import Mark, scatter_chart
 from quicknet.report.svg import Axes
@@ -25,7 +26,7 @@ def _header(comparison: Comparison) -> str:
     names = ", ".join(f"{name} {version}" for name, version in comparison.versions.items())
     lines = [f"{machine['cpu']}, {machine['cores']} cores; {names}."]
     if busy > _BUSY:
-        lines.append(f"The machine was busy: other processes used up to {100 * busy:.0f}% of the core. Compare CPU ms.")
+        lines.append(f"The machine was busy: other processes used up to {100 * busy:.0f}% of the core. Compare x.")
     shown = "".join(f'<p class="soft">{escaped(line)}</p>' for line in lines)
     count = f"{len(comparison.networks)} networks, as fast and as accurate as they are beside {comparison.base}."
     return f"<header><h1>Networks compared</h1><p>{escaped(count)}</p>{shown}</header>"
@@ -33,51 +34,85 @@ def _header(comparison: Comparison) -> str:
 
 def _pictures(comparison: Comparison) -> str:
     """Return accuracy against time and against size."""
-    time, reached = "CPU ms of one image on one core", "accuracy on CIFAR-10"
+    base, reached = comparison.networks[0], "accuracy on CIFAR-10"
+    times, time = functools.partial(_times, base), f"ms of one image on one core: CPU time of {base.name} / x"
+    marks = _marks(comparison, times, _of_one_pass)
     charts = [
-        scatter_chart(_marks(comparison, _times), Axes("Accuracy and time", time, reached)),
+        scatter_chart(marks, Axes("Accuracy and time", time, reached)),
         scatter_chart(_marks(comparison, _sizes), Axes("Accuracy and size", "KB of the file", reached)),
     ]
-    for same in compare_cells.trained_alike(comparison):
-        title = f"All trained alike, {same} each: accuracy and time"
-        charts.append(scatter_chart(_marks(comparison, _times, same), Axes(title, time, reached)))
+    for source, same in compare_cells.trained_alike(comparison).items():
+        title = f"All trained alike, each for {same}: accuracy and time"
+        marks = _marks(comparison, times, alike=source)
+        charts.append(scatter_chart(marks, Axes(title, time, reached)))
     if not any(charts):
         return ""
     note = (
         "Filled: measured here. Hollow: published by others, with other recipes and training times. The lines are "
         "the Pareto fronts, each of one kind alone. Left and up is better."
     )
-    return f'<section><h2>Accuracy against cost</h2><p class="soft">{note}</p>{"".join(charts)}</section>'
+    under = "".join(f'<p class="soft">{escaped(line)}</p>' for line in _left_out(comparison))
+    return f'<section><h2>Accuracy against cost</h2><p class="soft">{note}</p>{"".join(charts)}{under}</section>'
+
+
+def _left_out(comparison: Comparison) -> Iterator[str]:
+    """Yield what the pictures of time cannot show, and why."""
+    several = [
+        f"{row.name}, {100 * other.top1:.2f}% by {other.passes} passes"
+        for row in comparison.networks
+        for other in row.published
+        if not _of_one_pass(other)
+    ]
+    if several:
+        yield f"Not in the picture of time, which is that of one pass: {'; '.join(several)}."
+    if comparison.networks[0].int8 is None and any(row.int8 for row in comparison.networks):
+        yield f"Not in the pictures of time: int8, since {comparison.base} has no int8 time to compare with."
 
 
 Costs = dict[str, float]  # kind of numbers → cost
 
 
-def _times(row: ComparedNetwork) -> Costs:
-    speeds = {"float32": row.float32, "int8": row.int8}
-    return {numbers: speed.cpu_ms for numbers, speed in speeds.items() if speed}
+def _times(base: ComparedNetwork, row: ComparedNetwork) -> Costs:
+    """Return the times that a network would have taken in the base's minutes: only ratios are of the same ones."""
+    pairs = {"float32": (base.float32, row.float32), "int8": (base.int8, row.int8)}
+    return {numbers: its.cpu_ms / own.ratio for numbers, (its, own) in pairs.items() if its and own and own.ratio}
 
 
 def _sizes(row: ComparedNetwork) -> Costs:
     return {"float32": row.float_bytes / 1000, "int8": row.int8_bytes / 1000}
 
 
-def _marks(comparison: Comparison, costs_of: Callable[[ComparedNetwork], Costs], alike: str = "") -> list[Mark]:
-    return [mark for row in comparison.networks for mark in _marks_of(row, costs_of(row), alike)]
+def _any(other: Published) -> bool:
+    return True
 
 
-def _marks_of(row: ComparedNetwork, costs: Costs, alike: str) -> Iterator[Mark]:
-    """Yield a network's accuracies at their cost: what others published at that of float32.
+def _of_one_pass(other: Published) -> bool:
+    return other.passes == 1
 
-    With `alike` those that were reached by that training only.
+
+def _marks(
+    comparison: Comparison,
+    costs_of: Callable[[ComparedNetwork], Costs],
+    shows: Callable[[Published], bool] = _any,
+    alike: str = "",
+) -> list[Mark]:
+    """Return networks' accuracies at their cost: what others published, as far as it is shown, at that of float32.
+
+    With `alike` those of that record only, where networks were trained alike.
     """
-    for ours in row.ours:
-        if ours.alike == alike and ours.numbers in costs:
-            name = row.name if ours.numbers == "float32" else f"{row.name}, {ours.numbers}"
-            yield Mark(name, costs[ours.numbers], ours.top1, ours=True)
-    for other in () if alike else row.published:
-        if "float32" in costs:
-            yield Mark(row.name, costs["float32"], other.top1, ours=False)
+    marks: list[Mark] = []
+    for row in comparison.networks:
+        costs = costs_of(row)
+        chosen = (ours for ours in row.ours if (ours.source if ours.alike else "") == alike)
+        marks += [_mark(row.name, ours, costs) for ours in chosen if ours.numbers in costs]
+        theirs = () if alike or "float32" not in costs else filter(shows, row.published)
+        marks += [Mark(row.name, costs["float32"], other.top1, ours=False) for other in theirs]
+    return marks
+
+
+def _mark(name: str, ours: Ours, costs: Costs) -> Mark:
+    shown = name if ours.numbers == "float32" else f"{name}, {ours.numbers}"
+    return Mark(shown, costs[ours.numbers], ours.top1, ours=True)
 
 
 def _table(table: Table) -> str:

@@ -10,9 +10,10 @@ from quicknet.core.settings import Settings
 class Speed(Settings, frozen=True, kw_only=True):
     """One image at a time on one core, the network alone.
 
-    `cpu_ms` is the mean CPU time of a call, which other processes on the core do not lengthen.
-    `ratio` is the base network's CPU time with the same kind of numbers, measured in the same turns,
-    over its own: how many times as fast it is. None where the base was not measured.
+    `cpu_ms` is the CPU time of a call, which other processes on the core do not lengthen: the median over rounds.
+    `ratio` is the base network's CPU time with the same kind of numbers over its own, the median over rounds, in each
+    of which both took a turn: how many times as fast it is. None where the base was not measured. Milliseconds of two
+    networks may be from different minutes, or days; only ratios compare them.
     """
 
     runtime: str
@@ -27,9 +28,9 @@ class Speed(Settings, frozen=True, kw_only=True):
 class Ours(Settings, frozen=True, kw_only=True):
     """An accuracy that was measured here, on CIFAR-10: mean over `seeds`, spread None for one seed.
 
-    `numbers` is float32 or int8, `source` a record under results/ or the name of shipped weights. `alike` says what
-    several networks were given the same of, such as "30 minutes", "" for a training of its own; `epochs` is then how
-    many that was.
+    `numbers` is float32 or int8, `source` a record under results/ or the name of shipped weights. `teacher` says
+    whether it learned from another network's answers. `alike` says what several networks were given the same of, such
+    as "about 30 minutes", "" for a training of its own; `epochs` and `minutes` are then how many each seed really had.
     """
 
     numbers: str
@@ -42,14 +43,28 @@ class Ours(Settings, frozen=True, kw_only=True):
     source: str
     alike: str = ""
     epochs: int | None = None
+    minutes: float | None = None
+    teacher: bool = False
+
+
+class Untrained(Settings, frozen=True, kw_only=True):
+    """Why a network was left out where others were trained alike; `alike` and `source` as in `Ours`."""
+
+    alike: str
+    source: str
+    why: str
 
 
 class Published(Settings, frozen=True, kw_only=True):
-    """An accuracy that others published, on CIFAR-10, a share of 1; `note` says under which conditions."""
+    """An accuracy that others published, on CIFAR-10, a share of 1; `note` says under which conditions.
+
+    `passes` through the network, of which the answers were averaged: a latency measured here is that of one.
+    """
 
     top1: float
     note: str
     source: str
+    passes: int = 1
 
 
 class PaperRow(Settings, frozen=True, kw_only=True):
@@ -64,11 +79,14 @@ class PaperRow(Settings, frozen=True, kw_only=True):
 class ComparedNetwork(Settings, frozen=True, kw_only=True):
     """One network. Counts are those of its float form; sizes that were counted and not measured say so.
 
+    `counted_as` is the network whose counts these are: its own name, or that of the form that export makes of it.
     `float_bytes` is the size of the exported ONNX file, else 4 bytes a parameter; `int8_bytes` that
-    of the `.qnz`, else 1 byte a parameter. `notes` says why a figure is absent.
+    of the `.qnz`, else 1 byte a parameter. `notes` says why a figure is absent, `untrained` why it was not trained
+    where others were.
     """
 
     name: str
+    counted_as: str
     input: str
     parameters: int
     macs: int
@@ -82,6 +100,7 @@ class ComparedNetwork(Settings, frozen=True, kw_only=True):
     float32: Speed | None
     int8: Speed | None
     ours: tuple[Ours, ...]
+    untrained: tuple[Untrained, ...]
     published: tuple[Published, ...]
     notes: tuple[str, ...]
 

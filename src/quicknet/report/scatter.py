@@ -11,7 +11,7 @@ from itertools import pairwise
 from quicknet.report.svg import Axes, ticks
 
 _WIDTH, _HEIGHT = 720, 440
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 14, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 24, 14, 40
 _RADIUS = 5
 _LETTER, _LINE = 6.9, 13  # pixels of a letter and of a line of the labels
 _PLACES = tuple((r, a) for r in (9, 16, 24, 34, 46) for a in (0, 180, 45, 135, 315, 225, 90, 270))  # near, then far
@@ -32,7 +32,8 @@ def scatter_chart(marks: Sequence[Mark], axes: Axes) -> str:
     """Return an <svg> over a logarithmic x, "" without marks.
 
     A line joins the marks of each kind of which no other of that kind has both a smaller x and a
-    larger y (the Pareto front). A name that finds no place beside its mark is left to its title.
+    larger y (the Pareto front). A name stands once for each kind, at the highest of its marks; where it finds no
+    place beside that, it is left to the mark's title.
     """
     if not marks:
         return ""
@@ -92,16 +93,30 @@ def _grid(scale: _Scale, axes: Axes) -> Iterator[str]:
     for value in _log_ticks(scale.low, scale.high):
         x = scale.x(value)
         yield f'<line class="grid" x1="{x:.1f}" y1="{_TOP}" x2="{x:.1f}" y2="{_HEIGHT - _BOTTOM}"/>'
-        yield f'<text x="{x:.1f}" y="{_HEIGHT - 22}" text-anchor="middle">{value:,.4g}</text>'
+        yield f'<text x="{x:.1f}" y="{_HEIGHT - 22}" text-anchor="middle">{_number(value)}</text>'
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     yield f'<text x="{middle}" y="{_HEIGHT - 5}" text-anchor="middle">{html.escape(axes.x)}</text>'
+    middle = (_TOP + _HEIGHT - _BOTTOM) / 2
+    turned = f'x="14" y="{middle}" text-anchor="middle" transform="rotate(-90 14 {middle})"'
+    yield f"<text {turned}>{html.escape(axes.y)}</text>"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Return 1, 2 and 5 times powers of ten within 10^low..10^high; over two decades the powers alone."""
+    """Return 1, 2 and 5 times powers of ten within 10^low..10^high; over two decades the powers alone.
+
+    Where these are fewer than two, round numbers that are equally far apart.
+
+    >>> _log_ticks(math.log10(1.1), math.log10(1.9))
+    [1.2, 1.4, 1.6, 1.8]
+    """
     factors = (1, 2, 5) if high - low < 2.5 else (1,)
     values = [f * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for f in factors]
-    return [value for value in values if low <= math.log10(value) <= high]
+    inside = [value for value in values if low <= math.log10(value) <= high]
+    return inside if len(inside) > 1 else ticks(10.0**low, 10.0**high)
 
 
 _Point = tuple[float, float]
@@ -143,7 +158,10 @@ def _labels(scale: _Scale, marks: Sequence[Mark], sides: Sequence[tuple[_Point, 
     """
     taken = [(x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS) for x, y in map(scale.at, marks)]
     taken += [(min(a[0], b[0]) - 1, min(a[1], b[1]) - 1, max(a[0], b[0]) + 1, max(a[1], b[1]) + 1) for a, b in sides]
-    for mark in sorted(marks, key=lambda m: not m.ours):
+    highest: dict[tuple[str, bool], Mark] = {}
+    for mark in sorted(marks, key=lambda m: (not m.ours, -m.y)):
+        highest.setdefault((mark.name, mark.ours), mark)
+    for mark in highest.values():
         at = scale.at(mark)
         box = next((box for box in _boxes(at, len(mark.name)) if _is_free(box, taken)), None)
         if box is None:

@@ -5,9 +5,11 @@
 
 By default all networks of the registry that take CIFAR's images. First each one's training is timed, for some seconds;
 what trains at fewer than --least images/s is not trained, and the record says so. Minutes become epochs by that
-rate, one at least, so a slow network may take longer. The rates are kept in RUNS/NAME/rates.json (NAME is
-alike-30-minutes or alike-8-epochs): the same command goes on where it was interrupted, with the same epochs. `test` is
-read once per finished run. --record writes results/NNNN-NAME, from which `quicknet compare` draws its picture.
+rate, whole ones and one at least, so that some networks take shorter and some longer. The rates are kept in
+RUNS/NAME/rates.json (NAME is alike-30-minutes or alike-8-epochs, with another recipe alike-30-minutes-teacher): the
+same command goes on where it was interrupted, with the same epochs. `test` is read once per finished run. --record
+writes results/NNNN-NAME, from which `quicknet compare` draws its picture. --set may change the training only: what
+changes the networks or the size of the images would stand in the comparison as the plain ones'.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import itertools
 import json
 import math
+import re
 import shlex
 import statistics
 import sys
@@ -31,18 +34,18 @@ from quicknet.core.errors import ConfigError, ToolError, program
 from quicknet.core.files import read_json, write_atomically
 from quicknet.models.registry import base_config, list_models
 from quicknet.study import ablate
-from quicknet.study.reached import takes_cifar
-from quicknet.study.records import ROOT, write_record
+from quicknet.study.reached import FOLDED, USUAL_RECIPE, takes_cifar
+from quicknet.study.records import ROOT, read_records, teacher_sha256, write_record
 from quicknet.training import describe, load_recipe, start
 from quicknet.training.loop import step
 
 _SECONDS = 6.0  # that a network's training is timed
-_SAME = ("repvgg_a0_folded",)  # another network's form for answering: it is trained as that one
+_OF_NETWORKS = ("model.", "model=", "data.size", "data=")  # settings that make other networks
 
 
 def default_networks() -> list[str]:
     """Return the networks for CIFAR's images, each once."""
-    return [name for name in list_models() if takes_cifar(base_config(name)) and name not in _SAME]
+    return [name for name in list_models() if takes_cifar(base_config(name)) and name not in FOLDED.values()]
 
 
 def training_rate(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -133,6 +136,7 @@ def carry_out(options: argparse.Namespace) -> dict[str, Any]:
         "split": "test",
         "n": metric.n,
         "seeds": options.seeds,
+        "teacher_sha256": teacher_sha256(cards[0]),
         "networks": rows,
         "not_trained": {name: why for name, why in reasons.items() if why},
     }
@@ -168,7 +172,7 @@ def parse() -> argparse.Namespace:
     same.add_argument("--epochs", type=int, help="train each network for so many epochs")
     parser.add_argument("--least", type=float, default=60.0, help="images/s below which a network is not trained")
     parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--recipe", default="fast")
+    parser.add_argument("--recipe", default=USUAL_RECIPE)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--runs", type=Path, default=Path("runs"))
@@ -182,8 +186,33 @@ def parse() -> argparse.Namespace:
         parser.error("--epochs and --minutes must be above 0, and seeds differ")
     if len(set(options.networks)) != len(options.networks):
         parser.error("a network is named twice; name each once")
-    options.name = f"alike-{amount:g}-{'minutes' if options.epochs is None else 'epochs'}"
+    for change in options.set:
+        if change.strip().startswith(_OF_NETWORKS):
+            parser.error(f"--set {change} makes other networks; name networks of the registry, and change the training")
+    options.name = name_of(options)
     return options
+
+
+def name_of(options: argparse.Namespace) -> str:
+    """Return the name of the record and of the runs' folder: the amount, and the recipe where it is not the usual one.
+
+    >>> name_of(argparse.Namespace(minutes=30.0, epochs=None, recipe="teacher"))
+    'alike-30-minutes-teacher'
+    """
+    amount = f"{options.minutes:g}-minutes" if options.epochs is None else f"{options.epochs}-epochs"
+    recipe = "" if options.recipe == USUAL_RECIPE else re.sub(r"[^a-z0-9_-]+", "-", f"-{options.recipe.lower()}")
+    return f"alike-{amount}{recipe}"
+
+
+def require_same(results: Path, options: argparse.Namespace) -> None:
+    """Raise ToolError where a record of that name has other data, another recipe or other changes of it."""
+    present = read_records(results).get(options.name)
+    asked = {"data": options.data, "recipe": options.recipe, "changes": options.set}
+    if present is not None and {key: present.get(key) for key in asked} != asked:
+        raise ToolError(
+            f"the record {options.name} has other data, another recipe or other changes of it; "
+            f"give its folder in {results} another name, or leave --record out"
+        )
 
 
 def command_of(options: argparse.Namespace) -> str:
@@ -200,6 +229,8 @@ def main() -> None:
     options = parse()
     for name in options.networks:
         base_config(name)
+    if options.record:
+        require_same(ROOT / "results", options)
     fields = carry_out(options)
     if options.json:
         print(json.dumps(fields, indent=1))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from quicknet.core.card import Costs
 from quicknet.core.errors import ConfigError, require_package
+from quicknet.core.files import sha256_file
 from quicknet.core.machine import machine_card, versions
 from quicknet.core.settings import Settings
 from quicknet.deploy.qnz import silent
@@ -19,9 +20,9 @@ from quicknet.models.config import NetworkConfig
 from quicknet.models.costs import count_costs
 from quicknet.models.registry import base_config, create_model, list_models
 from quicknet.report.comparison import ComparedNetwork, Comparison
-from quicknet.study.compare_speed import build, measure
+from quicknet.study.compare_speed import build, measure, shipped_file
 from quicknet.study.compare_state import Measured, State, key_of
-from quicknet.study.reached import default_results, reached, takes_cifar
+from quicknet.study.reached import FOLDED, Reached, default_results, reached, takes_cifar
 from quicknet.study.references import paper_table, published
 
 _GROUP = 4  # networks that are measured at a time, with the base: each is a process that holds its weights
@@ -32,13 +33,15 @@ _SIZES = (
 )
 _SPEEDS = (
     "Speed is that of one image at a time on one core, the network alone: median time, and CPU time, which other "
-    "work on the core does not lengthen. x is how many times as fast as the base it is, with the same kind of numbers, "
-    "by CPU time in the same turns. Weights are random, but for a shipped .qnz, since speed does not depend on them."
+    "work on the core does not lengthen. x is how many times as fast as the base it is, with the same kind of numbers: "
+    "the median over rounds, in each of which both took a turn. Four networks are measured at a time, and the "
+    "machine's speed drifts: only x compares networks. Weights are random, but for a shipped .qnz, since speed does "
+    "not depend on them."
 )
 _ACCURACIES = (
-    "Ours: CIFAR-10, measured here, with protocol, n and seeds. Published: others' figures on CIFAR-10's official "
-    "test set, under the conditions of the source; recipes and training times differ, so the two columns cannot be "
-    "compared with each other."
+    "Ours: CIFAR-10, measured here, with protocol, n and seeds; n = 9,980 is the official test set without 20 images, "
+    "which are absent from the copy that was read. Published: others' figures on the whole of it, under the conditions "
+    "of the source; recipes and training times differ, so the two columns cannot be compared with each other."
 )
 
 
@@ -50,7 +53,7 @@ class CompareSettings(Settings, frozen=True, kw_only=True):
 
     base: str = "quicknet_s"
     size: int | None = None
-    rounds: int = 8
+    rounds: int = 10  # bursts: 50 repeats or 2 s (measure/timing.py)
     paper: bool = False
 
     def __post_init__(self) -> None:
@@ -60,11 +63,12 @@ class CompareSettings(Settings, frozen=True, kw_only=True):
 
 
 class _Counted(NamedTuple):
-    """A network's config and costs, before anything is measured, and the key of its measurement."""
+    """A network before anything is measured, and the key of its measurement; `costs` are of the exported form."""
 
     name: str
     config: NetworkConfig
     costs: Costs
+    trained_parameters: int
     key: str
 
 
@@ -94,7 +98,9 @@ def compare(
             counted.append(_count(name, settings, machine, installed))
             advance(1)
     results = results or default_results()
-    ours = {c.name: reached(c.name, c.costs.parameters, results) if takes_cifar(c.config) else () for c in counted}
+    accuracies = {
+        c.name: reached(c.name, c.trained_parameters, results) if takes_cifar(c.config) else Reached() for c in counted
+    }
     kept = State(state)
     known = kept.find(c.key for c in counted)
     missing = [c for c in counted if c.key not in known]
@@ -109,7 +115,7 @@ def compare(
         seconds=round(time.monotonic() - started, 1),
         kept=len(known),
         assumptions=(_SIZES, ASSUMPTIONS, _SPEEDS, _ACCURACIES),
-        networks=tuple(_row(c, measured[c.key], ours[c.name]) for c in counted),
+        networks=tuple(_row(c, measured[c.key], accuracies[c.name]) for c in counted),
         paper=paper,
     )
 
@@ -128,13 +134,21 @@ def _count(name: str, settings: CompareSettings, machine: dict[str, Any], instal
     own, base = base_config(name), base_config(settings.base)
     size = settings.size or own.image_size
     try:
-        costs = count_costs(lambda: create_model(name, image_size=size))
+        trained = count_costs(lambda: create_model(name, image_size=size))
     except ConfigError as error:
         raise ConfigError(f"{name} cannot be compared at {size} pixels: {error}") from error
+    costs = count_costs(lambda: create_model(FOLDED[name], image_size=size)) if name in FOLDED else trained
     # counts too: they tell a network from what it was before its code was changed
     counts = costs.replace(layers=()).to_dict()
-    asked = [name, own.to_dict(), size, counts, settings.base, base.to_dict(), settings.size, settings.rounds]
-    return _Counted(name, own.replace(image_size=size), costs, key_of(asked, machine, installed))
+    shipped = [_shipped_sha256(name, size), _shipped_sha256(settings.base, settings.size or base.image_size)]
+    asked = [name, own.to_dict(), size, counts, settings.base, base.to_dict(), settings.size, settings.rounds, shipped]
+    key = key_of(asked, machine, installed)
+    return _Counted(name, own.replace(image_size=size), costs, trained.parameters, key)
+
+
+def _shipped_sha256(name: str, size: int) -> str | None:
+    path = shipped_file(name, size)
+    return None if path is None else sha256_file(path)
 
 
 def _measure(missing: Sequence[_Counted], base: _Counted, settings: CompareSettings, kept: State, show: Show) -> None:
@@ -156,10 +170,11 @@ def _measure(missing: Sequence[_Counted], base: _Counted, settings: CompareSetti
             kept.keep({c.key: figures[c.name] for c in group})
 
 
-def _row(counted: _Counted, measured: Measured, ours: tuple[Any, ...]) -> ComparedNetwork:
+def _row(counted: _Counted, measured: Measured, accuracies: Reached) -> ComparedNetwork:
     config, costs = counted.config, counted.costs
     return ComparedNetwork(
         name=counted.name,
+        counted_as=FOLDED.get(counted.name, counted.name),
         input=f"{config.in_channels}x{config.image_size}x{config.image_size}",
         parameters=costs.parameters,
         macs=costs.macs,
@@ -172,7 +187,8 @@ def _row(counted: _Counted, measured: Measured, ours: tuple[Any, ...]) -> Compar
         energy_int8_uj=energy_uj(costs, 8),
         float32=measured.float32,
         int8=measured.int8,
-        ours=ours,
+        ours=accuracies.ours,
+        untrained=accuracies.untrained,
         published=published(counted.name) if takes_cifar(config) else (),
-        notes=measured.notes,
+        notes=(*measured.notes, *accuracies.notes),
     )

@@ -7,6 +7,7 @@ a ratio is always of the same minutes, and what is measured can be kept group by
 from __future__ import annotations
 
 import contextlib
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,21 +16,23 @@ from typing import Literal
 import torch
 
 from quicknet import engine
-from quicknet.core.card import Card, PreprocessSpec
-from quicknet.core.errors import ConfigError, FormatError, QuickNetError
+from quicknet.core.card import Card, IntegerRecord, PreprocessSpec
+from quicknet.core.errors import ConfigError, DataError, FormatError, QuickNetError
 from quicknet.core.files import write_atomically
 from quicknet.deploy.fold import fold
 from quicknet.deploy.graph import Folded
 from quicknet.deploy.onnx import assemble, build_graph
-from quicknet.deploy.quantize import require_expressible
+from quicknet.deploy.qnz import QnzSettings
+from quicknet.deploy.quantize import quantize, require_expressible
+from quicknet.image.vectors import draw_vectors
 from quicknet.inference.artifact import open_artifact
 from quicknet.inference.shipped import PACKAGED
 from quicknet.measure.benchmark import jpeg_folders
 from quicknet.measure.child import Child
 from quicknet.measure.subjects import Subject
 from quicknet.measure.timing import summarize
-from quicknet.models.network import Network
 from quicknet.models.registry import create_model, model_record
+from quicknet.qnz.file import assemble_qnz
 from quicknet.report.comparison import Speed
 from quicknet.study.compare_state import Measured
 
@@ -55,7 +58,7 @@ class Built:
 
 
 def build(name: str, size: int, folder: Path) -> Built:
-    """Write the network's float ONNX file into `folder`, and find its shipped `.qnz`.
+    """Write the network's float ONNX file into `folder`, and its `.qnz` where none of that size ships.
 
     Raises ToolError where the disk refuses. What cannot be exported is noted.
     """
@@ -65,9 +68,12 @@ def build(name: str, size: int, folder: Path) -> Built:
         model = create_model(name, image_size=size).eval()
     channels = model.config.in_channels
     spec = PreprocessSpec(size=size, mode=_MODES[channels], mean=(0.5,) * channels, std=(0.25,) * channels)
+    card = Card(
+        model=model_record(name, model), classes=tuple(map(str, range(model.config.num_classes))), preprocess=spec
+    )
     try:
         net = fold(model, spec)
-        blob = _float_file(name, model, spec, net)
+        blob = assemble(build_graph(net, size, "fused"), card)
     except (ConfigError, FormatError) as error:
         built.notes += [f"no float32 file: {error}", "no int8 file without a float32 one"]
         return built
@@ -75,45 +81,66 @@ def build(name: str, size: int, folder: Path) -> Built:
     write_atomically(built.files["float32"], blob)
     try:
         require_expressible(net, size)
-    except ConfigError as error:
+        built.files["int8"] = shipped_file(name, size) or _written(folder / f"{name}.qnz", _integer_file(net, card))
+    except (ConfigError, DataError, FormatError) as error:
         built.notes.append(f"no int8 file: {str(error).partition('; ')[0]}")
-        return built
-    integers = PACKAGED / f"{name}.cifar10.qnz"
-    if integers.is_file() and open_artifact(integers).card.preprocess.size == size:
-        built.files["int8"] = integers
-    else:
-        built.notes.append("no int8 file: QuickNet ships no .qnz of this network and image size")
     return built
 
 
-def _float_file(name: str, model: Network, spec: PreprocessSpec, net: Folded) -> bytes:
-    classes = tuple(map(str, range(model.config.num_classes)))
-    card = Card(model=model_record(name, model), classes=classes, preprocess=spec)
-    return assemble(build_graph(net, spec.size, "fused"), card)
+def shipped_file(name: str, size: int) -> Path | None:
+    """Return the `.qnz` of a network and image size that lies in the package, None without one."""
+    path = PACKAGED / f"{name}.cifar10.qnz"
+    return path if path.is_file() and open_artifact(path).card.preprocess.size == size else None
+
+
+def _written(path: Path, blob: bytes) -> Path:
+    write_atomically(path, blob)
+    return path
+
+
+def _integer_file(net: Folded, card: Card) -> bytes:
+    """Return the `.qnz` of a network as `export` makes it, calibrated on drawn images: its speed is that of any other.
+
+    Raises ConfigError or FormatError where random weights do not become integers.
+    """
+    bits, spec = QnzSettings().bits, card.preprocess
+    quantized = quantize(net, draw_vectors(spec.size, spec.channels), bits)
+    record = IntegerRecord(bits=bits, logit_scale=quantized.logit_scale)
+    return assemble_qnz(quantized.network, card.replace(integer=record))
 
 
 # --- taking turns --------------------------------------------------------------------------
 
 
 class _Turns:
-    """One file in its own process, and the seconds of its calls so far."""
+    """One file in its own process, and what its calls took so far: `cpu_s` is the CPU time of one, round by round."""
 
     def __init__(self, name: str, numbers: Numbers, child: Child) -> None:
         self.name, self.numbers, self.child = name, numbers, child
         self._seconds: list[float] = []
-        self._calls, self._cpu_s = 0, 0.0
+        self.cpu_s: list[float] = []
         child.ask("warm", path="network", batch=1)
 
     def take(self) -> None:
         answer = self.child.ask("burst", path="network", batch=1, seconds=_BURST_S)
         self._seconds += answer["seconds"]
-        self._calls += answer["calls"]
-        self._cpu_s += answer["cpu_s"]
+        self.cpu_s.append(answer["cpu_s"] / answer["calls"])
 
-    def speed(self) -> Speed:
+    def speed(self, base: _Turns | None) -> Speed:
+        """Return what was measured, over the base in the same rounds."""
+        cpu_ms = 1000 * statistics.median(self.cpu_s)
+        ratio = None if base is None else median_ratio(base.cpu_s, self.cpu_s)
         timing = summarize(self._seconds, 1)
-        cpu_ms = 1000 * self._cpu_s / self._calls
-        return Speed(runtime=_RUNTIMES[self.numbers], cpu_ms=cpu_ms, ratio=None, **timing.to_dict())
+        return Speed(runtime=_RUNTIMES[self.numbers], cpu_ms=cpu_ms, ratio=ratio, **timing.to_dict())
+
+
+def median_ratio(base: Sequence[float], own: Sequence[float]) -> float:
+    """Return the median over rounds of base over own: what disturbs a few of the rounds does not move it.
+
+    >>> median_ratio([2.0, 2.0, 2.0], [1.0, 1.0, 9.0])
+    2.0
+    """
+    return statistics.median(one / other for one, other in zip(base, own, strict=True))
 
 
 def measure(group: Sequence[Built], base: Built, rounds: int, advance: Advance) -> dict[str, Measured]:
@@ -125,14 +152,15 @@ def measure(group: Sequence[Built], base: Built, rounds: int, advance: Advance) 
             for turn in turns:
                 turn.take()
             advance(len(group))
-    speeds = {(turn.name, turn.numbers): turn.speed() for turn in turns}
+    bases = {turn.numbers: turn for turn in turns if turn.name == base.name}
+    speeds = {(turn.name, turn.numbers): turn.speed(bases.get(turn.numbers)) for turn in turns}
     return {
         built.name: Measured(
             name=built.name,
             float_bytes=built.size_bytes("float32"),
             int8_bytes=built.size_bytes("int8"),
-            float32=_over(speeds, built, base, "float32"),
-            int8=_over(speeds, built, base, "int8"),
+            float32=speeds.get((built.name, "float32")),
+            int8=speeds.get((built.name, "int8")),
             notes=tuple(built.notes),
         )
         for built in group
@@ -151,11 +179,3 @@ def _opened(built: Built, stack: contextlib.ExitStack) -> Iterator[_Turns]:
             yield _Turns(built.name, numbers, child)
         except QuickNetError as error:
             built.notes.append(f"{numbers} not measured: {str(error).replace(str(path), 'its file')}")
-
-
-def _over(speeds: dict[tuple[str, Numbers], Speed], built: Built, base: Built, numbers: Numbers) -> Speed | None:
-    """Return a network's speed with its ratio to that of the base."""
-    speed, of_base = speeds.get((built.name, numbers)), speeds.get((base.name, numbers))
-    if speed is None or of_base is None:
-        return speed
-    return speed.replace(ratio=of_base.cpu_ms / speed.cpu_ms)

@@ -15,6 +15,8 @@ from quicknet.core.files import read_json, sha256_bytes, write_atomically
 from quicknet.core.settings import Settings
 from quicknet.report.comparison import Speed
 
+_METHOD = 2  # 2: ratios are medians over rounds
+
 
 class Measured(Settings, frozen=True, kw_only=True):
     """What was measured of one network; None where it could not be, for which `notes` has the reason."""
@@ -35,7 +37,7 @@ class _Content(Settings, frozen=True, kw_only=True):
 def key_of(asked: Any, machine: dict[str, Any], versions: dict[str, str]) -> str:
     """Return a digest of everything that a measurement depends on: `asked` says what is measured, and how."""
     same = {name: machine[name] for name in ("cpu", "cores", "flags", "system")}
-    return sha256_bytes(json.dumps([__version__, asked, same, versions], sort_keys=True).encode())
+    return sha256_bytes(json.dumps([__version__, _METHOD, asked, same, versions], sort_keys=True).encode())
 
 
 class State:

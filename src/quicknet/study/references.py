@@ -19,7 +19,13 @@ def published(name: str) -> tuple[Published, ...]:
     """Return what was published of a network of the registry on CIFAR-10, 32 pixels, official test set."""
     rows = [row for row in read_references()["network"] if row.get("network") == name]
     return tuple(
-        Published(top1=round(row["accuracy"] / 100, 6), note=row.get("note", ""), source=row["source"]) for row in rows
+        Published(
+            top1=round(row["accuracy"] / 100, 6),
+            note=row.get("note", ""),
+            source=row["source"],
+            passes=row.get("passes", 1),
+        )
+        for row in rows
     )
 
 

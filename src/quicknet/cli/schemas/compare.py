@@ -26,8 +26,8 @@ def _speed(numbers: str, runtime: str) -> Schema:
             median_ms=number("Median time of a call in milliseconds."),
             p95_ms=number("95% of the calls took at most so many milliseconds."),
             images_per_second=number("Images per second, by the median."),
-            cpu_ms=number("Mean CPU time of a call in milliseconds."),
-            ratio=or_null(number("CPU time of the base over its own, in the same turns; null without the base.")),
+            cpu_ms=number("CPU time of a call in milliseconds, the median over rounds."),
+            ratio=or_null(number("CPU time of the base over its own, the median over rounds; null without the base.")),
         )
     )
 
@@ -42,18 +42,28 @@ _OURS = record(
     n=integer("The number of images measured."),
     seeds=listing("The seeds; empty where they are not known.", integer("A seed.")),
     source=text("A record under results/, or the name of shipped weights."),
-    alike=text("What several networks were given the same of, such as 30 minutes; empty for a training of its own."),
+    alike=text("What several networks were given the same of, such as about 6 minutes; empty for others."),
     epochs=or_null(integer("The epochs of a training alike; null for others.")),
+    minutes=or_null(number("The minutes that a training alike took, mean over seeds; null for others.")),
+    teacher=flag("Whether it learned from another network's answers."),
+)
+_UNTRAINED = record(
+    "Where others were trained alike, and this network was not.",
+    alike=text("What the others were given the same of."),
+    source=text("The record under results/."),
+    why=text("Why this network was left out."),
 )
 _PUBLISHED = record(
     "One accuracy that others published.",
     top1=number("The share of images that were right, 0..1."),
     note=text("The conditions that the publication names."),
     source=text("The address of the publication."),
+    passes=integer("Passes through the network whose answers were averaged; a latency here is that of one."),
 )
 _NETWORK = record(
     "One network; the base is the first.",
     name=text("The name of the network."),
+    counted_as=text("The network whose counts these are: itself, or the form that export makes of it."),
     input=text("Channels, height and width of the input, such as 3x32x32."),
     parameters=integer("The number of parameters."),
     macs=integer("Multiply-adds per image."),
@@ -67,6 +77,7 @@ _NETWORK = record(
     float32=_speed("float32", "onnxruntime"),
     int8=_speed("int8", "engine"),
     ours=listing("Accuracies on CIFAR-10 that were measured here.", _OURS),
+    untrained=listing("Where others were trained alike and this network was not.", _UNTRAINED),
     published=listing("Accuracies on CIFAR-10 that others published.", _PUBLISHED),
     notes=listing("Why figures are absent.", text("A reason.")),
 )
