@@ -246,7 +246,7 @@ def test_a_teacher_that_has_changed_since_the_run_began(
     card = json.loads((run_dir / "card.json").read_text())
     card["weights_sha256"] = sha256_file(run_dir / "model.safetensors")
     (run_dir / "card.json").write_text(json.dumps(card))
-    line = ("is another than when begun began", "sha256", "new run")
+    line = ("is not the one that begun began with", "sha256", "new run")
     refused(["train", "--resume", "begun", "--quiet"], *line, keeps=tmp_path / "begun")
 
 

@@ -35,7 +35,7 @@ def draw_artifact(
     from quicknet.report.network import Drawing
 
     overwritten = path.exists() and any(file.exists() and path.samefile(file) for file in kept)
-    if overwritten and path.suffix != ".svg":
+    if overwritten and path.suffix.lower() != ".svg":
         raise ConfigError(f"--svg {path} is a file of the model itself; name another file")
     card = artifact.card
     times = _time_shares(artifact) if timed else ()

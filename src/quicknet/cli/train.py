@@ -145,7 +145,7 @@ def _settings(
 ) -> Recipe:
     """Return the recipe that the command line describes."""
     from quicknet.training.recipe import NO_PARENT, default_recipe, load_recipe
-    from quicknet.training.taught import one_or_several
+    from quicknet.training.teachers import one_or_several
 
     keys = {
         "start_from": "model.start_from",
@@ -164,7 +164,8 @@ def _settings(
         given["balance"] = "on" if given["balance"] else "off"
     values = {keys[name]: value for name, value in given.items() if value is not None}
     for value in values.values():
-        _require_unicode(str(value))
+        for text in value if isinstance(value, list) else [value]:
+            _require_unicode(str(text))
     recipe = recipe or default_recipe(data or "cifar10", model, shortcuts["start_from"])
     settings = load_recipe(recipe, changes, values)
     if not settings.data.source:

@@ -64,6 +64,10 @@ class CheckFailed(QuickNetError):
     exit_code = 1
 
 
+class TargetMissed(CheckFailed):
+    """A file that is larger, or loses more, than was asked for: with other settings there may be one."""
+
+
 def program(main: Callable[_Words, None]) -> Callable[_Words, int]:
     """Have a script's `main` return its exit code: 0, or after one line on standard error that of what it raised."""
 

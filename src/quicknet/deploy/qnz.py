@@ -15,7 +15,7 @@ from torch import Tensor
 
 from quicknet import __version__
 from quicknet.core.card import Card, IntegerRecord, require_run_folder
-from quicknet.core.errors import CheckFailed, ConfigError
+from quicknet.core.errors import ConfigError, TargetMissed
 from quicknet.core.files import sha256_bytes
 from quicknet.core.lineage import CalibrationRecord, Compared, ExportStep, QatRecord
 from quicknet.core.machine import usable_cores
@@ -313,7 +313,7 @@ def _require_little_loss(compared: Compared, settings: QnzSettings) -> None:
         return  # one image more or less is chance, however few there are
     remedies = ["use more --qat epochs" if settings.qat_epochs else "fine-tune with --qat 1"]
     remedies += ["use --bits w7a8"] if settings.bits != "w7a8" else []
-    raise CheckFailed(
+    raise TargetMissed(
         f"{settings.bits} loses {compared.lost_points:.2f} points of top-1 on {compared.split} "
         f"({100 * compared.parent_top1:.2f}% to {100 * compared.top1:.2f}%, n = {compared.n:,}), over --max-loss "
         f"{settings.max_loss:g}; {', or '.join(remedies)}, or allow more"

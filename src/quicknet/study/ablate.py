@@ -33,7 +33,7 @@ from quicknet.core.card import Card, read_card
 from quicknet.core.errors import ToolError, program
 from quicknet.core.machine import usable_cores
 from quicknet.data.cifar import CIFARS
-from quicknet.study.records import ROOT, teacher_sha256, write_record
+from quicknet.study.records import ROOT, one_teacher, write_record
 from quicknet.training.recipe import Recipe, load_recipe
 
 # of [data], what a run writes down only where it was asked for
@@ -178,14 +178,6 @@ def parse() -> argparse.Namespace:
     return options
 
 
-def _one_teacher(label: str, cards: list[Card]) -> str | None:
-    """Return the digest of a variant's teacher. Raises ToolError where its seeds had several."""
-    teachers = {teacher_sha256(card) for card in cards}
-    if len(teachers) > 1:
-        raise ToolError(f"the seeds of {label} learned from different teachers of one name; train them anew (--runs)")
-    return teachers.pop()
-
-
 def record_fields(options: argparse.Namespace, cards: dict[str, list[Card]]) -> dict[str, Any]:
     """Return the record's fields, but for those that every record has."""
     a_card = next(iter(cards.values()))[0]
@@ -200,7 +192,7 @@ def record_fields(options: argparse.Namespace, cards: dict[str, list[Card]]) -> 
         "n": {metric.split: metric.n for metric in top1s},
         "seeds": options.seeds,
         "changes": {label: changes for label, *changes in options.variant},
-        "teacher_sha256": {label: _one_teacher(label, some) for label, some in cards.items()},
+        "teacher_sha256": {label: one_teacher(some) for label, some in cards.items()},
         "training_seconds": {
             label: [training_seconds(run_folder(options, label, seed)) for seed in options.seeds] for label in cards
         },

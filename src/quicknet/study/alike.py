@@ -32,15 +32,16 @@ import torch
 from quicknet.core.card import Card
 from quicknet.core.errors import ConfigError, ToolError, program
 from quicknet.core.files import read_json, write_atomically
+from quicknet.core.settings import parse_change
 from quicknet.models.registry import base_config, list_models
 from quicknet.study import ablate
 from quicknet.study.reached import FOLDED, USUAL_RECIPE, takes_cifar
-from quicknet.study.records import ROOT, read_records, teacher_sha256, write_record
+from quicknet.study.records import ROOT, one_teacher, read_records, write_record
 from quicknet.training import describe, load_recipe, start
 from quicknet.training.loop import step
 
 _SECONDS = 6.0  # that a network's training is timed
-_OF_NETWORKS = ("model.", "model=", "data.size", "data=")  # settings that make other networks
+_OF_NETWORKS = ("model", "data", "data.size", "data.mode")  # settings that make other networks
 
 
 def default_networks() -> list[str]:
@@ -117,13 +118,15 @@ def carry_out(options: argparse.Namespace) -> dict[str, Any]:
     reasons = {name: left_out(known[name], options.least) for name in options.networks}
     chosen = sorted((name for name, why in reasons.items() if not why), key=lambda name: -known[name]["rate"])
     if not chosen:
-        raise ConfigError(f"no network trains at {options.least:g} images/s here; lower --least")
-    rows = []
+        why = next(iter(reasons.values()), "none was named")
+        raise ConfigError(f"no network trains at {options.least:g} images/s here ({why}); lower --least")
+    rows, trained = [], list[Card]()
     for number, name in enumerate(chosen):
         epochs = options.epochs or epochs_for(options.minutes, known[name]["rate"], known[name]["images"])
         changes = changes_of(name, epochs, options)
         cards = [ablate.train(ablate.run_folder(options, name, seed), options, changes, seed) for seed in options.seeds]
         rows.append(row_of(name, epochs, cards, options))
+        trained += cards
         print(f"{shown(rows[-1])}, {len(chosen) - 1 - number} networks left", file=sys.stderr)
     metric = next(m for m in cards[0].metrics if (m.name, m.split) == ("top1", "test"))
     return {
@@ -136,7 +139,7 @@ def carry_out(options: argparse.Namespace) -> dict[str, Any]:
         "split": "test",
         "n": metric.n,
         "seeds": options.seeds,
-        "teacher_sha256": teacher_sha256(cards[0]),
+        "teacher_sha256": one_teacher(trained),
         "networks": rows,
         "not_trained": {name: why for name, why in reasons.items() if why},
     }
@@ -187,7 +190,8 @@ def parse() -> argparse.Namespace:
     if len(set(options.networks)) != len(options.networks):
         parser.error("a network is named twice; name each once")
     for change in options.set:
-        if change.strip().startswith(_OF_NETWORKS):
+        key, _ = parse_change(change)
+        if key in _OF_NETWORKS or key.startswith("model."):
             parser.error(f"--set {change} makes other networks; name networks of the registry, and change the training")
     options.name = name_of(options)
     return options

@@ -37,7 +37,7 @@ from quicknet.models.costs import count_costs
 from quicknet.models.registry import base_config, create_model
 from quicknet.qnz.file import read_qnz
 from quicknet.qnz.format import Bits
-from quicknet.study.records import ROOT, teacher_sha256, write_record
+from quicknet.study.records import ROOT, one_teacher, teacher_sha256, write_record
 from quicknet.training.checkpoint import RunFolder, read_tensors
 from quicknet.training.recipe import load_recipe
 
@@ -84,7 +84,7 @@ def accuracy(folders: list[Path]) -> dict[str, Any]:
         "file": "model.safetensors",
         "file_bytes": (folders[0] / "model.safetensors").stat().st_size,
         "weights_sha256": [card.weights_sha256 for card, _ in runs],
-        "teacher_sha256": _one_teacher([card for card, _ in runs]),
+        "teacher_sha256": one_teacher([card for card, _ in runs]),
     }
 
 
@@ -139,14 +139,6 @@ def compressed(path: Path) -> dict[str, Any]:
         "speed": Speedometer(config, cast(Bits, file.record.bits)).of_file(file.blob),
         "compared": [compared.to_dict() for compared in receipt.compared],
     }
-
-
-def _one_teacher(cards: list[Card]) -> str | None:
-    """Return the digest of the teacher of all runs. Raises ToolError where they had several."""
-    teachers = {teacher_sha256(card) for card in cards}
-    if len(teachers) > 1:
-        raise ToolError("the runs learned from different teachers of one name; record them apart")
-    return teachers.pop()
 
 
 def keep(kept: Path, run: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from quicknet.core.card import Card
-from quicknet.core.errors import ConfigError
+from quicknet.core.errors import ConfigError, ToolError
 from quicknet.core.files import read_json, write_atomically
 from quicknet.core.lineage import DistillStep, FineTuneStep
 from quicknet.core.machine import machine_card, versions
@@ -43,6 +44,14 @@ def teacher_sha256(card: Card) -> str | None:
         elif isinstance(step, DistillStep):
             taught.append(step.weights_sha256)
     return ",".join(taught) or None
+
+
+def one_teacher(cards: Sequence[Card]) -> str | None:
+    """Return `teacher_sha256` of all. Raises ToolError where a teacher was replaced under its name between them."""
+    teachers = {teacher_sha256(card) for card in cards}
+    if len(teachers) > 1:
+        raise ToolError("the runs learned from different teachers of one name; train or record them apart")
+    return teachers.pop()
 
 
 def write_record(results: Path, name: str, command: str, fields: dict[str, Any]) -> Path:

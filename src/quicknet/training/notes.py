@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 
+from quicknet.core.errors import QuickNetError
+from quicknet.core.files import read_json
 from quicknet.inference.shipped import locate
 from quicknet.models import fused
 from quicknet.training.checkpoint import RunFolder
@@ -58,13 +62,13 @@ def _unfinished_teacher(run: Run) -> list[str]:
     """Say where a teacher is a run that has not come to its end: a crash looks like a finished one otherwise."""
     notes = []
     for name in run.recipe.distill.teachers:
-        folder = RunFolder(locate(name, "any"))
-        if not folder.is_saved():
-            continue
-        done, settings = folder.load_counters().epoch, folder.read_recipe().train
-        if done < settings.epochs and settings.patience is None:  # patience may have ended it
-            best = "the best weights of these answer"
-            notes.append(f"the teacher {name} has trained {done} of its {settings.epochs} epochs; {best}")
+        path = locate(name, "any")
+        with contextlib.suppress(QuickNetError):  # a run that cannot go on teaches all the same
+            counters, settings = read_json(path / "last.json", "the counters"), RunFolder(path).read_recipe().train
+            done = counters.get("epoch", settings.epochs)
+            if done < settings.epochs and settings.patience is None:  # patience may have ended it
+                text = f"the teacher {name} has trained {done} of its {settings.epochs} epochs"
+                notes.append(f"{text}; its best weights so far answer")
     return notes
 
 
@@ -83,9 +87,8 @@ def _kept_answers(run: Run) -> list[str]:
         )
         notes += [] if note is None else [note]
     if run.recipe.augment.flip == "alternating" and kept % 2 and kept < run.recipe.train.epochs:
-        notes.append(
-            f"distill.kept={kept} is odd: an image that is shown again is not flipped then; {kept + 1} flips it"
-        )
+        again = "where the views begin again, each image is flipped as in the epoch before"
+        notes.append(f"distill.kept={kept} is odd: {again}; {kept + 1} alternates")
     return [*lines, *(f"note     {note}" for note in notes)]
 
 

@@ -238,7 +238,7 @@ class PruneSettings(Settings, frozen=True, kw_only=True):
     channels of one output channel, single weights, or whole output channels, equally many in each
     layer of a stage; `importance` weighs the layers against each other, first to last; every layer
     keeps `least` at least. With `shares` each layer keeps that share in the end, which together are
-    `density`, whatever the layers weigh then.
+    `density`, whatever their importance.
     """
 
     density: float = 1.0

@@ -26,7 +26,8 @@ from quicknet.training.recipe import Recipe
 from quicknet.training.run import Parts, Run
 from quicknet.training.saving import restore
 from quicknet.training.seen import require_unseen
-from quicknet.training.taught import (
+from quicknet.training.teacher import PARENT
+from quicknet.training.teachers import (
     distilled,
     lies_in,
     open_judge,
@@ -37,7 +38,6 @@ from quicknet.training.taught import (
     require_unseen_by,
     with_teachers,
 )
-from quicknet.training.teacher import PARENT
 
 _USUAL_SIZES = (32, FOLDER_SIZE, MAX_IMAGE_SIZE)  # some networks cannot be small, others not large
 
@@ -82,7 +82,7 @@ def start(recipe: Recipe, folder: Path, device: torch.device) -> Run:
     for _, size in recipe.train.sizes:
         _config_at(model.config, size)
     if parent is not None:
-        require_unseen(parent[1], str(recipe.model.start_from), data, recipe.data.to_dict(), PARENT)
+        require_unseen(parent[1], locate(str(recipe.model.start_from), "run"), data, recipe.data.to_dict(), PARENT)
     teachers = open_teachers(recipe, data, device)
     require_unseen_by(teachers, recipe, data)
     lineage: tuple[Step, ...] = () if parent is None else (*parent[1].lineage, FineTuneStep(**origin(parent[1])))
@@ -122,6 +122,8 @@ def resume(folder: Path, device: torch.device, source: str | None = None, teache
     judge = open_judge(recipe, data, device)
     run = Run(Parts(recipe, run_folder, data, model, teaching, judge, device, join(device), lineage))
     restore(run)
+    if (teachers or source) and run.world.main:  # where they lie now: the next --resume need not be told
+        run_folder.write_recipe(recipe)
     return run
 
 

@@ -42,14 +42,14 @@ _OURS = record(
     n=integer("The number of images measured."),
     seeds=listing("The seeds; empty where they are not known.", integer("A seed.")),
     source=text("A record under results/, or the name of shipped weights."),
-    alike=text("What several networks were given the same of, such as about 6 minutes; empty for others."),
-    epochs=or_null(integer("The epochs of a training alike; null for others.")),
-    minutes=or_null(number("The minutes that a training alike took, mean over seeds; null for others.")),
+    alike=text("What all networks of this training were given, such as about 6 minutes; empty for others."),
+    epochs=or_null(integer("Epochs, where networks were trained alike; null for others.")),
+    minutes=or_null(number("Minutes, where networks were trained alike, mean over seeds; null for others.")),
     teacher=flag("Whether it learned from another network's answers."),
 )
 _UNTRAINED = record(
     "Where others were trained alike, and this network was not.",
-    alike=text("What the others were given the same of."),
+    alike=text("What the other networks were given."),
     source=text("The record under results/."),
     why=text("Why this network was left out."),
 )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from quicknet.core.card import Card
-from quicknet.core.errors import CheckFailed
+from quicknet.core.errors import TargetMissed
 from quicknet.core.lineage import CompressStep, DistillStep
 from quicknet.data import Dataset
 from quicknet.deploy.compress.path import Trained
@@ -27,8 +27,8 @@ from quicknet.models.costs import count_costs
 from quicknet.models.registry import model_from_record, model_record
 from quicknet.qnz.file import Coding, assemble_qnz
 from quicknet.training.checkpoint import TorchClassifier
-from quicknet.training.taught import origin
 from quicknet.training.teacher import Teacher
+from quicknet.training.teachers import origin
 
 CODING: Coding = "contexts"
 _WEAKEST, _STRONGEST = 0.05, 8.0  # what a bit may cost, to bring a file under its size
@@ -168,7 +168,7 @@ def fitting(quantized: Quantized, card: Card, settings: CompressSettings) -> Qua
             high, best = strength, candidate
         elif strength >= _STRONGEST:
             other = ", or give a --density below the one that was tried" if settings.epochs else ""
-            raise CheckFailed(
+            raise TargetMissed(
                 f"the file would be {smallest:,} bytes, over --target-size {settings.target_size:,}; "
                 f"allow {math.ceil(smallest / 1000)}KB{other}"
             )

@@ -32,11 +32,11 @@ from quicknet.training.run import Run
 
 _CPU = torch.device("cpu")
 _BEYOND = 1.0  # points over the loss that is allowed at which the descent ends: training mends about that
-_TRIES = 3
-_FAR = 1.2  # times the density of the next sparser point: a network between them is tried
+_TRIES = 3  # half of the epochs each
+_FAR = 1.2  # times the density of the next sparser point: between them a fifth of the bytes, or more, is to be gained
 _EXACT = 0.002  # of a density: blocks are whole
 _ROUNDING = 1e-9  # of an accuracy
-_RAMP = 0.3  # of a run that goes half the way down to the next density
+_RAMP = 0.3  # of a run that goes half the way down to the next density: the rest is to win back what that cost
 _SHARED_RATE = 1e-4  # a shared weight's gradient is that of hundreds
 
 
@@ -165,7 +165,7 @@ def search_loss(
 ) -> Iterator[Trained]:
     """Yield networks that lose at most `max_loss` points on `val` to `usual`, the run's top-1, the sparsest first.
 
-    Each is meant for whom the integers of those before lose too much. A run in WORK/descent goes down to the
+    Take the next one where the integers of one lose too much. A run in WORK/descent goes down to the
     least density; the state at each epoch's end is kept. From the sparsest that has lost little more than is
     allowed a second run trains on at its density; where that loses too much, another begins one epoch higher,
     and from the first that does not a third goes half the way back down. Raises CheckFailed naming the nearest

@@ -15,7 +15,7 @@ import torch
 
 from quicknet import engine
 from quicknet.core.card import require_run_folder
-from quicknet.core.errors import CheckFailed, ToolError
+from quicknet.core.errors import TargetMissed, ToolError
 from quicknet.data import Dataset
 from quicknet.deploy.compress.integers import CODING, Integers, attempts, kept_card, pruned_integers
 from quicknet.deploy.compress.listener import NOBODY, Listener
@@ -26,7 +26,7 @@ from quicknet.deploy.compress.settings import Compressed, CompressSettings, Poin
 from quicknet.deploy.compress.size import code_sizes, layer_sizes, layer_weights
 from quicknet.deploy.compress.speed import Speedometer, time_shares
 from quicknet.deploy.compress.steps import Tried, for_loss, for_size
-from quicknet.deploy.compress.work import is_begun, work_folder, working
+from quicknet.deploy.compress.work import begun, work_folder, working
 from quicknet.deploy.fold import fold
 from quicknet.deploy.pipeline import Draft, export_file, split_settings_of
 from quicknet.deploy.qnz import QnzSettings, measure_against
@@ -71,7 +71,7 @@ def compress(
     plan_of(parent.model)
     settings = settings.fitted(len(data.split("train")))
     work = work_folder(out)
-    if settings.keep is not None and Path(settings.keep).exists() and not is_begun(work):
+    if settings.keep is not None and Path(settings.keep).exists() and begun(work).get("keep") != settings.keep:
         raise ToolError(f"{settings.keep} is there already; name a new folder with --keep")
     with working(work, _asked(parent, data, settings, teacher)):
         prepared = prepare(parent, data, settings, work, listener.show)
@@ -91,7 +91,7 @@ def _teacher(settings: CompressSettings, data: Dataset, run: Path) -> Teacher | 
     if settings.teacher is None:
         return None
     teacher = open_teacher(locate(settings.teacher, "any"), data, torch.device("cpu"))
-    require_unseen(teacher.card, settings.teacher, data, split_settings_of(run), TEACHER)
+    require_unseen(teacher.card, locate(settings.teacher, "any"), data, split_settings_of(run), TEACHER)
     return teacher
 
 
@@ -149,16 +149,18 @@ class _Job(NamedTuple):
 def _first_to_hold(
     job: _Job, prepared: Prepared, some: Iterator[Trained], work: Path, teacher: Teacher | None
 ) -> tuple[Compressed, Trained]:
-    """Write the first network whose integers do what was asked for. Raises the last CheckFailed where none does."""
-    failed: CheckFailed | None = None
+    """Write the first network whose integers do what was asked for. Raises the last TargetMissed where none does."""
+    failed: TargetMissed | None = None
     for trained in some:
+        if failed is not None:
+            job.listener.missed(failed)
         place = work if trained.folder is None else trained.folder  # where its fine-tuning goes on from
         try:
             integers = pruned_integers(
                 job.parent, trained, job.data, job.settings, prepared, (place, job.listener.show), teacher
             )
             return _written(job, integers, trained, prepared), trained
-        except CheckFailed as error:
+        except TargetMissed as error:
             failed = error
     assert failed is not None  # there is one at least
     raise failed

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from quicknet.core.settings import Settings
 from quicknet.models.layers import Stem
 from quicknet.models.network import Network
-from quicknet.qnz.coding.encode import encode_numbers, layer_bits
+from quicknet.qnz.coding.encode import encode_numbers, kept_blocks, layer_bits
 from quicknet.qnz.coding.model import Parts
 from quicknet.qnz.file import CODINGS, Coding, QnzFile
 from quicknet.qnz.format import CODE, CODED_BLOCK
@@ -118,7 +118,7 @@ def _arrays(network: IntegerNetwork) -> Iterator[NDArray[np.generic]]:
     for layer in layers:
         if isinstance(layer, IntegerSeparable):
             yield from (layer.depthwise, layer.multiplier)
-            yield blocks_kept(layer.weight, CODED_BLOCK)
+            yield kept_blocks(layer.weight)
             yield layer.weight[kept_weights(layer.weight, CODED_BLOCK)]
         else:
             yield layer.weight

@@ -18,7 +18,7 @@ _FAILED = "failed"  # it ended, but its target was not reached
 # What may differ from a compression that missed its target, so that nothing that was trained is trained again:
 # what only the integers depend on, and a target that allows more.
 _INTEGERS = ("qat_epochs", "bits", "rate", "keep")
-_SIZE_ALLOWED = 1.1  # times the size that was missed; with more, more of the weights could be kept
+_SIZE_ALLOWED = 1.25  # times the size that was missed; with more, more of the weights could be kept
 
 
 def work_folder(out: Path) -> Path:
@@ -30,9 +30,11 @@ def work_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.work")
 
 
-def is_begun(work: Path) -> bool:
-    """Return whether a compression was begun there."""
-    return (work / _BEGUN).is_file()
+def begun(work: Path) -> dict[str, Any]:
+    """Return what the compression that was begun there was asked for; {} where there is none."""
+    path = work / _BEGUN
+    asked = read_json(path, "the settings of the compression") if path.is_file() else {}
+    return asked if isinstance(asked, dict) else {}
 
 
 @contextlib.contextmanager
@@ -57,25 +59,24 @@ def working(work: Path, asked: dict[str, Any]) -> Iterator[None]:
 
 def _claim(work: Path, asked: dict[str, Any]) -> None:
     """Write down what is done. What was left without a finished step, or failed, gives way to something else."""
-    begun = read_json(work / _BEGUN, "the settings of the compression") if is_begun(work) else asked
-    begun = begun if isinstance(begun, dict) else {}
-    differ = [key for key in asked if begun.get(key) != asked[key]]
+    before = begun(work) if (work / _BEGUN).is_file() else asked
+    differ = [key for key in asked if before.get(key) != asked[key]]
     if differ and (work / PREPARED).is_file():
-        if not (work / _FAILED).is_file() and not (begun.get("epochs") == 0 and begun.get("qat_epochs") == 0):
+        if not (work / _FAILED).is_file() and not (before.get("epochs") == 0 and before.get("qat_epochs") == 0):
             raise CheckpointError(
                 f"{work} holds another compression (its {differ[0]} differs); give the same options to go on with it, "
                 "name another --out, or remove that folder"
             )
-        if not all(_goes_on(key, begun, asked) for key in differ):
+        if not all(_goes_on(key, before, asked) for key in differ):
             _empty(work)
     write_atomically(work / _BEGUN, json.dumps(asked, indent=1))
     (work / _FAILED).unlink(missing_ok=True)
 
 
-def _goes_on(key: str, begun: dict[str, Any], asked: dict[str, Any]) -> bool:
+def _goes_on(key: str, was: dict[str, Any], asked: dict[str, Any]) -> bool:
     """Return whether what was trained for one setting is what would be trained for another."""
-    before, now = begun.get(key), asked[key]
-    if begun.get("epochs") == 0:  # the target decides what is fine-tuned
+    before, now = was.get(key), asked[key]
+    if was.get("epochs") == 0:  # the target decides what is fine-tuned
         return False
     if key in _INTEGERS:
         return key != "bits" or asked["target_speed"] is None  # the speed is that of a width class

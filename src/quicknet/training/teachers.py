@@ -29,7 +29,7 @@ def open_teachers(recipe: Recipe, data: Dataset, device: torch.device) -> tuple[
 def require_unseen_by(teachers: Sequence[Teacher], recipe: Recipe, data: Dataset) -> None:
     """Raise ConfigError where a teacher has learned from images that the run holds out."""
     for name, teacher in zip(recipe.distill.teachers, teachers, strict=True):
-        require_unseen(teacher.card, name, data, recipe.data.to_dict(), TEACHER)
+        require_unseen(teacher.card, locate(name, "any"), data, recipe.data.to_dict(), TEACHER)
 
 
 def open_judge(recipe: Recipe, data: Dataset, device: torch.device) -> Teacher | None:
@@ -74,7 +74,7 @@ def with_teachers(recipe: Recipe, names: Sequence[str], folder: Path) -> Recipe:
     if not had:
         raise ConfigError(f"{folder} began without a teacher; leave --teacher out, or start a new run with --from")
     if len(names) != len(had):
-        raise ConfigError(f"the teachers of {folder} are {len(had)}; name as many with --teacher, in their order")
+        raise ConfigError(f"{folder} learns from {len(had)} of them; give --teacher {len(had)} times, in their order")
     return recipe.replace(distill={**recipe.distill.to_dict(), "teacher": one_or_several(names)})
 
 
@@ -95,6 +95,6 @@ def require_same_teachers(
             same = saved.teachers_sha256[number : number + 1] == (teacher.sha256,)
         if not same:
             raise CheckpointError(
-                f"the teacher {name} is another than when {folder} began (its sha256 differs); "
+                f"the teacher {name} is not the one that {folder} began with (its sha256 differs); "
                 "put the old one back, name where it lies now with --teacher, or start a new run with --from"
             )
