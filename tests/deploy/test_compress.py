@@ -16,7 +16,7 @@ from exported import make_run, write_pictures
 from quicknet.cli.compress import size_bytes
 from quicknet.cli.main import run as command
 from quicknet.core.errors import CheckFailed, CheckpointError, ConfigError, TargetMissed, ToolError
-from quicknet.core.lineage import CompressStep, DistillStep
+from quicknet.core.lineage import CompressStep, DistillStep, ExportStep
 from quicknet.data import DataRequest, Dataset
 from quicknet.deploy.compress import integers, sensitivity
 from quicknet.deploy.compress import path as trainings
@@ -27,6 +27,7 @@ from quicknet.deploy.compress.settings import CompressSettings, Plan
 from quicknet.deploy.compress.size import blocks_kept
 from quicknet.deploy.compress.speed import Speedometer
 from quicknet.deploy.compress.work import work_folder
+from quicknet.deploy.qnz import tuned
 from quicknet.deploy.quantize import Lesson, Quantized, fine_tune
 from quicknet.inference.verify import verify
 from quicknet.models.config import QuickNetConfig, plan
@@ -346,6 +347,30 @@ def test_the_command(run_dir: Path, pictures: Path, tmp_path: Path, capfd: Captu
     assert "<svg" in page.read_text()
     assert command(["inspect", str(out)]) == 0
     assert "kept by element" in capfd.readouterr().out
+
+
+def test_integers_that_fine_tuning_makes_worse_are_kept_as_they_were(
+    run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cards = {}
+
+    def spoilt(task: Any, quantized: Quantized, *others: Any) -> Any:
+        made, card = tuned(task, quantized, *others)
+        network = made.network
+        wrong = dataclasses.replace(network, bias=network.bias + np.array([1 << 28, 0, 0], np.int32))
+        cards["tuned"] = card
+        return dataclasses.replace(made, network=wrong), card
+
+    def steps_of(path: str) -> Any:
+        (step,) = [step for step in read_qnz(Path(path)).card.lineage if isinstance(step, ExportStep)]
+        return step.qat
+
+    monkeypatch.setattr(integers, "tuned", spoilt)
+    untuned = compress(run_dir, data, tmp_path / "m.qnz", QUICK.replace(qat_epochs=0), pictures)
+    kept = compress(run_dir, data, tmp_path / "n.qnz", QUICK, pictures)
+    assert kept.weights_sha256 == untuned.weights_sha256
+    assert cards["tuned"].lineage[-1].qat is not None
+    assert steps_of(kept.path) is None
 
 
 def test_channels_leave_a_narrower_network(

@@ -206,15 +206,25 @@ def make_integers(
 
     `coarse` as in `quantize`; fine-tuning goes on from what is in `folder`, if that is given.
     """
+    quantized = quantized_of(task, show, coarse)
+    return (quantized, task.card) if tuning is None else tuned(task, quantized, tuning, show, folder)
+
+
+def quantized_of(task: Task, show: Show, coarse: Sequence[float] = ()) -> Quantized:
+    """Return the integers, not fine-tuned; `coarse` as in `quantize`."""
     layers = len(require_expressible(task.net, task.card.preprocess.size)[1])
     with show("quantize", 1 + layers, "layers") as advance:
-        quantized = quantize(task.net, task.images, task.bits, advance, coarse)
-    if tuning is None:
-        return quantized, task.card
+        return quantize(task.net, task.images, task.bits, advance, coarse)
+
+
+def tuned(
+    task: Task, quantized: Quantized, tuning: QatSettings, show: Show, folder: Path | None = None
+) -> tuple[Quantized, Card]:
+    """Return integers fine-tuned, from what is in `folder` on if that is given, and the card that says so."""
     run = task.parent.source
     lesson = Lesson(task.teacher, task.data, augmentation_of(run), functools.partial(judge, task.card, task.bits, run))
-    quantized, tuned = fine_tune(quantized, lesson, tuning, show, folder)
-    return quantized, task.card.with_receipt(qat=QatRecord(**{**tuning.to_dict(), **tuned.to_dict()}))
+    quantized, how = fine_tune(quantized, lesson, tuning, show, folder)
+    return quantized, task.card.with_receipt(qat=QatRecord(**{**tuning.to_dict(), **how.to_dict()}))
 
 
 def calibration_images(net: Folded, data: Dataset, settings: QnzSettings) -> NDArray[np.uint8]:

@@ -36,7 +36,8 @@ class CompressSettings(Settings, frozen=True, kw_only=True):
     an exported file or the name of shipped weights; None: the run itself. `keep` becomes a run folder of the pruned
     network, as it was before the integers. `epochs` of pruning and fine-tuning, in batches of `batch_size` (None:
     `fitted` chooses them, and `clip_norm`, by the number of images),
-    then `qat_epochs` of fine-tuning the integers (None: 2), of the width class `bits`.
+    then `qat_epochs` of fine-tuning the integers (None: 2), of the width class `bits`; as they were before it they are
+    kept where that is the more accurate on `val`.
     `step` is that of the integers, in root mean squares of the weights that are left (0: the finest; None: 0.6),
     `rate` what a bit costs (`QatSettings.rate`). With 0 `epochs` nothing is pruned, and `qat_epochs` are 0 if not
     given: `step` is about as fine as `target_size` allows, or as coarse as `max_loss` does, where one of them is given.
