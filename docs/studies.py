@@ -65,7 +65,7 @@ def _alike(record: dict[str, Any]) -> str:
 
 
 def _kept(record: dict[str, Any]) -> str:
-    how = record["pattern"] if record.get("epochs") != 0 else "untrained"
+    how = "untrained" if record["density"] == 1 else record["pattern"]
     return f"{how}, {record['density']:.0%}"
 
 

@@ -82,13 +82,13 @@ class Records:
                     found.append((facts["size_bytes"], facts["model"].rpartition(".")[2]))
         return found
 
-    def compressed(self, network: str) -> tuple[int, dict[str, Any]] | None:
-        """Return the most accurate file of a network pruned by blocks: its bytes, and how it did on test."""
+    def compressed(self, network: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Return the record of the most accurate file of a network pruned by blocks, and how it did on test."""
         found = [
-            (record["file_bytes"], split)
+            (record, split)
             for record in self.all.values()
             if (record.get("kind"), record.get("network"), record.get("pattern")) == ("compressed", network, "block")
-            and record.get("epochs") != 0
+            and record["density"] < 1
             for split in record["compared"]
             if split["split"] == "test"
         ]
@@ -141,8 +141,13 @@ def _earlier(records: Records, network: str) -> str:
     The same weights in fp16 may differ by a picture.
     """
     found, shown = records.compressed(network), records.best_accuracy(network)
-    parent = found[1].get("parent_top1") if found else None
-    if parent is None or shown is None or abs(parent - statistics.mean(shown["top1"])) < 5e-4:
+    if found is None or shown is None:
+        return ""
+    record, split = found
+    if record.get("dense_sha256") in shown["weights_sha256"]:
+        return ""
+    parent = split["parent_top1"]
+    if abs(parent - statistics.mean(shown["top1"])) < 5e-4:
         return ""
     return f"; that of `{network}` was made of earlier weights, of {100 * parent:.2f}%"
 
@@ -196,8 +201,8 @@ def _compressed(records: Records, network: str) -> tuple[str, str]:
     found = records.compressed(network)
     if found is None:
         return UNMEASURED, UNMEASURED
-    size, split = found
-    return f"{size:,}", f"{100 * split['top1']:.2f}"
+    record, split = found
+    return f"{record['file_bytes']:,}", f"{100 * split['top1']:.2f}"
 
 
 def predict_example(records: Records) -> str:
@@ -225,7 +230,7 @@ def points(records: Records, known: dict[str, Any]) -> list[Point]:
     for network in _NETWORKS:
         compressed = records.compressed(network)
         if compressed is not None:
-            found.append(Point(f"{network}, compressed", compressed[0], 100 * compressed[1]["top1"], "ours"))
+            found.append(Point(f"{network}, compressed", compressed[0]["file_bytes"], 100 * compressed[1]["top1"], "ours"))
     return found
 
 

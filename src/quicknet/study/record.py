@@ -117,6 +117,7 @@ def compressed(path: Path) -> dict[str, Any]:
     """
     file = read_qnz(path)
     steps = {type(step): step for step in file.card.lineage}
+    prunings = [step for step in file.card.lineage if isinstance(step, CompressStep)]
     pruned, receipt = steps.get(CompressStep), steps.get(ExportStep)
     if not isinstance(pruned, CompressStep) or not isinstance(receipt, ExportStep) or not receipt.compared:
         raise ToolError(f"{path} is no compressed network that was measured; quicknet compress writes one")
@@ -129,6 +130,7 @@ def compressed(path: Path) -> dict[str, Any]:
         "network": file.card.model.name,
         "pattern": pruned.pattern,
         "density": pruned.density,
+        "dense_sha256": prunings[0].parent_weights_sha256,
         "epochs": pruned.epochs,
         "seed": pruned.seed,
         "qat": None if receipt.qat is None else receipt.qat.to_dict(),
