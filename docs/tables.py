@@ -230,7 +230,8 @@ def points(records: Records, known: dict[str, Any]) -> list[Point]:
     for network in _NETWORKS:
         compressed = records.compressed(network)
         if compressed is not None:
-            found.append(Point(f"{network}, compressed", compressed[0]["file_bytes"], 100 * compressed[1]["top1"], "ours"))
+            record, split = compressed
+            found.append(Point(f"{network}, compressed", record["file_bytes"], 100 * split["top1"], "ours"))
     return found
 
 
