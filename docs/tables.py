@@ -144,7 +144,7 @@ def _earlier(records: Records, network: str) -> str:
     if found is None or shown is None:
         return ""
     record, split = found
-    if record.get("dense_sha256") in shown["weights_sha256"]:
+    if record.get("dense_sha256") in shown.get("weights_sha256", ()):
         return ""
     parent = split["parent_top1"]
     if abs(parent - statistics.mean(shown["top1"])) < 5e-4:

@@ -186,7 +186,7 @@ def test_the_summary_is_of_the_records(generate: ModuleType, tmp_path: Path) -> 
     assert table.count("not measured") == 13
     for top1, size in ((0.92, 120_000), (0.93, 130_000)):
         compared = [{"split": "val", "top1": 0.99}, {"split": "test", "top1": top1, "parent_top1": 0.935}]
-        fields = {"kind": "compressed", "network": "quicknet_s", "pattern": "block", "file_bytes": size}
+        fields = {"kind": "compressed", "network": "quicknet_s", "pattern": "block", "density": 0.2, "file_bytes": size}
         write_record(tmp_path, f"compressed-{size}", "quicknet compress", {**fields, "compared": compared})
     table = generate.tables.summary(generate.tables.Records(tmp_path))
     assert "| compressed, bytes | not measured | 130,000 | not measured |" in table

@@ -14,6 +14,7 @@ QuickNetError                  exit code 2, unless one below has its own
 ├── ToolError                  a package, disk or device that is missing or refuses
 ├── TrainingError              training that cannot go on
 └── CheckFailed                a check that did not hold; exit code 1
+    └── TargetMissed           a file that came out larger, or less accurate, than asked for; exit code 1
 """
 
 from __future__ import annotations
