@@ -179,6 +179,8 @@ def test_signals_between_trainings_leave_what_is_done(
     import quicknet.deploy.compress.run as module
 
     monkeypatch.setattr(module, "prepare", lambda *_: signal.raise_signal(getattr(signal, name)))
+    if name == "SIGINT":  # a shell's background jobs begin without
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.getsignal(getattr(signal, name))
     words = ["compress", str(run_dir), str(pictures), "--out", str(tmp_path / "m.qnz"), "--density", "0.5"]
     assert command(words) == 130
