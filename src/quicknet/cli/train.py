@@ -216,6 +216,7 @@ def _carry_out(run: Run, as_json: bool, quiet: bool) -> int:
                     to_tensorboard(record)
                     if as_json and run.world.main:
                         click.echo(json.dumps({"event": "epoch", **record.to_dict()}))
+            training.leave(together=True)
         except training.Interrupted:
             return _stopped(run, "saved" if run.meter.asked is None else "the teacher's answers so far are kept")
         except KeyboardInterrupt:  # the second one

@@ -58,7 +58,7 @@ def reached(name: str, parameters: int, results: Path | None) -> Reached:
     records = read_records(results) if results else {}
     found, notes = _records(name, parameters, results, records) if results else ([], [])
     weights = read_index(PACKAGED).weights.get(f"{name}.{DATA}")
-    ships = set[str]() if weights is None else _trainings(weights.run or weights.file)
+    ships = set[str]() if weights is None else trainings(weights.run or weights.file)
 
     def counts(one: Ours) -> tuple[bool, int]:
         return not ships.isdisjoint(records[one.source].get("weights_sha256", ())), len(one.seeds)
@@ -95,9 +95,11 @@ def _had_teacher(artifact: Shipped, records: Mapping[str, _Record]) -> bool:
 
     Cards of older versions do not say it.
     """
-    card, parents = _card(artifact), _trainings(artifact)
-    trainings = (record for record in records.values() if record.get("kind") == "accuracy")
-    of_record = (parents & {*one.get("weights_sha256", ())} for one in trainings if one.get("teacher_sha256"))
+    card, parents = _card(artifact), trainings(artifact)
+    taught = (
+        record for record in records.values() if record.get("kind") == "accuracy" and record.get("teacher_sha256")
+    )
+    of_record = (parents & {*record.get("weights_sha256", ())} for record in taught)
     return (card is not None and teacher_sha256(card) is not None) or any(of_record)
 
 
@@ -109,7 +111,7 @@ def _card(artifact: Shipped) -> Card | None:
     return read_card(path) if path.suffix == ".json" else open_artifact(path).card
 
 
-def _trainings(artifact: Shipped | None) -> set[str]:
+def trainings(artifact: Shipped | None) -> set[str]:
     """Return the digests of the weights that what ships was made from."""
     card = None if artifact is None else _card(artifact)
     steps = () if card is None else card.lineage
