@@ -165,11 +165,11 @@ def search_loss(
 ) -> Iterator[Trained]:
     """Yield networks that lose at most `max_loss` points on `val` to `usual`, the run's top-1, the sparsest first.
 
-    Take the next one where the integers of one lose too much. A run in WORK/descent goes down to the
-    least density; the state at each epoch's end is kept. From the sparsest that has lost little more than is
-    allowed a second run trains on at its density; where that loses too much, another begins one epoch higher,
-    and from the first that does not a third goes half the way back down. Raises CheckFailed naming the nearest
-    point where none is yielded.
+    Take the next one where the integers of one lose too much. A run in WORK/descent goes down to the least density;
+    the state at each epoch's end is kept. From the sparsest that has lost little more than is allowed a second run
+    trains on at its density; where that loses too much, another begins one epoch higher, and from the first that does
+    not a third goes half the way back down. The last one goes from the run half the way to the first of the descent.
+    Raises CheckFailed naming the nearest point where none is yielded.
     """
     assert settings.max_loss is not None
     half = max(1, recipe.train.epochs // 2)
@@ -199,7 +199,11 @@ def search_loss(
             found = True
             yield from (one for one in (between, settled) if one is not None)
         sparser = point.density
-    if not found:
+    # with few epochs the first of the descent may be too sparse already
+    settled = settle(points[0].replace(epoch=0, density=1.0), math.sqrt(points[0].density))
+    if settled is not None:
+        yield settled
+    elif not found:
         raise _missed(max(lost), usual, settings)
 
 
@@ -247,7 +251,7 @@ def _settle(
     watch: Watch,
 ) -> Trained:
     """Return the network of a point after training on at its density, or at a lower one."""
-    source, lower = work / f"point{point.epoch}", density < point.density
+    source, lower = work / (f"point{point.epoch}" if point.epoch else "parent"), density < point.density
     recipe = recipe.replace(model={**recipe.model.to_dict(), "start_from": str(source)})
     fields = {"density": density, "start": point.density, "ramp": _RAMP if lower else 0.0}
     run = _open(pruned_recipe(recipe, prepared, settings, **fields), work / f"settle{point.epoch}{'b' * lower}")
