@@ -17,7 +17,7 @@ from quicknet.core.errors import ConfigError
 from quicknet.inference.shipped import PACKAGED, Shipped, read_index
 from quicknet.models.costs import count_costs
 from quicknet.models.registry import create_model
-from quicknet.study.reached import trainings
+from quicknet.study.reached import rank_of
 from quicknet.study.records import read_records
 from quicknet.study.sources import SOURCES
 
@@ -46,20 +46,14 @@ class Records:
             record["command"] = _today(record["command"])
 
     def best_accuracy(self, network: str) -> dict[str, Any] | None:
-        """Return the record of a network by the standard protocol on CIFAR-10 whose weights ship, else the best one."""
-        weights = read_index(PACKAGED).weights.get(f"{network}.cifar10")
-        ships = set[str]() if weights is None else trainings(weights.run or weights.file)
+        """Return the record of a network by the standard protocol on CIFAR-10 that counts (`study/reached.py`)."""
         found = [
             record
             for record in self.all.values()
             if record.get("kind") == "accuracy"
             and (record["network"], record["data"], record["protocol"]) == (network, "cifar10", "standard")
         ]
-
-        def counts(record: dict[str, Any]) -> tuple[bool, float]:
-            return not ships.isdisjoint(record.get("weights_sha256", ())), statistics.mean(record["top1"])
-
-        return max(found, key=counts, default=None)
+        return max(reversed(found), key=rank_of(network), default=None)
 
     def latency(self, network: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Return the fastest runtime's row for one image on one thread, and the machine card."""

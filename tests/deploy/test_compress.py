@@ -321,6 +321,26 @@ def test_where_integers_lose_too_much_a_denser_network_is_tried(
         compress(run_dir, data, tmp_path / "n.qnz", settings, pictures)
 
 
+def test_where_all_on_the_way_down_lose_too_much_a_denser_one_is_tried(
+    run_dir: Path, pictures: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, densities = trainings._settle, list[float]()
+
+    def settled(*asked: Any) -> Any:
+        densities.append(asked[2])
+        trained = real(*asked)
+        wrong = [point.replace(val_accuracy=0.0) for point in trained.points]
+        return trained._replace(points=tuple(wrong)) if len(densities) < 3 else trained
+
+    monkeypatch.setattr(trainings, "_settle", settled)
+    settings = QUICK.replace(density=None, max_loss=90.0, epochs=4, qat_epochs=0)
+    written = compress(run_dir, data, tmp_path / "m.qnz", settings, pictures)
+    assert densities == sorted(densities)
+    assert len(densities) == 3
+    assert written.density == pytest.approx(densities[1] ** 0.5, abs=0.02)
+    assert [point.epoch for point in written.points] == [1, 2]
+
+
 def fail(text: str) -> Any:
     raise TargetMissed(text)
 

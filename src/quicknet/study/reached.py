@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,12 +58,8 @@ def reached(name: str, parameters: int, results: Path | None) -> Reached:
     records = read_records(results) if results else {}
     found, notes = _records(name, parameters, results, records) if results else ([], [])
     weights = read_index(PACKAGED).weights.get(f"{name}.{DATA}")
-    ships = set[str]() if weights is None else trainings(weights.run or weights.file)
-
-    def counts(one: Ours) -> tuple[bool, int]:
-        return not ships.isdisjoint(records[one.source].get("weights_sha256", ())), len(one.seeds)
-
-    ours = [max(reversed(found), key=counts)] if found else []  # of equal ones the newest
+    rank = rank_of(name)
+    ours = [max(reversed(found), key=lambda one: rank(records[one.source]))] if found else []  # of equals the newest
     if weights is not None and weights.run is not None and not ours:
         ours.append(_shipped(name, weights, weights.run, "float32", records))
     if weights is not None and weights.file is not None:
@@ -71,6 +67,17 @@ def reached(name: str, parameters: int, results: Path | None) -> Reached:
     if results is not None:
         ours += _alike(name, parameters, results, records)
     return Reached(tuple(ours), tuple(_untrained(name, records)), tuple(notes))
+
+
+def rank_of(name: str) -> Callable[[_Record], tuple[bool, int]]:
+    """Return what ranks a network's records: first that of the weights that ship, then by the number of seeds."""
+    weights = read_index(PACKAGED).weights.get(f"{name}.{DATA}")
+    ships = set[str]() if weights is None else _trainings(weights.run or weights.file)
+
+    def rank(record: _Record) -> tuple[bool, int]:
+        return not ships.isdisjoint(record.get("weights_sha256", ())), len(record.get("seeds", ()))
+
+    return rank
 
 
 # --- shipped weights -----------------------------------------------------------------------
@@ -95,7 +102,7 @@ def _had_teacher(artifact: Shipped, records: Mapping[str, _Record]) -> bool:
 
     Cards of older versions do not say it.
     """
-    card, parents = _card(artifact), trainings(artifact)
+    card, parents = _card(artifact), _trainings(artifact)
     taught = (
         record for record in records.values() if record.get("kind") == "accuracy" and record.get("teacher_sha256")
     )
@@ -111,7 +118,7 @@ def _card(artifact: Shipped) -> Card | None:
     return read_card(path) if path.suffix == ".json" else open_artifact(path).card
 
 
-def trainings(artifact: Shipped | None) -> set[str]:
+def _trainings(artifact: Shipped | None) -> set[str]:
     """Return the digests of the weights that what ships was made from."""
     card = None if artifact is None else _card(artifact)
     steps = () if card is None else card.lineage
